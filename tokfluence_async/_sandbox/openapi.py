@@ -110,7 +110,6 @@ def _schemas() -> dict[str, Any]:
 
 
 _ERRORS = {
-    "400": "Not HTTP that can be read.",
     "401": "`unauthorized`: token missing, malformed or revoked.",
     "402": "`insufficient_credits`: wallet empty, nothing was done.",
     "404": "`post_not_found`: not in the index. Charged.",

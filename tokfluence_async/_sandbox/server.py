@@ -24,29 +24,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import json
 import math
 import re
 import signal
-import socket
-import struct
 import threading
-import zlib
-from collections import deque
 from collections.abc import Callable, Collection, Mapping
-from http import HTTPStatus
 from types import TracebackType
-from typing import Any, NamedTuple, cast
+from typing import Any, TypeGuard, cast
 from urllib.parse import parse_qs
 from uuid import uuid4
 
 from aiohttp import web
 
 from .. import _version
-from .faults import Fault, Faults, When
-from .ledger import ANALYZE, COMMENTS, POST, Entry, Key, Ledger, is_token, peak
+from . import sending
+from .faults import SCRIPTABLE, Fault, Scripting
+from .ledger import ANALYZE, COMMENTS, POST, Entry, Key, Ledger, peak
 from .openapi import describe
+from .sending import Reply
 from .throttles import Throttle, build_throttle
 from .world import Json, World, fraction_of, is_post_id, post_id_of_url
 
@@ -58,16 +54,8 @@ DEFAULT_TOKEN = "tkf_live_" + "sandbox0" * 4
 PRICES: Mapping[str, int] = {POST: 1, COMMENTS: 2, ANALYZE: 25}
 
 _NUMBER = re.compile(r"[0-9]{1,18}", re.ASCII)
-_JSON = "application/json; charset=utf-8"
-_HTML = "text/html; charset=utf-8"
 # Pages of comments already encoded. A bench reads the same few over and over; a test never notices.
 _PAGES_KEPT = 256
-
-
-class _Reply(NamedTuple):
-    status: int
-    body: bytes
-    headers: dict[str, str]
 
 
 class _Connection(web.RequestHandler):
@@ -94,15 +82,7 @@ def _error_body(code: str, message: str) -> bytes:
     return _encode({"error": {"code": code, "message": message}})
 
 
-def _html(status: int) -> bytes:
-    title = f"{status} {HTTPStatus(status).phrase}"
-    return (
-        f"<html>\r\n<head><title>{title}</title></head>\r\n<body>\r\n<center><h1>{title}</h1></center>\r\n"
-        "<hr><center>nginx</center>\r\n</body>\r\n</html>\r\n"
-    ).encode()
-
-
-class Sandbox:
+class Sandbox(Scripting):
     """A strict local stand-in of the Tokfluence API, for tests, examples and benchmarks.
 
     `async with Sandbox() as sandbox: TokfluenceClient(sandbox.token, base_url=sandbox.url)`. All that is time-like reads
@@ -178,6 +158,7 @@ class Sandbox:
         host: str = "127.0.0.1",
         port: int = 0,
     ) -> None:
+        super().__init__()
         self.host = host
         self.port = port
         self.per_ip = per_ip
@@ -205,7 +186,6 @@ class Sandbox:
         self._analyzed: dict[str, float] = {}
         self._visible: dict[str, float] = {}
         self._pages: dict[tuple[str, int, int, int], bytes] = {}
-        self._faults = Faults()
         self._ledger = Ledger(None if record is True else int(record))
         self._running: set[asyncio.Task[Any]] = set()
         self._crashes: list[Exception] = []
@@ -216,7 +196,7 @@ class Sandbox:
             raise ValueError("page_stride is 1 or more comments")
         if throttle is not None and (per_ip is not None or per_key is not None):
             # What cannot be built should say so here, not at the first request.
-            self._new_throttle(per_ip or per_key or 1)
+            self._new_throttle(throttle, per_ip or per_key or 1)
         self.token = self.add_key(token, credits=credits).token
 
     # Life ------------------------------------------------------------------------------------------------------------
@@ -318,189 +298,7 @@ class Sandbox:
         """New comments arrive in front: the offsets of all others shift, and `total` grows."""
         self.world.add_comments(post_id, count)
 
-    # Faults ----------------------------------------------------------------------------------------------------------
-
-    def fault(
-        self,
-        kind: str,
-        *,
-        to: str | None = None,
-        times: int | None = 1,
-        nth: int = 1,
-        when: When = "after",
-        reused_only: bool = False,
-        where: Callable[[Entry], bool] | None = None,
-        **options: Any,
-    ) -> Fault:
-        """Script any fault by its name in `faults.KINDS`; the methods below say it better."""
-        return self._faults.add(
-            Fault(kind, to, times, nth=nth, when=when, reused_only=reused_only, where=where, options=options)
-        )
-
-    def drop_answer(self, *, to: str | None = None, times: int | None = 1, **more: Any) -> Fault:
-        """The work is done and charged, then the connection is closed without an answer. `reset=True`: with a RST."""
-        kind = "reset" if more.pop("reset", False) else "drop"
-        return self.fault(kind, to=to, times=times, when="after", **more)
-
-    def refuse_connection(self, *, to: str | None = None, times: int | None = 1, **more: Any) -> Fault:
-        """The connection is reset before any work; nothing is charged. `reset=False`: closed instead."""
-        kind = "reset" if more.pop("reset", True) else "drop"
-        return self.fault(kind, to=to, times=times, when="before", **more)
-
-    def drop_reused(self, *, to: str | None = None, times: int | None = 1, when: When = "before", **more: Any) -> Fault:
-        """A kept-alive connection turns out to be dead when it is used again: closed without an answer.
-
-        This is what aiohttp's client hides by sending reads a second time.
-        """
-        return self.fault("drop", to=to, times=times, when=when, reused_only=True, **more)
-
-    def reset_body(self, *, to: str | None = None, times: int | None = 1, at: float = 0.5, **more: Any) -> Fault:
-        """The connection is reset in the middle of the body, after the fraction `at` of it."""
-        return self.fault("reset_body", to=to, times=times, at=at, **more)
-
-    def stall(
-        self,
-        seconds: float | None = None,
-        *,
-        to: str | None = None,
-        times: int | None = 1,
-        when: When = "after",
-        in_body: bool = False,
-        **more: Any,
-    ) -> Fault:
-        """Silence for `seconds` (None: for ever) before or after the work; `in_body`: with half of the body sent.
-
-        After the silence everything goes on as if nothing had been.
-        """
-        return self.fault("stall", to=to, times=times, when=when, seconds=seconds, in_body=in_body, **more)
-
-    def proxy_error(
-        self,
-        status: int = 502,
-        *,
-        to: str | None = None,
-        times: int | None = 1,
-        when: When = "before",
-        body: bytes | str | None = None,
-        cut: float | None = None,
-        **more: Any,
-    ) -> Fault:
-        """A proxy's 502, 503 or 504: HTML without `X-Credits-Remaining`, before the work or after it (charged).
-
-        Args:
-            body: Instead of nginx's HTML; `b""` for none.
-            cut: Send only this fraction of the body, then close.
-            delay: Seconds before the answer, as keyword.
-        """
-        return self.fault("answer", to=to, times=times, when=when, status=status, body=_html(status) if body is None
-                          else body, headers={"Content-Type": _HTML, "Server": "nginx"}, cut=cut, **more)  # fmt: skip
-
-    def answer(
-        self,
-        body: bytes | str | Json | list[Any] = b"",
-        *,
-        status: int = 200,
-        headers: Mapping[str, str] | None = None,
-        to: str | None = None,
-        times: int | None = 1,
-        when: When = "before",
-        **more: Any,
-    ) -> Fault:
-        """Answer something else, on any route: a dict or list is sent as JSON. Headers of the API's own are not added."""
-        content = body if isinstance(body, (bytes, str)) else _encode(body)
-        return self.fault("answer", to=to, times=times, when=when, status=status, body=content,
-                          headers={"Content-Type": _JSON, **(headers or {})}, **more)  # fmt: skip
-
-    def redirect(
-        self, location: str, *, status: int = 302, to: str | None = None, times: int | None = 1, **more: Any
-    ) -> Fault:
-        """Answer a redirect, which this API never does."""
-        return self.answer(status=status, headers={"Location": location}, to=to, times=times, **more)
-
-    def internal_error(
-        self,
-        *,
-        to: str | None = None,
-        times: int | None = 1,
-        when: When = "before",
-        charged: bool | None = None,
-        **more: Any,
-    ) -> Fault:
-        """The API's own 500 `internal_error`, before the work or after it. `charged`: by default, if work was done."""
-        charged = when == "after" if charged is None else charged
-        return self.fault("internal_error", to=to, times=times, when=when, charged=charged, **more)
-
-    def upstream_error(self, *, to: str | None = None, times: int | None = 1, **more: Any) -> Fault:
-        """The API's own 502 `upstream_error`: charged, not done, refunded."""
-        return self.fault("upstream_error", to=to, times=times, when="before", **more)
-
-    def rate_limit(
-        self,
-        *,
-        to: str | None = None,
-        times: int | None = 1,
-        retry_after: float | str | None = 1,
-        **more: Any,
-    ) -> Fault:
-        """A burst of `times` 429s, not charged, with any text as `Retry-After`; None leaves the header out."""
-        return self.fault("rate_limit", to=to, times=times, when="before", retry_after=retry_after, **more)
-
-    def cut_body(
-        self,
-        *,
-        to: str | None = None,
-        times: int | None = 1,
-        at: float = 0.5,
-        chunked: bool = False,
-        **more: Any,
-    ) -> Fault:
-        """The connection is closed after the fraction `at` of the body, of a known length or in chunks."""
-        return self.fault("cut", to=to, times=times, at=at, chunked=chunked, **more)
-
-    def drip(
-        self,
-        *,
-        to: str | None = None,
-        times: int | None = 1,
-        piece: int = 1,
-        every: float = 1.0,
-        **more: Any,
-    ) -> Fault:
-        """The body arrives `piece` bytes at a time, one piece `every` so many seconds."""
-        return self.fault("drip", to=to, times=times, piece=piece, every=every, **more)
-
-    def huge_body(self, size: int = 256 * 2**20, *, to: str | None = None, times: int | None = 1, **more: Any) -> Fault:
-        """The right body, followed by white space up to `size` bytes, in chunks."""
-        return self.fault("huge", to=to, times=times, size=size, **more)
-
-    def gzip_bomb(self, size: int = 256 * 2**20, *, to: str | None = None, times: int | None = 1, **more: Any) -> Fault:
-        """The same, packed: about a thousandth of `size` on the wire."""
-        return self.fault("gzip_bomb", to=to, times=times, size=size, **more)
-
-    def nested_body(self, depth: int = 100_000, *, to: str | None = None, times: int | None = 1, **more: Any) -> Fault:
-        """A body of `depth` arrays, one in the other."""
-        return self.fault("nested", to=to, times=times, depth=depth, **more)
-
-    def replace_body(
-        self,
-        body: bytes | str | Json | list[Any],
-        *,
-        to: str | None = None,
-        times: int | None = 1,
-        **more: Any,
-    ) -> Fault:
-        """The work is done and charged, status and headers are right, but the body is this."""
-        content = body if isinstance(body, (bytes, str)) else _encode(body)
-        return self.fault("replace_body", to=to, times=times, body=content, **more)
-
-    def clear_faults(self) -> None:
-        """Disarm all faults."""
-        self._faults.clear()
-
-    @property
-    def pending_faults(self) -> list[Fault]:
-        """Faults that have not hit all they were to hit. A test that scripts one may check that it struck."""
-        return list(self._faults.armed)
+    # Connections ------------------------------------------------------------------------------------------------------
 
     def close_idle(self) -> int:
         """Close every connection that no request is using, now; returns how many."""
@@ -605,16 +403,15 @@ class Sandbox:
     def _connections(self) -> list[_Connection]:
         return [] if self._server is None else cast("list[_Connection]", self._server.connections)
 
-    def _new_throttle(self, limit: int) -> Throttle:
-        assert self._throttle is not None
-        return build_throttle(self._throttle, limit, self.period, self._throttle_options)
+    def _new_throttle(self, algorithm: str | Callable[..., Throttle], limit: int) -> Throttle:
+        return build_throttle(algorithm, limit, self.period, self._throttle_options)
 
     def _refused_for(self, lane: str, limit: int | None, now: float) -> float:
         if limit is None or self._throttle is None:
             return 0.0
         counter = self._limits.get(lane)
         if counter is None:
-            counter = self._limits[lane] = self._new_throttle(limit)
+            counter = self._limits[lane] = self._new_throttle(self._throttle, limit)
         return counter.allow(now)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -630,7 +427,7 @@ class Sandbox:
             return web.Response()
         except Exception as error:
             self._crashes.append(error)
-            return self._send(_Reply(500, _error_body("sandbox_failed", repr(error)), {"Connection": "close"}))
+            return sending.whole(Reply(500, _error_body("sandbox_failed", repr(error)), {"Connection": "close"}))
         finally:
             connection.carried += 1
             connection.busy = False
@@ -639,7 +436,7 @@ class Sandbox:
     async def _route(self, request: web.BaseRequest, connection: _Connection) -> web.StreamResponse:
         path, _, query = request.raw_path.partition("?")
         if not path.startswith("/v1/"):
-            return self._send(await self._outside(request, path, query))
+            return sending.whole(await self._outside(request, path, query))
         transit = self.transit
         if transit:
             await asyncio.sleep(transit() if callable(transit) else transit)
@@ -686,29 +483,32 @@ class Sandbox:
         finally:
             ledger.end(entry, self._now())
 
-    async def _outside(self, request: web.BaseRequest, path: str, query: str) -> _Reply:
+    async def _outside(self, request: web.BaseRequest, path: str, query: str) -> Reply:
         """What is not the API: its description, and the doors for tests in other processes. Unthrottled, unbilled."""
         method = request.method
         if path == "/openapi.json" and method == "GET":
-            return _Reply(200, _encode(describe(self.url, _version.__version__)), {})
+            return Reply(200, _encode(describe(self.url, _version.__version__)), {})
         if path == "/_sandbox/ledger" and method == "GET":
             summary = self.summary()
             if "entries" in query:
                 summary["entries"] = [entry.as_json() for entry in self._ledger.entries]
-            return _Reply(200, _encode(summary), {})
+            return Reply(200, _encode(summary), {})
         if path == "/_sandbox/faults" and method == "POST":
             try:
                 wanted = json.loads(await request.read())
-                fault = getattr(self, _FAULT_DOORS[wanted.pop("fault")])(**wanted)
+                name = wanted.pop("fault")
+                if name not in SCRIPTABLE:
+                    raise ValueError(f"no such fault: {name!r}")
+                fault: Fault = getattr(self, name)(**wanted)
             except (ValueError, TypeError, KeyError, AttributeError) as error:
-                return _Reply(422, _error_body("invalid_fault", repr(error)), {})
-            return _Reply(201, _encode({"kind": fault.kind, "to": fault.to, "times": fault.times}), {})
+                return Reply(422, _error_body("invalid_fault", repr(error)), {})
+            return Reply(201, _encode({"kind": fault.kind, "to": fault.to, "times": fault.times}), {})
         if path == "/_sandbox/faults" and method == "GET":
             armed = [{"kind": f.kind, "to": f.to, "times": f.times, "hits": f.hits} for f in self._faults.armed]
-            return _Reply(200, _encode({"armed": armed}), {})
-        return _Reply(404, _error_body("not_found", "The API is under /v1."), {})
+            return Reply(200, _encode({"armed": armed}), {})
+        return Reply(404, _error_body("not_found", "The API is under /v1."), {})
 
-    def _error(self, entry: Entry, key: Key | None, status: int, code: str, message: str, **headers: str) -> _Reply:
+    def _error(self, entry: Entry, key: Key | None, status: int, code: str, message: str, **headers: str) -> Reply:
         entry.code = code
         return self._reply(
             entry, key, status, _error_body(code, message), {k.replace("_", "-"): v for k, v in headers.items()}
@@ -716,7 +516,7 @@ class Sandbox:
 
     def _reply(
         self, entry: Entry, key: Key | None, status: int, body: bytes, headers: dict[str, str] | None = None
-    ) -> _Reply:
+    ) -> Reply:
         entry.status = status
         head = {
             "X-Credits-Remaining": str(0 if key is None else key.credits),
@@ -724,13 +524,7 @@ class Sandbox:
         }
         if headers:
             head.update(headers)
-        return _Reply(status, body, head)
-
-    def _send(self, reply: _Reply) -> web.Response:
-        headers = reply.headers
-        if "Content-Type" not in headers:
-            headers["Content-Type"] = _JSON
-        return web.Response(status=reply.status, body=reply.body, headers=headers)
+        return Reply(status, body, head)
 
     async def _admit(self, request: web.BaseRequest, entry: Entry, authorization: str | None) -> web.StreamResponse:
         """Steps 1 to 4 and 8 of the module's docstring."""
@@ -742,24 +536,21 @@ class Sandbox:
         if key is not None:
             entry.key = key.prefix
             by_key = self._refused_for(key.token, self.per_key, entry.time)
-        if not by_ip and (key is None or key.revoked):
+        if by_ip:
+            reply = self._throttled(entry, key, str(max(1, math.ceil(max(by_ip, by_key)))))
+        elif key is None or key.revoked:
             message = "This token was revoked." if key is not None else "The token is missing or malformed."
             reply = self._error(entry, key, 401, "unauthorized", message)
-        elif by_ip or by_key:
-            seconds = max(1, math.ceil(max(by_ip, by_key)))
-            reply = self._throttled(entry, key, str(seconds))
+        elif by_key:
+            reply = self._throttled(entry, key, str(max(1, math.ceil(by_key))))
         else:
-            assert key is not None
             fault = self._faults.take(entry)
-            if fault is None:
-                reply = await self._perform(request, entry, key, None)
-            else:
+            if fault is not None:
                 return await self._strike(request, entry, key, fault)
-        response = self._send(reply)
-        entry.answered = True
-        return response
+            reply = await self._perform(request, entry, key, None)
+        return self._answered(entry, reply)
 
-    def _throttled(self, entry: Entry, key: Key | None, retry_after: str | None) -> _Reply:
+    def _throttled(self, entry: Entry, key: Key | None, retry_after: str | None) -> Reply:
         if (
             self.refusals_burn_ids
             and key is not None
@@ -770,7 +561,7 @@ class Sandbox:
         headers = {} if retry_after is None else {"Retry_After": retry_after}
         return self._error(entry, key, 429, "rate_limited", "Too many requests. Honour Retry-After.", **headers)
 
-    async def _perform(self, request: web.BaseRequest, entry: Entry, key: Key, fault: Fault | None) -> _Reply:
+    async def _perform(self, request: web.BaseRequest, entry: Entry, key: Key, fault: Fault | None) -> Reply:
         """Steps 5 to 7. A fault given here is one of the API's own errors, which strike within them."""
         route = entry.route
         price = PRICES.get(route)
@@ -797,16 +588,18 @@ class Sandbox:
     async def _read(self, request: web.BaseRequest) -> bytes:
         try:
             return await request.read()
-        except web.HTTPRequestEntityTooLarge:
+        except (web.HTTPRequestEntityTooLarge, web.RequestPayloadError):
+            # More than aiohttp takes (1 MiB; 50 URLs are a few KiB), or not what its own framing says.
             return b""
 
     async def _charge_and_work(
         self, entry: Entry, key: Key, price: int | None, body: bytes, fault: Fault | None
-    ) -> tuple[_Reply, bool]:
+    ) -> tuple[Reply, bool]:
         """The answer, and whether the request id is used up."""
         if price is None:
             return self._no_such_route(entry, key), True
-        parsed: Any = None
+        parsed: object = None
+        urls: list[Any] = []
         count = 1
         if entry.route == ANALYZE:
             parsed, urls = _parse_body(body)
@@ -839,35 +632,35 @@ class Sandbox:
         elif entry.route == COMMENTS:
             reply = self._get_comments(entry, key)
         else:
-            reply = await self._analyze(entry, key, parsed)
+            reply = await self._analyze(entry, key, parsed, urls)
         if own_error == "internal_error":
             reply = self._internal_error(entry, key)
         return reply, True
 
-    def _internal_error(self, entry: Entry, key: Key) -> _Reply:
+    def _internal_error(self, entry: Entry, key: Key) -> Reply:
         return self._error(entry, key, 500, "internal_error", "Something went wrong on our side.")
 
-    def _invalid(self, entry: Entry, key: Key, message: str) -> _Reply:
+    def _invalid(self, entry: Entry, key: Key, message: str) -> Reply:
         return self._error(entry, key, 422, "missing_parameter", message)
 
-    def _no_such_route(self, entry: Entry, key: Key) -> _Reply:
+    def _no_such_route(self, entry: Entry, key: Key) -> Reply:
         parts = entry.path.split("/")
         if len(parts) in (4, 5) and parts[2] == "posts" and parts[3] and (len(parts) == 4 or parts[4] == "comments"):
             allow = "GET, POST" if parts[3] == "analyze" and len(parts) == 4 else "GET"
             return self._error(entry, key, 405, "method_not_allowed", f"Only {allow}.", Allow=allow)
         return self._error(entry, key, 404, "not_found", "There is no such endpoint in the sandbox.")
 
-    def _get_post(self, entry: Entry, key: Key) -> _Reply:
+    def _get_post(self, entry: Entry, key: Key) -> Reply:
         post_id = entry.post_ids[0]
         if not is_post_id(post_id) or not self.is_indexed(post_id):
             return self._not_found(entry, key)
         entry.done = True
         return self._reply(entry, key, 200, _encode({"data": self.world.post(post_id)}))
 
-    def _not_found(self, entry: Entry, key: Key) -> _Reply:
+    def _not_found(self, entry: Entry, key: Key) -> Reply:
         return self._error(entry, key, 404, "post_not_found", "This post is not in the index.")
 
-    def _get_comments(self, entry: Entry, key: Key) -> _Reply:
+    def _get_comments(self, entry: Entry, key: Key) -> Reply:
         post_id = entry.post_ids[0]
         query = parse_qs(entry.query, keep_blank_values=True)
         # As in Rails and most others, the last one of a repeated parameter counts.
@@ -900,13 +693,13 @@ class Sandbox:
         self._pages[page] = body
         return body
 
-    async def _analyze(self, entry: Entry, key: Key, parsed: Any) -> _Reply:
-        problem = _problem_with(parsed)
-        if problem is not None:
-            return self._invalid(entry, key, problem)
+    async def _analyze(self, entry: Entry, key: Key, parsed: object, urls: list[Any]) -> Reply:
+        problem = _problem_with(parsed, urls)
+        if problem is not None or not _is_object(parsed):
+            return self._invalid(entry, key, str(problem))
         force = parsed.get("force", False)
         rows: list[Json] = []
-        for url, post_id in zip(parsed["urls"], entry.post_ids, strict=True):
+        for url, post_id in zip(urls, entry.post_ids, strict=True):
             at = self._analyzed.get(post_id)
             if not force and at is not None and self._now() - at < self.freshness:
                 status = "fresh"
@@ -916,10 +709,10 @@ class Sandbox:
                 seconds = seconds(post_id) if callable(seconds) else seconds
                 if seconds:
                     await asyncio.sleep(seconds)
-                status = self.analyze_status(post_id) if self.analyze_status is not None else None
+                special = self.analyze_status(post_id) if self.analyze_status is not None else None
                 # A post that could not be analyzed does not get into the index.
-                if status is None or status == "analyzed":
-                    status = "analyzed"
+                status = special or "analyzed"
+                if status == "analyzed":
                     self._was_analyzed(post_id)
             rows.append({"url": url, "postId": post_id, "status": status})
         if self.analyze_rows is not None:
@@ -939,201 +732,107 @@ class Sandbox:
     # Carrying out faults ---------------------------------------------------------------------------------------------
 
     async def _strike(self, request: web.BaseRequest, entry: Entry, key: Key, fault: Fault) -> web.StreamResponse:
-        kind, options = fault.kind, fault.options
-        delay = options.get("delay", 0.0)
         if fault.when == "before":
-            if delay:
-                await asyncio.sleep(delay)
-            if kind == "rate_limit":
-                after = options["retry_after"]
-                return self._answered(entry, self._throttled(entry, key, None if after is None else str(after)))
-            if kind in ("drop", "reset"):
-                return self._hang_up(request, reset=kind == "reset")
-            if kind == "answer":
-                return await self._answer_instead(request, entry, options)
-            if kind == "stall":
-                await self._wait(options["seconds"])
-        own = kind in ("internal_error", "upstream_error")
-        reply = await self._perform(request, entry, key, fault if own else None)
-        if fault.when == "before" and kind in ("stall", *_OWN):
-            return self._answered(entry, reply)
-        if delay and fault.when == "after":
-            await asyncio.sleep(delay)
+            return await self._strike_before(request, entry, key, fault)
+        own = fault if fault.kind == "internal_error" else None
+        reply = await self._perform(request, entry, key, own)
+        await asyncio.sleep(fault.options.get("delay", 0.0))
+        return await self._strike_after(request, entry, reply, fault)
+
+    async def _strike_before(
+        self, request: web.BaseRequest, entry: Entry, key: Key, fault: Fault
+    ) -> web.StreamResponse:
+        kind, options = fault.kind, fault.options
+        await asyncio.sleep(options.get("delay", 0.0))
         if kind in ("drop", "reset"):
-            return self._hang_up(request, reset=kind == "reset")
+            return sending.hang_up(request, reset=kind == "reset")
         if kind == "answer":
             return await self._answer_instead(request, entry, options)
-        if kind == "internal_error":
-            return self._answered(entry, reply)
+        if kind == "rate_limit":
+            after = options["retry_after"]
+            return self._answered(entry, self._throttled(entry, key, None if after is None else str(after)))
         if kind == "stall":
-            if options["in_body"]:
-                return await self._in_pieces(request, entry, reply, stall=options["seconds"])
-            await self._wait(options["seconds"])
-            return self._answered(entry, reply)
-        if kind == "replace_body":
-            return self._answered(entry, reply._replace(body=_bytes(options["body"])))
-        if kind == "nested":
-            depth = options["depth"]
-            return self._answered(entry, reply._replace(body=b'{"data":' + b"[" * depth + b"]" * depth + b"}"))
-        if kind == "gzip_bomb":
-            packed = _padded_gzip(reply.body, options["size"])
-            return self._answered(
-                entry, reply._replace(body=packed, headers={**reply.headers, "Content-Encoding": "gzip"})
-            )
-        if kind == "huge":
-            return await self._huge(request, entry, reply, options["size"])
-        if kind == "drip":
-            return await self._in_pieces(request, entry, reply, piece=options["piece"], every=options["every"])
-        return await self._cut(
-            request, reply, options["at"], chunked=options.get("chunked", False), reset=kind == "reset_body"
-        )
+            await sending.wait(options["seconds"])
+            return self._answered(entry, await self._perform(request, entry, key, None))
+        return self._answered(entry, await self._perform(request, entry, key, fault))
 
-    def _answered(self, entry: Entry, reply: _Reply) -> web.Response:
-        response = self._send(reply)
+    async def _strike_after(
+        self, request: web.BaseRequest, entry: Entry, reply: Reply, fault: Fault
+    ) -> web.StreamResponse:
+        kind, options = fault.kind, fault.options
+        if kind in ("drop", "reset"):
+            return sending.hang_up(request, reset=kind == "reset")
+        if kind == "answer":
+            return await self._answer_instead(request, entry, options)
+        if kind in ("cut", "reset_body"):
+            chunked = options.get("chunked", False)
+            return await sending.cut(request, reply, options["at"], chunked=chunked, reset=kind == "reset_body")
+        if kind == "stall" and options["in_body"]:
+            response: web.StreamResponse = await sending.half_then_wait(request, reply, options["seconds"])
+        elif kind == "drip":
+            response = await sending.drip(request, reply, options["piece"], options["every"])
+        elif kind == "huge":
+            response = await sending.huge(request, reply, options["size"])
+        else:
+            if kind == "stall":
+                await sending.wait(options["seconds"])
+            elif kind == "replace_body":
+                reply = reply._replace(body=_bytes(options["body"]))
+            elif kind == "nested":
+                reply = reply._replace(body=b'{"data":%b%b}' % (b"[" * options["depth"], b"]" * options["depth"]))
+            elif kind == "gzip_bomb":
+                packed = sending.gzip_padded(reply.body, options["size"])
+                reply = reply._replace(body=packed, headers={**reply.headers, "Content-Encoding": "gzip"})
+            response = sending.whole(reply)
         entry.answered = True
         return response
 
-    async def _wait(self, seconds: float | None) -> None:
-        if seconds is None:
-            # For ever: until the sandbox closes and cancels this.
-            await asyncio.get_running_loop().create_future()
-        else:
-            await asyncio.sleep(seconds)
+    def _answered(self, entry: Entry, reply: Reply) -> web.Response:
+        entry.answered = True
+        return sending.whole(reply)
 
     async def _answer_instead(
         self, request: web.BaseRequest, entry: Entry, options: Mapping[str, Any]
     ) -> web.StreamResponse:
-        reply = _Reply(options["status"], _bytes(options["body"]), dict(options["headers"]))
+        reply = Reply(options["status"], _bytes(options["body"]), dict(options["headers"]))
         entry.status, entry.code = reply.status, None
         if options.get("cut") is not None:
-            return await self._cut(request, reply, options["cut"], chunked=False, reset=False)
+            return await sending.cut(request, reply, options["cut"])
         return self._answered(entry, reply)
-
-    def _hang_up(self, request: web.BaseRequest, *, reset: bool) -> web.StreamResponse:
-        transport = request.transport
-        if transport is not None:
-            if reset:
-                # SO_LINGER of zero seconds turns the close into a RST.
-                sock = transport.get_extra_info("socket")
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                transport.abort()
-            else:
-                transport.close()
-        raise ConnectionResetError("hung up by the sandbox")
-
-    async def _cut(
-        self, request: web.BaseRequest, reply: _Reply, at: float, *, chunked: bool, reset: bool
-    ) -> web.StreamResponse:
-        body = reply.body[: int(len(reply.body) * at)]
-        if chunked:
-            # The chunk is whole, the last, empty chunk never comes.
-            body = b"%x\r\n%s\r\n" % (len(body), body) if body else b""
-        self._write(request, _head(reply, chunked=chunked) + body)
-        for _ in range(5):
-            # Let the client read what it can: a RST may overtake what is still on its way.
-            await asyncio.sleep(0)
-        return self._hang_up(request, reset=reset)
-
-    def _write(self, request: web.BaseRequest, data: bytes) -> None:
-        transport = request.transport
-        if transport is None or transport.is_closing():
-            raise ConnectionResetError("the client has gone")
-        transport.write(data)
-
-    async def _in_pieces(
-        self,
-        request: web.BaseRequest,
-        entry: Entry,
-        reply: _Reply,
-        *,
-        piece: int | None = None,
-        every: float = 0.0,
-        stall: float | None = None,
-    ) -> web.StreamResponse:
-        self._write(request, _head(reply, chunked=False))
-        body = reply.body
-        if piece is None:
-            half = len(body) // 2
-            self._write(request, body[:half])
-            await self._wait(stall)
-            self._write(request, body[half:])
-        else:
-            for start in range(0, len(body), piece):
-                await asyncio.sleep(every)
-                self._write(request, body[start : start + piece])
-        entry.answered = True
-        return self._hang_up(request, reset=False)
-
-    async def _huge(self, request: web.BaseRequest, entry: Entry, reply: _Reply, size: int) -> web.StreamResponse:
-        response = web.StreamResponse(status=reply.status, headers={"Content-Type": _JSON, **reply.headers})
-        response.enable_chunked_encoding()
-        await response.prepare(request)
-        await response.write(reply.body)
-        blank = b" " * 65536
-        for start in range(len(reply.body), size, len(blank)):
-            await response.write(blank[: size - start])
-        await response.write_eof()
-        entry.answered = True
-        return response
-
-
-_OWN = ("internal_error", "upstream_error")
-
-# What may be scripted over HTTP: all that can be said in JSON.
-_FAULT_DOORS: Mapping[str, str] = {
-    name: name
-    for name in (
-        "drop_answer", "refuse_connection", "drop_reused", "reset_body", "stall", "proxy_error", "answer", "redirect",
-        "internal_error", "upstream_error", "rate_limit", "cut_body", "drip", "huge_body", "gzip_bomb", "nested_body",
-        "replace_body",
-    )
-}  # fmt: skip
 
 
 def _bytes(body: bytes | str) -> bytes:
     return body.encode() if isinstance(body, str) else body
 
 
-def _head(reply: _Reply, *, chunked: bool) -> bytes:
-    status = reply.status
-    length = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {len(reply.body)}"
-    headers = {"Content-Type": _JSON, **reply.headers}
-    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", length, *(f"{n}: {v}" for n, v in headers.items())]
-    return "\r\n".join([*lines, "", ""]).encode()
+def _is_object(value: object) -> TypeGuard[Json]:
+    return isinstance(value, dict)
 
 
-def _padded_gzip(body: bytes, size: int) -> bytes:
-    packer = zlib.compressobj(9, zlib.DEFLATED, 31)
-    pieces = [packer.compress(body)]
-    blank = b" " * 2**20
-    for start in range(len(body), size, len(blank)):
-        pieces.append(packer.compress(blank[: size - start]))
-    pieces.append(packer.flush())
-    return b"".join(pieces)
+def _is_list(value: object) -> TypeGuard[list[Any]]:
+    return isinstance(value, list)
 
 
-def _parse_body(body: bytes) -> tuple[Any, list[Any]]:
+def _parse_body(body: bytes) -> tuple[object, list[Any]]:
     """The JSON of an analyze body (None if it is none), and the items of its `urls`, if that is a list."""
     try:
-        parsed = json.loads(body)
+        parsed: object = json.loads(body.decode())
     except (ValueError, RecursionError):
         return None, []
-    urls = cast("Json", parsed).get("urls") if isinstance(parsed, dict) else None
-    return parsed, cast("list[Any]", urls) if isinstance(urls, list) else []
+    urls: object = parsed.get("urls") if _is_object(parsed) else None
+    return parsed, urls if _is_list(urls) else []
 
 
-def _problem_with(parsed: Any) -> str | None:
+def _problem_with(parsed: object, urls: list[Any]) -> str | None:
     """What is wrong with the body of an analyze call, or None."""
-    if not isinstance(parsed, dict):
+    if not _is_object(parsed):
         return "The body is a JSON object with urls."
-    body = cast("Json", parsed)
-    urls: Any = body.get("urls")
-    if not isinstance(urls, list) or not 1 <= len(cast("list[Any]", urls)) <= 50:
+    if not 1 <= len(urls) <= 50:
         return "urls is a list of 1 to 50 TikTok video URLs."
-    for url in cast("list[Any]", urls):
+    for url in urls:
         if post_id_of_url(url) is None:
             return f"This is not the URL of a TikTok video: {str(url)[:200]!r}"
-    if not isinstance(body.get("force", False), bool):
+    if not isinstance(parsed.get("force", False), bool):
         return "force is true or false."
     return None
 

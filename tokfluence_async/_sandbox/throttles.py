@@ -51,7 +51,7 @@ _LEAST_WAIT = 1e-9
 
 
 def _wait(seconds: float) -> float:
-    return seconds if seconds > _LEAST_WAIT else _LEAST_WAIT
+    return max(_LEAST_WAIT, seconds)
 
 
 class FixedWindow:

@@ -11,7 +11,7 @@ import hashlib
 import math
 import re
 from collections.abc import Callable
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from statistics import NormalDist
 from typing import Any
 
@@ -129,7 +129,7 @@ _TAGS = (
     "diy",
 )
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # TikTok's ids carry the second of upload in their upper 32 bits. An id that would lie outside these years is not a real
 # one, and gets a date from its hash.
 _FIRST, _LAST = 1_451_606_400, 1_775_000_000
