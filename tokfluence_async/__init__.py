@@ -1,0 +1,125 @@
+"""The asyncio SDK for the Tokfluence API: TikTok posts, their comments, and live analysis of posts by URL.
+
+    from tokfluence_async import TokfluenceClient
+
+    async with TokfluenceClient() as client:
+        post = await client.posts.get("7234567890123456789")
+
+Everything public is here; `tokfluence_async.testing` and `tokfluence_async.frames` are the only other doors. Names are
+loaded when they are first asked for, so that importing the package costs little and loads nothing it does not need.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from ._version import __version__
+
+if TYPE_CHECKING:
+    from ._client import TokfluenceClient
+    from ._errors import (
+        APIConnectionError,
+        APIError,
+        APIResponseValidationError,
+        APIStatusError,
+        APITimeoutError,
+        AuthenticationError,
+        BudgetExceededError,
+        ConfigurationError,
+        DuplicateRequestError,
+        InsufficientCreditsError,
+        InternalServerError,
+        InvalidPostError,
+        NotFoundError,
+        PermissionDeniedError,
+        PostNotReadyError,
+        RateLimitError,
+        TokfluenceError,
+        UnprocessableEntityError,
+        UpstreamError,
+    )
+    from ._models import (
+        Analysis,
+        AnalyzeReport,
+        Comment,
+        CommentPage,
+        CrawlReport,
+        Music,
+        Outcome,
+        Post,
+        Progress,
+        Timeout,
+        Usage,
+    )
+    from ._sandbox import Sandbox
+    from ._throttle import Throttle
+
+__all__ = [
+    "APIConnectionError",
+    "APIError",
+    "APIResponseValidationError",
+    "APIStatusError",
+    "APITimeoutError",
+    "Analysis",
+    "AnalyzeReport",
+    "AuthenticationError",
+    "BudgetExceededError",
+    "Comment",
+    "CommentPage",
+    "ConfigurationError",
+    "CrawlReport",
+    "DuplicateRequestError",
+    "InsufficientCreditsError",
+    "InternalServerError",
+    "InvalidPostError",
+    "Music",
+    "NotFoundError",
+    "Outcome",
+    "PermissionDeniedError",
+    "Post",
+    "PostNotReadyError",
+    "Progress",
+    "RateLimitError",
+    "Sandbox",
+    "Throttle",
+    "Timeout",
+    "TokfluenceClient",
+    "TokfluenceError",
+    "UnprocessableEntityError",
+    "UpstreamError",
+    "Usage",
+    "__version__",
+]
+
+_ROOMS = {
+    "_client": ("TokfluenceClient",),
+    "_models": (
+        "Analysis",
+        "AnalyzeReport",
+        "Comment",
+        "CommentPage",
+        "CrawlReport",
+        "Music",
+        "Outcome",
+        "Post",
+        "Progress",
+        "Timeout",
+        "Usage",
+    ),
+    "_sandbox": ("Sandbox",),
+    "_throttle": ("Throttle",),
+}
+_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_ROOM_OF.get(name, '_errors')}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

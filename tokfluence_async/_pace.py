@@ -42,8 +42,16 @@ _UNDER_MEASURED = 0.95
 # In windows: how long a lowered pace is held before it is raised, and how long the way from nothing to all would take.
 # A probe costs about two refusals, so holding for 1.2 windows keeps them under 1 % at a quarter of 600 a minute, and
 # 1.2 + 0.75 * 0.75 windows bring the full rate back within two.
-_HOLD = 1.2
-_CLIMB = 0.75
+_HOLD = 1.3
+_PROBE = 1 / 3
+_CLIMB = 0.25
+_BUMP = 1.03
+_REMEMBER = 4.0
+_STEP_DOWN_PROVEN = 0.9
+_IN_FLIGHT = 1 / 40
+_NEAR_MISS = 1 / 60
+_NEAR_MISS_STEP = 0.95
+_NEAR_MISS_HOLD = 0.5
 # Below this share a lane would practically stop: one request in two hundred still finds out whether it is over.
 _LEAST_SHARE = 0.005
 
@@ -105,10 +113,11 @@ class Pacer:
         "_interval",
         "_log",
         "_low",
+        "_proven",
+        "_proven_until",
         "_refusals",
         "_repaying",
         "_saved",
-        "_settled_at",
         "_slots",
         "_span",
         "_stepped_at",
@@ -129,18 +138,18 @@ class Pacer:
         self._gate = -math.inf
         self._low = 1.0  # the share after the last step down; 1.0: not slowed
         self._hold_until = -math.inf
-        self._settled_at = -math.inf
-        self._stepped_at = -math.inf
+        self._stepped_at = self._proven_until = -math.inf
+        self._proven = 1.0
         self._due = now
         self.refused_total = 0
-        self.configure(limit, period, burst=burst, jitter=jitter)
-        if empty:
-            self._due += self._interval
         #: When the next slot opens; it may be taken at any later time.
         self.free_at = -math.inf
-        self._reopen()
+        self.configure(limit, period, burst=burst, jitter=jitter, now=now)
+        if empty:
+            self._due += self._interval
+            self._reopen(now)
 
-    def configure(self, limit: float | None, period: float, *, burst: int, jitter: float) -> None:
+    def configure(self, limit: float | None, period: float, *, burst: int, jitter: float, now: float) -> None:
         """Other numbers from now on. What was granted stays in the log."""
         self.limit = limit
         self.period = period
@@ -155,9 +164,7 @@ class Pacer:
         self._interval = self._span / self._slots if self._slots else 0.0
         while len(self._log) > self._slots:
             self._log.popleft()
-        self.free_at = -math.inf
-        if hasattr(self, "_due"):
-            self._reopen()
+        self._reopen(now)
 
     # ---------------------------------------------------------------- slots
 
@@ -188,7 +195,7 @@ class Pacer:
                         self._saved = min(self._saved + missed, self._burst - 1)
                     self._due += missed * interval
             self._due += interval
-        self._reopen()
+        self._reopen(now)
 
     def refund(self, taken: float, now: float) -> None:
         """Give back a slot taken at `taken` whose request never left: as if it had not been taken."""
@@ -197,7 +204,7 @@ class Pacer:
             if log[index] == taken:
                 del log[index]
                 self._due -= self._interval_at(now)
-                self._reopen()
+                self._reopen(now)
                 return
 
     def _interval_at(self, now: float) -> float:
@@ -206,11 +213,13 @@ class Pacer:
             repaying.popleft()
         return self._span / max(self._slots * self.share(now) - len(repaying), 0.01 * self._slots)
 
-    def _reopen(self) -> None:
+    def _reopen(self, now: float) -> None:
         when = -math.inf if self._saved or not self._slots else self._due
-        log = self._log
-        if self._slots and len(log) == self._slots:
-            when = max(when, log[0] + self._span)
+        if self._slots:
+            slots = self._slots if self._low == 1.0 else max(1, int(self._slots * self.share(now)))
+            log = self._log
+            if len(log) >= slots:
+                when = max(when, log[-slots] + self._span)
         self.free_at = max(when, self._gate)
 
     # ---------------------------------------------------------------- refusals
@@ -227,8 +236,14 @@ class Pacer:
         """The part of the limit that is in use: 1.0, or less after refusals."""
         if self._low == 1.0:
             return 1.0
-        share = self._low + max(0.0, now - self._hold_until) / (_CLIMB * self._window)
+        after = now - self._hold_until
+        if after <= 0.0:
+            return self._low
+        probe = _PROBE * self._window
+        share = self._low * (1.0 + 0.5 * min(after / probe, 1.0)) + max(0.0, after - probe) / (_CLIMB * self._window)
         if share >= 1.0:
+            # A bucket that filled up while the pace was low lets the full pace through for a while.
+            self._proven, self._proven_until = self._low, now + self._window
             self._low = 1.0
             return 1.0
         return share
@@ -240,31 +255,36 @@ class Pacer:
     def refused(self, now: float, pause: float) -> bool:
         """The service refused a request: close the gate for `pause` seconds (only ever later). True if the pace was lowered.
 
-        Requests that were in flight when the first one was refused tell nothing new: until the gate has opened again, and
-        `jitter` after the first, refusals move the gate but not the pace.
+        Requests that were in flight when the first one was refused tell nothing new: until the gate has opened again,
+        and for a fortieth of the period at least, refusals move the gate but not the pace.
         """
         self.refused_total += 1
+        known = now < self._gate or now < self._stepped_at + _IN_FLIGHT * self._window
         self._gate = max(self._gate, now + pause)
         self._refusals.append(now)
         while self._refusals[0] <= now - self._window:
             self._refusals.popleft()
-        stepped = False
-        if now >= self._settled_at and self._slots:
+        if self._slots and not known:
             before = self.share(now)
-            low = before * _STEP_DOWN
-            if before < 1.0 and now - self._stepped_at >= self._window:
-                accepted = sum(1 for granted in self._log if granted > now - self._window) - len(self._refusals)
-                low = min(max(low, _UNDER_MEASURED * accepted * self._span / (self._window * self._slots)), before)
+            hold = _HOLD
+            if self._low < 1.0 and now >= self._hold_until:
+                # What was held for so long without a refusal was permitted; the probe beyond it was not.
+                self._proven, self._proven_until = min(self._low * _BUMP, before), now + _REMEMBER * self._window
+            if now < self._proven_until and self._proven < before:
+                low = self._proven
+            elif now < self._proven_until:
+                # A little too much was taken for proven. Once; a second refusal in the same hold means that it shrank.
+                low = before * _STEP_DOWN_PROVEN
+                self._proven_until = -math.inf
+            elif before == 1.0 and pause <= _NEAR_MISS * self._window and now - self._stepped_at > 2 * self._window:
+                low, hold = _NEAR_MISS_STEP, _NEAR_MISS_HOLD
+            else:
+                low = before * _STEP_DOWN
             self._low = max(low, _LEAST_SHARE)
             self._stepped_at = now
-            self._hold_until = now + _HOLD * self._window
-            stepped = True
-        if now >= self._settled_at:
-            self._settled_at = max(self._gate, now + (self._span - self._window))
-        elif self._gate > self._settled_at:
-            self._settled_at = self._gate
+            self._hold_until = now + hold * self._window
         # After the gate, one slot at a time: nothing saved, and the schedule starts again where it opens.
         self._saved = 0
         self._due = max(self._due, self._gate)
-        self._reopen()
-        return stepped
+        self._reopen(now)
+        return bool(self._slots) and not known

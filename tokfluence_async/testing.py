@@ -26,9 +26,13 @@ from __future__ import annotations
 import asyncio
 import selectors
 from collections.abc import Callable, Mapping
-from typing import Any
+from concurrent.futures import Executor
+from typing import Any, TypeVar, TypeVarTuple, Unpack
 
 __all__ = ["VirtualLoop"]
+
+_Args = TypeVarTuple("_Args")
+_R = TypeVar("_R")
 
 _TURN = 1e-9
 # How long, in real seconds, a wait for sockets may take before the clock is allowed to jump past it. Loopback delivers
@@ -95,7 +99,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             raise ValueError("the clock only goes forward")
         self._jumping.now += seconds
 
-    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
+    def run_in_executor(
+        self, executor: Executor | None, func: Callable[[Unpack[_Args]], _R], *args: Unpack[_Args]
+    ) -> asyncio.Future[_R]:
         """As the base class; the clock stands still until the job is done."""
         future = super().run_in_executor(executor, func, *args)
         self._jumping.jobs += 1

@@ -1,0 +1,24 @@
+"""`python -m tokfluence_async`, and the `tokfluence` command."""
+
+from __future__ import annotations
+
+import sys
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Run the command line, or say in one line how to install what it needs."""
+    try:
+        from ._cli import app
+    except ModuleNotFoundError as error:
+        if error.name not in ("typer", "rich"):
+            raise
+        sys.exit(
+            f"The command line needs {error.name}, which is not installed: pip install 'tokfluence_async[cli]'"
+        )
+    app(prog_name="tokfluence")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,291 @@
+"""The door: builds the rooms, shares them with its copies, closes them."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+from urllib.parse import urlsplit
+
+import msgspec
+
+from ._budget import Budget
+from ._engine import Engine, Options
+from ._errors import ConfigurationError
+from ._models import Timeout, Usage
+from ._posts import Posts
+from ._retry import RetryPolicy, Settled
+from ._secret import Secret
+from ._throttle import Throttle
+from ._wire import MAX_BODY, Shape, build_request
+
+if TYPE_CHECKING:
+    import aiohttp
+
+__all__ = ["BASE_URL", "TokfluenceClient"]
+
+T = TypeVar("T")
+
+BASE_URL = "https://developers.tokfluence.com"
+
+# Reads in flight at once. The throttle lets 10 a second go, so this is room for answers of up to five seconds.
+_MAX_CONCURRENCY = 50
+_ANALYZE_CONCURRENCY = 8
+_MAX_RETRIES = 5
+# Seconds a URL that an analyze attempt may take on top: "several seconds per URL are normal on a cold cache" [seed]. A
+# limit that is too short costs a request and a wait, one that is too long delays the notice of a dead connection.
+_PER_URL = 15.0
+
+
+class TokfluenceClient:
+    """The asyncio client of the Tokfluence API.
+
+        async with TokfluenceClient() as client:
+            post = await client.posts.get("7234567890123456789")
+
+    Without `async with`, connections open on first use; `await client.aclose()` when done. A client may be made anywhere
+    (no event loop is touched), used by any number of tasks at once, in several event loops one after another, and in several
+    threads. All clients of a process share the throttle, so that together they stay within the service's limits.
+
+    Args:
+        token: The API token; None reads `TOKFLUENCE_TOKEN`.
+        base_url: Where the service is; None reads `TOKFLUENCE_BASE_URL`, else `https://developers.tokfluence.com`. The token goes there and nowhere else.
+        throttle: How often requests may leave; None for the documented 600 a minute per IP and 1200 per key.
+        max_concurrency: Reads in flight at once, 1 or more.
+        analyze_concurrency: Analyze requests in flight at once, 1 or more. The service asks to cap them [seed].
+        timeout: Time limits of one attempt: seconds in total, or a `Timeout`. Waiting for a slot does not count. An analyze
+            attempt gets 15 s per URL on top. None for no limit.
+        max_retries: Retries after the first attempt, 429 included; 0 means one attempt.
+        max_credits: Credits this client (with its copies) may spend at most; None for no end. What may not be spent is not sent and
+            fails with `BudgetExceededError`. A charge that is not known counts as spent.
+        max_body: Bytes of one answer's body after decompression at most; what is larger is `APIResponseValidationError`.
+        session: An `aiohttp.ClientSession` to use instead of an own one; it is not closed, and belongs to one event loop.
+
+    Raises:
+        ConfigurationError: No token, or one that cannot be put into a header; a base URL that is none.
+        ValueError: A number out of its range.
+
+    Own connections do not read proxies from the environment, follow no redirects, keep no cookies, and verify TLS.
+    """
+
+    def __init__(
+        self,
+        token: str | None = None,
+        *,
+        base_url: str | None = None,
+        throttle: Throttle | None = None,
+        max_concurrency: int = _MAX_CONCURRENCY,
+        analyze_concurrency: int = _ANALYZE_CONCURRENCY,
+        timeout: float | Timeout | None = Timeout(),  # noqa: B008 - frozen
+        max_retries: int = _MAX_RETRIES,
+        max_credits: int | None = None,
+        max_body: int = MAX_BODY,
+        session: aiohttp.ClientSession | None = None,
+    ) -> None:
+        if max_body < 1:
+            raise ValueError(f"max_body must be 1 byte or more, not {max_body!r}")
+        secret = _check_token(token if token is not None else os.environ.get("TOKFLUENCE_TOKEN"))
+        origin, base = _check_base_url(base_url or os.environ.get("TOKFLUENCE_BASE_URL") or BASE_URL)
+        options = Options(
+            token=secret,
+            timeout=_check_timeout(timeout),
+            per_url=_PER_URL,
+            policy=RetryPolicy(max_retries=_check_count("max_retries", max_retries, 0)),
+            max_concurrency=_check_count("max_concurrency", max_concurrency, 1),
+            analyze_concurrency=_check_count("analyze_concurrency", analyze_concurrency, 1),
+            budget=Budget(max_credits),
+        )
+        engine = Engine(
+            origin=origin, base_url=base, throttle=throttle or Throttle(), max_body=max_body, session=session
+        )
+        self._set_up(engine, options, owner=True)
+
+    def _set_up(self, engine: Engine, options: Options, *, owner: bool) -> None:
+        self._engine = engine
+        self._options = options
+        self._owner = owner
+        self.posts = Posts(engine, options)
+
+    def with_options(
+        self,
+        *,
+        token: str | None = None,
+        max_concurrency: int | None = None,
+        analyze_concurrency: int | None = None,
+        timeout: float | Timeout | msgspec.UnsetType | None = msgspec.UNSET,
+        max_retries: int | None = None,
+        max_credits: int | None = None,
+    ) -> TokfluenceClient:
+        """A cheap copy with other options, which shares connections, throttle, counts and budget.
+
+        `max_credits` gives the copy a budget of its own *within* the shared one. Closing a copy, also by `async with`, leaves the
+        connections open: they are the first client's.
+
+        Raises:
+            ConfigurationError, ValueError: As the constructor.
+        """
+        old = self._options
+        options = Options(
+            token=old.token if token is None else _check_token(token),
+            timeout=old.timeout if timeout is msgspec.UNSET else _check_timeout(timeout),
+            per_url=old.per_url,
+            policy=old.policy
+            if max_retries is None
+            else msgspec.structs.replace(old.policy, max_retries=_check_count("max_retries", max_retries, 0)),
+            max_concurrency=old.max_concurrency
+            if max_concurrency is None
+            else _check_count("max_concurrency", max_concurrency, 1),
+            analyze_concurrency=old.analyze_concurrency
+            if analyze_concurrency is None
+            else _check_count("analyze_concurrency", analyze_concurrency, 1),
+            budget=old.budget if max_credits is None else Budget(max_credits, old.budget),
+        )
+        copy = TokfluenceClient.__new__(TokfluenceClient)
+        copy._set_up(self._engine, options, owner=False)
+        return copy
+
+    @property
+    def credits_remaining(self) -> int | None:
+        """Credits left in the wallet, as the service last said; None before its first answer.
+
+        "Last" is by the order of sending: an answer to an older request never overwrites a newer one's.
+        """
+        return self._engine.wallet(self._options.token).remaining
+
+    @property
+    def usage(self) -> Usage:
+        """What this client and its copies have done so far; `credits_spent` is that of this copy's budget."""
+        return self._engine.usage(self._options)
+
+    @overload
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        json: Any = None,
+        response_type: type[T],
+    ) -> T: ...
+
+    @overload
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        json: Any = None,
+        response_type: None = None,
+    ) -> Any: ...
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        json: Any = None,
+        response_type: Any = None,
+    ) -> Any:
+        """Call any endpoint of the API through the same auth, throttle, retries, budget and decoding.
+
+        Args:
+            method: GET, POST, PUT, PATCH or DELETE. A GET is repeated under a new request id; anything else keeps its own
+                over all retries, so that the service does it at most once.
+            path: As in the API's documentation, with `/v1`. Its parts must be quoted already. Absolute URLs are refused.
+            params: The query; lists repeat their name, None is left out.
+            json: The body, anything msgspec encodes.
+            response_type: The type of the *whole* body: a Struct, `dict`, `list[...]`, `msgspec.Raw`; None for plain
+                dicts and lists.
+        Raises:
+            ValueError: A method or path that is none; nothing was sent.
+            DuplicateRequestError: A write was done by an attempt whose answer was lost; it is not replayed.
+            TokfluenceError: As everywhere.
+
+        What it costs is the endpoint's own price; where this package knows it, it is reserved in the budget beforehand.
+        Source: api/tokfluence-api.md, *The rest of the API*, *Idempotency* [public].
+        """
+        call = build_request(method, path, params, json)
+        shape: Shape[Any] = Shape(Any if response_type is None else response_type)
+        answer = await self._engine.perform(call, shape, self._options, self._options.budget)
+        assert not isinstance(answer, Settled)
+        return answer
+
+    async def aclose(self) -> None:
+        """End background work and close the connections. Idempotent; on a `with_options` copy it does nothing."""
+        if self._owner:
+            await self._engine.aclose()
+
+    async def __aenter__(self) -> TokfluenceClient:
+        self._engine.home()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        return f"<TokfluenceClient of {self._engine.origin}, key {self._options.token!r}>"
+
+
+# Visible ASCII. Its form is not checked beyond what a header can carry: the service knows its tokens, not we.
+_TOKEN = re.compile(r"[\x21-\x7e]{1,1024}\Z")
+
+
+def _check_token(token: str | None) -> Secret:
+    if token is None or not token.strip():
+        raise ConfigurationError(
+            "No API token. Set TOKFLUENCE_TOKEN in the environment, or give TokfluenceClient(token=...). "
+            "To try things without one, use the Sandbox."
+        )
+    if not _TOKEN.match(token):
+        raise ConfigurationError(
+            "The API token has characters that no header can carry (white space, control or non-ASCII characters); "
+            "check TOKFLUENCE_TOKEN, or token=..., for a stray line break or quote."
+        )
+    return Secret(token)
+
+
+def _check_base_url(url: str) -> tuple[str, str]:
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise ConfigurationError(f"The base URL {url!r} cannot be read: {error}.") from None
+    if "@" in parts.netloc:
+        raise ConfigurationError("The base URL carries a login; the token is all that this API takes.")
+    if parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment:
+        raise ConfigurationError(
+            f"The base URL {url!r} is not one; give the scheme and host, such as {BASE_URL} (check TOKFLUENCE_BASE_URL)."
+        )
+    path = parts.path.rstrip("/")
+    if path.endswith("/v1"):
+        raise ConfigurationError(f"The base URL {url!r} ends in /v1; leave that out, every path has it already.")
+    default = {"http": 80, "https": 443}[parts.scheme]
+    named = f"[{host}]" if ":" in host else host
+    origin = f"{parts.scheme}://{named}" + ("" if port in (None, default) else f":{port}")
+    return origin, origin + path
+
+
+def _check_timeout(timeout: float | Timeout | None) -> Timeout:
+    if isinstance(timeout, Timeout):
+        limits = timeout
+    elif timeout is None:
+        limits = Timeout(connect=None, read=None, total=None)
+    else:
+        limits = Timeout(total=float(timeout))
+    for name in ("connect", "read", "total"):
+        value = getattr(limits, name)
+        if value is not None and not 0 < value < float("inf"):
+            raise ValueError(f"timeout: {name} must be more than 0 seconds, or None for no limit, not {value!r}")
+    return limits
+
+
+def _check_count(name: str, value: int, low: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < low:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ValueError(f"{name} must be an integer of {low} or more, not {value!r}")
+    return value

@@ -1,0 +1,287 @@
+"""Walking a post's comments, page by page, in order, each comment once.
+
+What is hard about the service's paging: the cursor counts comments to skip, and comments keep arriving. One that is
+inserted before the cursor moves everything behind it, so the next page repeats comments already given. Those are always
+the last ones given, so it is enough to remember the ids of the last few thousand; memory stays flat.
+
+Pages asked for ahead (`prefetch`) are placed by the stride seen so far, not by `limit`, as the service may give fewer
+comments than asked for. Two things can make a page asked for ahead useless, and it is then dropped and asked for again:
+
+- the page before it ended elsewhere than foreseen (`next_cursor`);
+- it was answered from an older list than the page before it (a smaller `total`), so that a comment between the two
+  may be in neither.
+
+The window grows by one page with every page consumed. So a reader who stops early has never caused more pages to be
+bought than it has read, and x6 at 8 ahead is kept (shared/performance.md, *Comments*).
+
+Source: api/tokfluence-api.md, `GET /v1/posts/:id/comments` [seed].
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import msgspec
+from msgspec import Raw, Struct
+
+from ._budget import Budget
+from ._errors import APIResponseValidationError
+from ._models import Comment, CommentPage
+from ._wire import MAX_LIMIT, CommentsBody, RawCommentsBody, Shape, build_comments
+
+if TYPE_CHECKING:
+    from ._engine import Engine, Options
+
+__all__ = ["Page", "Recent", "check_paging", "comment_pages", "raw_comment_pages"]
+
+C = TypeVar("C")
+
+logger = logging.getLogger("tokfluence_async")
+
+_PAGE: Shape[CommentsBody] = Shape(CommentsBody)
+_RAW_PAGE: Shape[RawCommentsBody] = Shape(RawCommentsBody)
+
+# Empty pages in a row that are taken for a gap and not for a list without an end; each costs 2 credits.
+_MAX_EMPTY = 5
+# Comments that may arrive between two pages without one being given twice; about 1 MB.
+_REMEMBERED = 10_000
+_MAX_CURSOR = 2**63 - 1
+
+
+class Page(Struct, Generic[C], frozen=True):
+    """A page of a walk, its comments as Structs or as bytes; the fields are `CommentPage`'s."""
+
+    items: list[C]
+    total: int | None
+    cursor: int
+    next_cursor: int | None
+    repeated: int
+
+
+def check_paging(cursor: int, limit: int, max_items: int | None, prefetch: int) -> None:
+    """Raise `ValueError` for a number out of its range, before anything is sent."""
+    for name, value, low, high in (
+        ("cursor", cursor, 0, _MAX_CURSOR),
+        ("limit", limit, 1, MAX_LIMIT),
+        ("max_items", max_items, 0, None),
+        ("prefetch", prefetch, 0, 1000),
+    ):
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ValueError(f"{name} must be an integer, not {value!r}")
+        if value < low or (high is not None and value > high):
+            raise ValueError(f"{name} must be {low} {f'to {high}' if high is not None else 'or more'}, not {value}")
+
+
+class Recent:
+    """The ids given last, as many as are worth remembering; forgets by whole pages, so that the usual page costs 20 µs."""
+
+    __slots__ = ("_ids", "_pages", "_size")
+
+    def __init__(self, size: int = _REMEMBERED) -> None:
+        self._ids: set[str] = set()
+        self._pages: deque[list[str]] = deque()
+        self._size = size
+
+    def new(self, items: list[C], ids: list[str]) -> list[C]:
+        """The items whose id, at the same place in `ids`, was not given before; they now count as given."""
+        seen = self._ids
+        if not seen.isdisjoint(ids) or len(set(ids)) < len(ids):
+            fresh: dict[str, C] = {}
+            for comment_id, item in zip(ids, items, strict=True):
+                if comment_id not in seen:
+                    fresh.setdefault(comment_id, item)
+            ids, items = list(fresh), list(fresh.values())
+        seen.update(ids)
+        self._pages.append(ids)
+        while len(seen) > self._size and len(self._pages) > 1:
+            seen.difference_update(self._pages.popleft())
+        return items
+
+
+class Walk(Generic[C]):
+    """One walk over a post's comments, as Structs or as the bytes that came.
+
+    Args:
+        shape: The page's body, with `data` and `meta`.
+        ids: The comments' ids, in their order.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        options: Options,
+        budget: Budget,
+        post_id: str,
+        *,
+        shape: Shape[Any],
+        ids: Callable[[list[C]], list[str]],
+        cursor: int,
+        limit: int,
+        max_items: int | None,
+        prefetch: int,
+    ) -> None:
+        self._engine = engine
+        self._options = options
+        self._budget = budget
+        self._post_id = post_id
+        self._shape = shape
+        self._ids = ids
+        self._cursor = cursor
+        self._limit = limit
+        self._left = max_items
+        self._prefetch = prefetch
+        self._total: int | None = None
+        self._stride = 0  # how far the last page reached; 0 as long as that is not known
+        self._consumed = 0
+        self._ahead: deque[tuple[int, asyncio.Task[Any]]] = deque()
+
+    async def pages(self) -> AsyncGenerator[Page[C], None]:
+        recent = Recent()
+        empty = 0
+        try:
+            while self._left is None or self._left > 0:
+                body = await self._next()
+                data, cursor, next_cursor = body.data, self._cursor, body.meta.next_cursor
+                self._check(next_cursor)
+                items = recent.new(data, self._ids(data))
+                repeated = len(data) - len(items)
+                reached = next_cursor
+                if self._left is not None:
+                    if len(items) > self._left:
+                        # Resuming begins with the first comment that was not given.
+                        items = items[: self._left]
+                        reached = cursor + data.index(items[-1]) + 1
+                    self._left -= len(items)
+                self._consumed += 1
+                yield Page(items, self._total, cursor, reached, repeated)
+                if next_cursor is None:
+                    return
+                empty = 0 if data else empty + 1
+                if empty >= _MAX_EMPTY:
+                    raise self._endless(f"gave {empty} empty pages in a row, up to cursor {next_cursor}, and no end")
+                self._stride = next_cursor - cursor
+                self._cursor = next_cursor
+        finally:
+            await self._drop()
+
+    async def _next(self) -> Any:
+        self._top_up()
+        if self._ahead and self._ahead[0][0] == self._cursor:
+            _, task = self._ahead.popleft()
+            body = await _result(task)
+            if not _is_older(body.meta.total, self._total):
+                return self._noted(body)
+        await self._drop()
+        return self._noted(await self._fetch(self._cursor))
+
+    def _fetch(self, cursor: int) -> Coroutine[Any, Any, Any]:
+        call = build_comments(self._post_id, cursor, self._limit)
+        return self._engine.perform(call, self._shape, self._options, self._budget)
+
+    def _top_up(self) -> None:
+        """Have as many pages under way as are foreseen, wanted and still of use."""
+        ahead = min(self._consumed - 1, self._prefetch)
+        if ahead <= 0 or not self._stride:
+            return
+        wanted = ahead + 1
+        if self._left is not None:
+            wanted = min(wanted, -(-self._left // self._stride))
+        cursor = self._ahead[-1][0] + self._stride if self._ahead else self._cursor
+        while len(self._ahead) < wanted and (self._total is None or cursor < self._total):
+            self._ahead.append((cursor, self._engine.spawn(self._fetch(cursor))))
+            cursor += self._stride
+
+    def _noted(self, body: Any) -> Any:
+        total = body.meta.total
+        if total is not None:
+            if self._total is not None and total > self._total:
+                logger.info(
+                    "post %s: %d comments arrived while its comments are walked; of those put before cursor %d this walk gives none",
+                    self._post_id,
+                    total - self._total,
+                    self._cursor,
+                )
+            self._total = total
+        return body
+
+    def _check(self, next_cursor: int | None) -> None:
+        if next_cursor is not None and not self._cursor < next_cursor <= _MAX_CURSOR:
+            raise self._endless(f"do not advance: after cursor {self._cursor} comes {next_cursor}")
+
+    def _endless(self, what: str) -> APIResponseValidationError:
+        return APIResponseValidationError(
+            f"The comments of post {self._post_id} {what}. What was given before stands; every page was charged."
+        )
+
+    async def _drop(self) -> None:
+        tasks = [task for _, task in self._ahead]
+        self._ahead.clear()
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _result(task: asyncio.Task[Any]) -> Any:
+    try:
+        return await task
+    except asyncio.CancelledError:
+        current = asyncio.current_task()
+        if task.cancelled() and not (current and current.cancelling()):
+            raise RuntimeError("The client was closed while this was being iterated.") from None
+        task.cancel()  # popped, so `_drop` does not see it any more
+        raise
+
+
+def _is_older(total: int | None, than: int | None) -> bool:
+    return total is not None and than is not None and total < than
+
+
+def _comment_ids(comments: list[Comment]) -> list[str]:
+    return [comment.comment_id for comment in comments]
+
+
+class _Named(Struct, frozen=True, gc=False):
+    comment_id: str
+
+
+_NAMED = msgspec.json.Decoder(_Named).decode
+
+
+def _raw_ids(comments: list[Raw]) -> list[str]:
+    try:
+        return [_NAMED(comment).comment_id for comment in comments]
+    except msgspec.ValidationError as error:
+        raise APIResponseValidationError(
+            f"A comment is not what the API promises: {error}. The page was charged.", status=200
+        ) from None
+
+
+async def comment_pages(
+    engine: Engine, options: Options, budget: Budget, post_id: str, **paging: Any
+) -> AsyncGenerator[CommentPage, None]:
+    """The walk in Structs; see `Posts.comment_pages`."""
+    pages = Walk(engine, options, budget, post_id, shape=_PAGE, ids=_comment_ids, **paging).pages()
+    async with aclosing(pages):
+        async for page in pages:
+            yield CommentPage(
+                items=page.items,
+                total=page.total,
+                cursor=page.cursor,
+                next_cursor=page.next_cursor,
+                repeated=page.repeated,
+            )
+
+
+def raw_comment_pages(
+    engine: Engine, options: Options, budget: Budget, post_id: str, **paging: Any
+) -> AsyncGenerator[Page[Raw], None]:
+    """The walk in bytes, for writing comments out with every field the service sent."""
+    return Walk(engine, options, budget, post_id, shape=_RAW_PAGE, ids=_raw_ids, **paging).pages()

@@ -1,0 +1,411 @@
+"""Attempts joined to calls: what the rooms below decide, this room waits for.
+
+One call is a loop over attempts: reserve its price, take a place under the concurrency limit, let `_transport` take a
+slot and send, let `_wire` read the answer, let `_retry` say what follows. Between attempts nothing is held: no
+connection, no slot, no place.
+
+Everything that belongs to an event loop (connections, places, background tasks) is kept per loop, in a `_Home`, so
+that a client works in two loops one after another and in two threads at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import random
+import threading
+import weakref
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import anyio
+from msgspec import Struct
+
+from ._budget import Budget
+from ._errors import APIError, APIStatusError, DuplicateRequestError, RateLimitError, TokfluenceError
+from ._models import Timeout, Usage
+from ._request_id import next_request_id
+from ._retry import Again, GiveUp, Past, RetryPolicy, Settled, decide, effect_of
+from ._secret import Secret
+from ._throttle import Lanes, Throttle
+from ._wire import Answer, Call, Kind, Shape, charge_of, is_charged, parse_answer
+
+if TYPE_CHECKING:
+    import aiohttp
+
+    from ._transport import Exchange, Transport
+
+__all__ = ["Engine", "FreshIds", "Ids", "Options"]
+
+T = TypeVar("T")
+
+logger = logging.getLogger("tokfluence_async")
+
+
+class Options(Struct, frozen=True, kw_only=True):
+    """What `with_options` may change."""
+
+    token: Secret
+    timeout: Timeout
+    per_url: float
+    policy: RetryPolicy
+    max_concurrency: int
+    analyze_concurrency: int
+    budget: Budget
+
+
+class Ids(Protocol):
+    """Where the request ids of one write come from. A journal writes each down before it is used.
+
+    Attributes:
+        past: What the first id has been through already, in an earlier process.
+    """
+
+    past: Past
+
+    async def next(self) -> str: ...
+
+
+class FreshIds:
+    """New ids, written down nowhere."""
+
+    __slots__ = ()
+    past = Past.FRESH
+
+    async def next(self) -> str:
+        return next_request_id()
+
+
+class _Meter:
+    """Counts of one event loop. One thread writes each, so no lock is needed and no count is lost."""
+
+    __slots__ = ("bytes_received", "rate_limited", "requests", "retries", "throttled_seconds")
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.retries = 0
+        self.throttled_seconds = 0.0
+        self.rate_limited = 0
+        self.bytes_received = 0
+
+
+class _Wallet:
+    """What the service last said is left, by the order of sending: an answer to an older request never overwrites it."""
+
+    __slots__ = ("_lock", "_order", "remaining")
+
+    def __init__(self) -> None:
+        self.remaining: int | None = None
+        self._order = 0
+        self._lock = threading.Lock()
+
+    def note(self, order: int, remaining: int) -> None:
+        with self._lock:
+            if order > self._order:
+                self._order = order
+                self.remaining = remaining
+
+
+class _Home:
+    """What a client has in one event loop."""
+
+    __slots__ = ("meter", "places", "tasks", "transport")
+
+    def __init__(self, transport: Transport, meter: _Meter) -> None:
+        self.transport = transport
+        self.meter = meter
+        self.tasks: set[asyncio.Task[Any]] = set()
+        self.places: dict[tuple[bool, int], anyio.Semaphore] = {}
+
+    def place(self, analyze: bool, limit: int) -> anyio.Semaphore:
+        places = self.places.get((analyze, limit))
+        if places is None:
+            places = self.places[analyze, limit] = anyio.Semaphore(limit, fast_acquire=True)
+        return places
+
+
+class Engine:
+    """What a client shares with its `with_options` copies: connections, throttle, counts and background tasks."""
+
+    def __init__(
+        self,
+        *,
+        origin: str,
+        base_url: str,
+        throttle: Throttle,
+        max_body: int,
+        session: aiohttp.ClientSession | None,
+    ) -> None:
+        self.origin = origin
+        self.throttle = throttle
+        self.closed = False
+        self._base_url = base_url
+        self._max_body = max_body
+        self._session = session
+        self._homes: dict[asyncio.AbstractEventLoop, _Home] = {}
+        self._meters: list[_Meter] = []
+        self._wallets: dict[str, _Wallet] = {}
+        self._lanes: dict[str, Lanes] = {}
+        self._lock = threading.Lock()
+        # Without `aclose`, the connections go when the client does, quietly: in notebooks cells are run again.
+        weakref.finalize(self, _abandon, self._homes)
+
+    # --- the loop's own things ---------------------------------------------------------------------------------------
+
+    def home(self) -> _Home:
+        loop = asyncio.get_running_loop()
+        home = self._homes.get(loop)
+        if home is not None:
+            return home
+        if self.closed:
+            raise RuntimeError("This client is closed; make a new one, or close it later.")
+        with self._lock:
+            for other in [other for other in self._homes if other.is_closed()]:
+                self._homes.pop(other).transport.close_now()
+            meter = _Meter()
+            self._meters.append(meter)
+            from ._transport import Transport  # aiohttp is loaded with the first call, not with the package
+
+            transport = Transport(self._base_url, max_body=self._max_body, session=self._session)
+            home = self._homes[loop] = _Home(transport, meter)
+        return home
+
+    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run `work` in the background. It belongs to the client: `aclose` ends it."""
+        home = self.home()
+        task = asyncio.get_running_loop().create_task(work)
+        home.tasks.add(task)
+        task.add_done_callback(home.tasks.discard)
+        return task
+
+    async def aclose(self) -> None:
+        """End background work and close the connections, of every event loop the client was used in. Idempotent."""
+        self.closed = True
+        here = asyncio.get_running_loop()
+        with self._lock:
+            homes = dict(self._homes)
+            self._homes.clear()
+        mine = homes.pop(here, None)
+        for loop, home in homes.items():
+            _close_elsewhere(loop, home)
+        if mine is not None:
+            tasks = [task for task in mine.tasks if task is not asyncio.current_task()]
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                await asyncio.wait(tasks)
+            await mine.transport.aclose()
+
+    # --- counts ------------------------------------------------------------------------------------------------------
+
+    def wallet(self, token: Secret) -> _Wallet:
+        wallet = self._wallets.get(token)
+        if wallet is None:
+            with self._lock:
+                wallet = self._wallets.setdefault(token, _Wallet())
+        return wallet
+
+    def lanes(self, token: Secret) -> Lanes:
+        lanes = self._lanes.get(token)
+        if lanes is None:
+            with self._lock:
+                lanes = self._lanes.setdefault(token, self.throttle.lanes(self.origin, token.reveal()))
+        return lanes
+
+    def usage(self, options: Options) -> Usage:
+        statistics = self.throttle.statistics()
+        meters = list(self._meters)
+        return Usage(
+            requests=sum(m.requests for m in meters),
+            retries=sum(m.retries for m in meters),
+            throttled_seconds=sum(m.throttled_seconds for m in meters),
+            rate_limited=sum(m.rate_limited for m in meters),
+            credits_spent=options.budget.spent,
+            bytes_received=sum(m.bytes_received for m in meters),
+            pace=None if math.isinf(statistics.pace) else statistics.pace,
+            slowed=statistics.slowed,
+        )
+
+    # --- calls -------------------------------------------------------------------------------------------------------
+
+    async def perform(
+        self,
+        call: Call,
+        shape: Shape[T],
+        options: Options,
+        budget: Budget,
+        *,
+        batch: bool = False,
+        ids: Ids = FreshIds(),  # noqa: B008 - stateless
+    ) -> T | Settled:
+        """Make `call`, with as many attempts as it takes.
+
+        Args:
+            budget: Where its price is reserved and settled.
+            batch: An analyze batch: takes a place under `analyze_concurrency`, goes before waiting reads, and may end
+                in `Settled` instead of an answer.
+            ids: Where a write's request ids come from; reads make their own.
+        Raises:
+            TokfluenceError: What the last attempt ended in; `attempts` says how many there were.
+        """
+        home = self.home()
+        loop = asyncio.get_running_loop()
+        meter = home.meter
+        lanes = self.lanes(options.token)
+        wallet = self.wallet(options.token)
+        places = home.place(batch, options.analyze_concurrency if batch else options.max_concurrency)
+        timeout, limit = _limits(call, options)
+        read = call.kind is Kind.READ
+        request_id: str | None = None
+        past = ids.past
+        owed = 0  # credits the current request id may have been charged, as far as we know
+        reserved = 0
+        attempt = 0
+        began: float | None = None
+        try:
+            while True:
+                attempt += 1
+                if request_id is None:
+                    budget.reserve(call.price)
+                    reserved, owed = call.price, 0
+                    request_id = next_request_id() if read else await ids.next()
+                exchange = home.transport.exchange()
+                try:
+                    _check_gate(lanes, options.policy)
+                    await places.acquire()
+                    try:
+                        answer = await home.transport.send(
+                            call,
+                            exchange,
+                            request_id=request_id,
+                            token=options.token,
+                            lanes=lanes,
+                            timeout=timeout,
+                            limit=limit,
+                            priority=batch,
+                        )
+                    finally:
+                        places.release()
+                        if exchange.sent:
+                            meter.requests += 1
+                            if attempt > 1:
+                                meter.retries += 1
+                        meter.throttled_seconds += exchange.waited
+                    meter.bytes_received += len(answer.body)
+                    if answer.credits_remaining is not None:
+                        wallet.note(exchange.order, answer.credits_remaining)
+                    if answer.status == 429:
+                        meter.rate_limited += 1
+                        lanes.refused(answer.retry_after)
+                    else:
+                        lanes.answered()
+                    if logger.isEnabledFor(logging.DEBUG):
+                        _log(call, answer, exchange)
+                    value = parse_answer(answer, shape, secret=options.token)
+                    owed = charge_of(answer, call)
+                    return value
+                except TokfluenceError as error:
+                    if isinstance(error, APIError):
+                        error.attempts = attempt
+                    now = loop.time()
+                    began = now if began is None else began
+                    decision = decide(
+                        error,
+                        attempt,
+                        call.kind,
+                        past,
+                        batch=batch,
+                        policy=options.policy,
+                        elapsed=now - began,
+                        rand=random.random(),
+                    )
+                    effect = effect_of(error)
+                    if isinstance(error, APIStatusError):
+                        if is_charged(error.status, error.code):
+                            owed = call.price
+                    elif exchange.sent:
+                        owed = call.price
+                    if isinstance(decision, Settled):
+                        owed = call.price
+                        return decision
+                    if isinstance(decision, GiveUp):
+                        if isinstance(error, DuplicateRequestError) and past & Past.MAYBE:
+                            error.advice = "An earlier attempt of this call was done; its answer is not replayed."
+                        raise
+                    assert isinstance(decision, Again)
+                    past |= effect
+                    logger.info("%s: %s; again in %.1f s", call.route, error, decision.after)
+                    if decision.new_id:
+                        budget.settle(reserved, owed)
+                        reserved = 0
+                        request_id, past = None, Past.FRESH
+                    after = decision.after
+                except BaseException:
+                    # Cancelled: what may have left may have been charged.
+                    if exchange.sent:
+                        owed = call.price
+                    raise
+                if after > 0:
+                    await asyncio.sleep(after)
+        finally:
+            if reserved:
+                budget.settle(reserved, owed)
+
+
+def _limits(call: Call, options: Options) -> tuple[Timeout, float | None]:
+    timeout = options.timeout
+    if not call.units:
+        return timeout, timeout.total
+    total = None if timeout.total is None else timeout.total + options.per_url * call.units
+    # The service is silent while it works, so only the total bounds the wait.
+    return Timeout(connect=timeout.connect, read=None, total=total), total
+
+
+def _check_gate(lanes: Lanes, policy: RetryPolicy) -> None:
+    closed_for = lanes.gate_closed_for
+    if closed_for > policy.deadline:
+        raise RateLimitError(
+            429,
+            "rate_limited",
+            f"not sent: the service asked to wait for {closed_for:.0f} s more, longer than a call's deadline of "
+            f"{policy.deadline:.0f} s",
+            retry_after=closed_for,
+        )
+
+
+def _log(call: Call, answer: Answer, exchange: Exchange) -> None:
+    logger.debug(
+        "%s %s -> %d, request %s, %d bytes, waited %.3f s for a slot, %s credits left",
+        call.method,
+        call.target,
+        answer.status,
+        answer.request_id,
+        len(answer.body),
+        exchange.waited,
+        "?" if answer.credits_remaining is None else answer.credits_remaining,
+    )
+
+
+def _close_elsewhere(loop: asyncio.AbstractEventLoop, home: _Home) -> None:
+    """Close a home of a loop that is not running here: at once if it is closed, else by itself, in its own thread."""
+
+    def close() -> None:
+        for task in home.tasks:
+            task.cancel()
+        home.transport.close_now()
+
+    if not loop.is_closed() and loop.is_running():
+        try:
+            loop.call_soon_threadsafe(close)
+        except RuntimeError:  # closed in between
+            home.transport.close_now()
+    else:
+        home.transport.close_now()
+
+
+def _abandon(homes: dict[asyncio.AbstractEventLoop, _Home]) -> None:
+    # Runs in whatever thread collects the client, at any time, also at exit.
+    for loop, home in homes.items():
+        _close_elsewhere(loop, home)
+    homes.clear()

@@ -1,0 +1,309 @@
+"""`client.posts`: what a user calls. Arguments are checked here, at the call; the loops are in the rooms below."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, Literal
+
+from ._analyze import Analyzer
+from ._budget import Budget
+from ._comments import check_paging, comment_pages
+from ._ids import parse_post_id
+from ._models import Analysis, AnalyzeReport, Comment, CommentPage, Outcome, Post
+from ._progress import OnProgress, Ticker
+from ._resolve import Resolver
+from ._sources import Inputs, Item, Source
+from ._stream import Emit, stream, unwrapped
+from ._wire import MAX_BATCH, PostBody, Shape, build_get_post
+
+if TYPE_CHECKING:
+    from ._engine import Engine, Options
+
+__all__ = ["Posts"]
+
+_POST: Shape[PostBody] = Shape(PostBody)
+# Outcomes a bulk call may be ahead of its consumer.
+_BUFFER = 2 * MAX_BATCH
+
+
+class Posts:
+    """TikTok posts: read them, stream their comments, have them analyzed. Reached as `client.posts`."""
+
+    __slots__ = ("_engine", "_options")
+
+    def __init__(self, engine: Engine, options: Options) -> None:
+        self._engine = engine
+        self._options = options
+
+    async def get(self, post: str | int) -> Post:
+        """Read one post from the index. Costs 1 credit, a miss included; starts no analysis.
+
+        Args:
+            post: A video id (str or int), or any URL of the post.
+        Raises:
+            InvalidPostError: `post` names no post; nothing was sent.
+            NotFoundError: The post is not in the index (`code="post_not_found"`). Charged and not refunded; `analyze` or
+                `resolve` brings it in.
+            TokfluenceError: Whatever else went wrong, after retries; see the error tree.
+        Source: api/tokfluence-api.md, `GET /v1/posts/:id` [seed]; refunds [public].
+        """
+        call = build_get_post(parse_post_id(post))
+        body: Any = await self._engine.perform(call, _POST, self._options, self._options.budget)
+        return body.data  # type: ignore[no-any-return]  # a read is never `Settled`
+
+    def get_many(
+        self, posts: Inputs, *, max_credits: int | None = None, on_progress: OnProgress | None = None
+    ) -> AsyncGenerator[Outcome[Post], None]:
+        """Read many posts, some at once; yield an `Outcome` for each distinct one as it arrives. 1 credit each.
+
+        Args:
+            posts: Ids and URLs, as an iterable or an async iterable; read no faster than the posts are fetched.
+                Duplicates are folded by video id.
+            max_credits: Credits this call may spend at most. What does not fit is not sent and fails with
+                `BudgetExceededError`.
+            on_progress: Called with a `Progress` a few times a second and at the end.
+        Raises:
+            ValueError: A negative `max_credits`.
+
+        What goes wrong with one post is its outcome's `error` and ends nothing; once the token or the wallet is
+        refused (401, 402, 403), the rest fail with that error without being sent.
+        Source: api/tokfluence-api.md, `GET /v1/posts/:id` [seed].
+        """
+        return self._resolve(posts, max_credits, on_progress, analyze_missing=False)
+
+    def comment_pages(
+        self,
+        post: str | int,
+        *,
+        cursor: int = 0,
+        limit: int = 200,
+        max_items: int | None = None,
+        prefetch: int = 0,
+    ) -> AsyncGenerator[CommentPage, None]:
+        """Yield a post's comments page by page, in order, each comment once. Every page costs 2 credits.
+
+        Args:
+            post: A video id or any URL of the post.
+            cursor: Comments to skip, 0 or more; a page's `next_cursor` resumes a walk.
+            limit: Comments asked for per page, 1 to 200. A page may come back shorter: only a null `next_cursor` ends
+                the walk.
+            max_items: Comments to yield at most; None for all.
+            prefetch: Pages to have under way ahead of the one that is read, 0 to 1000, still in order. With 0 no page
+                is paid for before it is needed. Otherwise the number grows by one with every page read, so that a
+                reader who stops early has never bought more pages in vain than it has read.
+        Raises:
+            InvalidPostError, ValueError: At the call; nothing was sent.
+            NotFoundError: The post is not in the index. Charged and not refunded.
+            InsufficientCreditsError: Out of credits at some page; what was yielded before it stands.
+            APIResponseValidationError: The pages do not advance, or keep coming empty.
+
+        Comments that arrive meanwhile shift the offsets. They make the service repeat some, which are left out
+        (`CommentPage.repeated`); those put before the cursor are not part of this walk, and `total` grows by them.
+        Source: api/tokfluence-api.md, `GET /v1/posts/:id/comments` [seed]; refunds [public].
+        """
+        post_id = parse_post_id(post)
+        check_paging(cursor, limit, max_items, prefetch)
+        return comment_pages(
+            self._engine,
+            self._options,
+            self._options.budget,
+            post_id,
+            cursor=cursor,
+            limit=limit,
+            max_items=max_items,
+            prefetch=prefetch,
+        )
+
+    def comments(
+        self,
+        post: str | int,
+        *,
+        cursor: int = 0,
+        limit: int = 200,
+        max_items: int | None = None,
+        prefetch: int = 0,
+    ) -> AsyncGenerator[Comment, None]:
+        """Yield a post's comments in order, each once. Every page of up to `limit` costs 2 credits, when it is asked for.
+
+        As `comment_pages`, which see for arguments, costs and errors; a comment at a time. To be able to resume, use the pages.
+        """
+        return _flat(self.comment_pages(post, cursor=cursor, limit=limit, max_items=max_items, prefetch=prefetch))
+
+    async def analyze(
+        self,
+        urls: Inputs,
+        *,
+        force: bool = False,
+        batch_size: int | None = None,
+        max_credits: int | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> AnalyzeReport:
+        """Have posts analyzed live. 25 credits for each distinct post, whatever comes of it (`fresh` ones too).
+
+        Args:
+            urls: URLs and ids, as an iterable or an async iterable. Duplicates are folded by video id and not sent.
+            force: Skip the service's freshness window: analyze again what was analyzed lately.
+            batch_size: URLs a request, 1 to 50; None lets the planner choose. The cost is the same.
+            max_credits: Credits this call may spend at most. What fits is sent, the rest fails with `BudgetExceededError`.
+            on_progress: Called with a `Progress` a few times a second and at the end.
+        Returns:
+            A report with one outcome for each distinct input, in the order they were first seen. One failed batch never loses the others' outcomes.
+        Raises:
+            ValueError: A number out of its range; nothing was sent.
+
+        A cold URL takes the service several seconds. A batch keeps its request id over all its retries, so a lost answer is not
+        paid for twice: its posts come back as `duplicate_request`.
+        Source: api/tokfluence-api.md, `POST /v1/posts/analyze` [seed], *Idempotency* [public].
+        """
+        analyzer, budget = self._analyzer(force, batch_size, max_credits)
+        source = Source(urls)
+        ticker = self._ticker(on_progress, source, budget)
+        order: dict[int, Outcome[Analysis]] = {}
+
+        async def emit(item: Item, outcome: Outcome[Analysis]) -> None:
+            order[item.index] = outcome
+            ticker.count(outcome)
+
+        try:
+            await unwrapped(analyzer.run(source, emit))
+        finally:
+            ticker.tell()
+            await source.aclose()
+        return AnalyzeReport(
+            outcomes=[order[index] for index in sorted(order)],
+            duplicates=source.duplicates,
+            credits_spent=budget.spent,
+        )
+
+    def analyze_iter(
+        self,
+        urls: Inputs,
+        *,
+        force: bool = False,
+        batch_size: int | None = None,
+        max_credits: int | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> AsyncGenerator[Outcome[Analysis], None]:
+        """As `analyze`, yielding each `Outcome` as its batch finishes. `urls` is read no faster than batches leave.
+
+        Stopping early ends the batches in flight; what they were charged is spent, and their posts become readable.
+        """
+        analyzer, budget = self._analyzer(force, batch_size, max_credits)
+        source = Source(urls)
+
+        async def work(emit: Emit[Outcome[Analysis]]) -> None:
+            ticker = self._ticker(on_progress, source, budget)
+
+            async def tell(_: Item, outcome: Outcome[Analysis]) -> None:
+                ticker.count(outcome)
+                await emit(outcome)
+
+            try:
+                await analyzer.run(source, tell)
+            finally:
+                ticker.tell()
+                await source.aclose()
+
+        return stream(self._engine, work, _BUFFER)
+
+    def resolve(
+        self,
+        urls: Inputs,
+        *,
+        refresh: Literal["missing", "always"] = "missing",
+        force: bool = False,
+        batch_size: int | None = None,
+        patience: float = 60.0,
+        max_credits: int | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> AsyncGenerator[Outcome[Post], None]:
+        """The cheapest way to readable posts: read (1 credit), analyze only what is missing (25), read that when it is visible (1).
+
+        Args:
+            urls: URLs and ids, as an iterable or an async iterable. Duplicates are folded by video id.
+            refresh: "missing" reads first; "always" has everything analyzed.
+            force: Skip the service's freshness window.
+            batch_size: URLs an analyze request, 1 to 50; None lets the planner choose.
+            patience: Seconds a post may take after its analysis to become readable; then its outcome is
+                `PostNotReadyError`, after a handful of reads (1 credit each).
+            max_credits: Credits this call may spend at most.
+            on_progress: Called with a `Progress` a few times a second and at the end.
+        Raises:
+            ValueError: A number out of its range, at the call; nothing was sent.
+
+        The delay until a post is readable is not documented; it is learnt, with one post of a batch going ahead.
+        Source: api/tokfluence-api.md, *Posts* [seed].
+        """
+        if refresh not in ("missing", "always"):
+            raise ValueError(f"refresh must be 'missing' or 'always', not {refresh!r}")
+        if not patience >= 0:
+            raise ValueError(f"patience must be 0 seconds or more, not {patience!r}")
+        return self._resolve(
+            urls,
+            max_credits,
+            on_progress,
+            read_first=refresh == "missing",
+            force=force,
+            batch_size=batch_size,
+            patience=patience,
+        )
+
+    def _resolve(
+        self,
+        urls: Inputs,
+        max_credits: int | None,
+        on_progress: OnProgress | None,
+        *,
+        read_first: bool = True,
+        analyze_missing: bool = True,
+        force: bool = False,
+        batch_size: int | None = None,
+        patience: float = 60.0,
+    ) -> AsyncGenerator[Outcome[Post], None]:
+        analyzer, budget = self._analyzer(force, batch_size, max_credits)
+        source = Source(urls)
+        resolver: Resolver[Post] = Resolver(
+            self._engine,
+            self._options,
+            budget,
+            shape=_POST,
+            analyzer=analyzer,
+            read_first=read_first,
+            analyze_missing=analyze_missing,
+            patience=patience,
+        )
+
+        async def work(emit: Emit[Outcome[Post]]) -> None:
+            ticker = self._ticker(on_progress, source, budget)
+
+            async def tell(_: Item, outcome: Outcome[Post]) -> None:
+                ticker.count(outcome)
+                await emit(outcome)
+
+            try:
+                await resolver.run(source, tell)
+            finally:
+                ticker.tell()
+                await source.aclose()
+
+        return stream(self._engine, work, _BUFFER)
+
+    def _analyzer(self, force: bool, batch_size: int | None, max_credits: int | None) -> tuple[Analyzer, Budget]:
+        if batch_size is not None and not 1 <= batch_size <= MAX_BATCH:
+            raise ValueError(
+                f"batch_size must be 1 to {MAX_BATCH}, or None to let the planner choose, not {batch_size!r}"
+            )
+        budget = Budget(max_credits, self._options.budget)
+        return Analyzer(self._engine, self._options, budget, force=force, batch_size=batch_size), budget
+
+    def _ticker(self, on_progress: OnProgress | None, source: Source, budget: Budget) -> Ticker:
+        wallet = self._engine.wallet(self._options.token)
+        return Ticker(on_progress, lambda: (source.total, budget.spent, wallet.remaining))
+
+
+async def _flat(pages: AsyncGenerator[CommentPage, None]) -> AsyncGenerator[Comment, None]:
+    async with aclosing(pages):
+        async for page in pages:
+            for comment in page.items:
+                yield comment

@@ -1,0 +1,67 @@
+"""Telling a caller how far a bulk call is: a plain callable, a few times a second and once at the end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from ._models import Outcome, Progress
+
+__all__ = ["OnProgress", "Ticker"]
+
+OnProgress = Callable[[Progress], object]
+
+_INTERVAL = 0.25
+
+
+class Ticker:
+    """Counts outcomes and calls `on_progress` at most four times a second, and once at the end.
+
+    Args:
+        snapshot: The call's total, credits spent and credits remaining as they stand.
+    """
+
+    def __init__(
+        self, on_progress: OnProgress | None, snapshot: Callable[[], tuple[int | None, int, int | None]]
+    ) -> None:
+        self._tell = on_progress
+        self._snapshot = snapshot
+        self._began = self._told = asyncio.get_running_loop().time()
+        self.done = 0
+        self.failed = 0
+        self.comments = 0
+
+    @property
+    def elapsed(self) -> float:
+        return asyncio.get_running_loop().time() - self._began
+
+    def count(self, outcome: Outcome[Any]) -> None:
+        self.done += 1
+        if not outcome.ok:
+            self.failed += 1
+        self.tick()
+
+    def tick(self) -> None:
+        if self._tell is None:
+            return
+        now = asyncio.get_running_loop().time()
+        if now - self._told >= _INTERVAL:
+            self._told = now
+            self.tell()
+
+    def tell(self) -> None:
+        if self._tell is None:
+            return
+        total, spent, remaining = self._snapshot()
+        self._tell(
+            Progress(
+                done=self.done,
+                failed=self.failed,
+                total=total,
+                credits_spent=spent,
+                credits_remaining=remaining,
+                elapsed=self.elapsed,
+                comments=self.comments,
+            )
+        )

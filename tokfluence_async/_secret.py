@@ -1,0 +1,19 @@
+"""A text that does not show itself."""
+
+from __future__ import annotations
+
+__all__ = ["Secret"]
+
+
+class Secret(str):
+    """A token. Its `repr` shows no more than the key's display prefix, the only part that may ever be shown [public]; so a
+    traceback with locals, or a debugger, does not show it either."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return repr(f"{self[:13]}…") if self.startswith("tkf_live_") and len(self) > 20 else "'…'"
+
+    def reveal(self) -> str:
+        """The text itself, for the one header it goes into."""
+        return str.__str__(self)

@@ -1,0 +1,339 @@
+"""One attempt: bytes out, bytes in, aiohttp's errors mapped to ours. The one door to the wire.
+
+What is hard about aiohttp here, and is coped with:
+
+- It sends GET, HEAD, PUT and DELETE again *by itself* when a reused connection drops, with identical headers. The
+  second send would carry a used request id: 409, and the answer that was paid for is lost. So throttle slot, token and
+  request id are stamped in a client middleware, which runs once per physical send, and a dropped connection leaves it
+  as an error of ours, which aiohttp does not repeat. Whether to repeat is `_retry`'s decision, and every request on the
+  wire is one we counted.
+- The middleware runs before a connection is there. A slot is good for the moment it is given: where connecting took
+  longer than the throttle's margin, the slot is let go unused and another one taken, with the connection in hand.
+- A session's `total` timeout counts the wait for a pooled connection, and `sock_read` does not stop a slow drip. So
+  aiohttp's `connect` and `sock_read` are used, and the total is ours, from the moment the request may leave.
+- It bounds no body after decompression: a 1 MB gzip answer took 2.1 GB with `read()`. Bodies are read in pieces
+  against a cap, unless a declared length below the cap already bounds them.
+- The `repr` of its errors holds request headers, the token among them: ours are raised `from None`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import time
+from collections.abc import Awaitable, Callable
+from email.utils import parsedate_to_datetime
+from typing import Any, TypeVar
+
+import aiohttp
+from aiohttp import ClientRequest, ClientResponse, hdrs
+from multidict import CIMultiDict
+from yarl import URL
+
+from ._errors import APIConnectionError, APIResponseValidationError, APITimeoutError, TokfluenceError
+from ._models import Timeout
+from ._pace import parse_retry_after
+from ._secret import Secret
+from ._throttle import Lanes
+from ._version import __version__
+from ._wire import Answer, Call
+
+__all__ = ["Exchange", "Transport"]
+
+_E = TypeVar("_E", bound=APIConnectionError)
+
+_USER_AGENT = f"tokfluence_async/{__version__}"
+_REQUEST_ID = "X-Request-Id"
+_CREDITS = "X-Credits-Remaining"
+_KEEPALIVE = 15.0
+
+
+class Exchange:
+    """What one attempt did, for whoever counts.
+
+    Attributes:
+        sent: Whether its bytes may have left.
+        waited: Seconds spent waiting for a slot of the throttle.
+        order: The place of this send among all sends of the process; answers are ordered by it, not by arrival.
+    """
+
+    __slots__ = ("order", "sent", "waited")
+
+    def __init__(self) -> None:
+        self.sent = False
+        self.waited = 0.0
+        self.order = 0
+
+
+_next_order = itertools.count(1).__next__
+
+
+class _Attempt:
+    """The client middleware of one attempt: takes the slot, stamps the headers, starts the clock."""
+
+    __slots__ = ("_clock", "_lanes", "_limit", "_priority", "_request_id", "_slot_at", "_token", "exchange")
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        request_id: str,
+        token: Secret,
+        lanes: Lanes,
+        priority: bool,
+        limit: float | None,
+        clock: asyncio.Timeout,
+    ) -> None:
+        self.exchange = exchange
+        self._request_id = request_id
+        self._token = token
+        self._lanes = lanes
+        self._priority = priority
+        self._limit = limit
+        self._clock = clock
+        self._slot_at = 0.0
+
+    async def __call__(
+        self, request: ClientRequest, handler: Callable[[ClientRequest], Awaitable[ClientResponse]]
+    ) -> ClientResponse:
+        request.headers[_REQUEST_ID] = self._request_id
+        request.headers[hdrs.AUTHORIZATION] = f"Bearer {self._token.reveal()}"
+        await self._take_slot()
+        request.tokfluence_attempt = self  # type: ignore[attr-defined]
+        try:
+            return await handler(request)
+        except aiohttp.ClientConnectorError:
+            raise
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
+            # Left alone, this is what makes aiohttp send again.
+            self.leaves()
+            raise _lost(error, self.exchange, self._request_id) from None
+
+    async def _take_slot(self) -> None:
+        if not self._lanes.try_acquire():
+            self._clock.reschedule(None)
+            self.exchange.waited += await self._lanes.acquire(priority=self._priority)
+        now = asyncio.get_running_loop().time()
+        self._slot_at = now
+        if self._limit is not None:
+            self._clock.reschedule(now + self._limit)
+
+    async def connected(self) -> None:
+        """A connection is in hand; the bytes leave when this returns."""
+        if asyncio.get_running_loop().time() - self._slot_at > self._lanes.slot_lifetime:
+            await self._take_slot()
+        self.leaves()
+
+    def leaves(self) -> None:
+        if not self.exchange.sent:
+            self.exchange.sent = True
+            self.exchange.order = _next_order()
+
+
+class _Connector(aiohttp.TCPConnector):
+    """aiohttp's connector, which says when a connection is in hand."""
+
+    async def connect(
+        self, req: ClientRequest, traces: list[Any], timeout: aiohttp.ClientTimeout
+    ) -> aiohttp.connector.Connection:
+        connection = await super().connect(req, traces, timeout)
+        attempt: _Attempt | None = getattr(req, "tokfluence_attempt", None)
+        if attempt is not None:
+            try:
+                await attempt.connected()
+            except BaseException:
+                connection.release()
+                raise
+        return connection
+
+    def close_now(self) -> None:
+        """Close without waiting for the peers' goodbyes, also where there is no loop to wait on."""
+        self._close()
+
+    def abandon(self) -> None:
+        """Forget the connections without touching them: in a forked child they are the parent's."""
+        self._closed = True
+
+
+class Transport:
+    """The connections of one event loop.
+
+    Args:
+        base_url: The origin and path prefix that every request goes to, and the token to nowhere else.
+        max_body: Bytes of one answer's body after decompression.
+        session: A session of the caller's, which is used and never closed.
+    """
+
+    def __init__(self, base_url: str, *, max_body: int, session: aiohttp.ClientSession | None) -> None:
+        self._base = base_url
+        self._max_body = max_body
+        self._own = session is None
+        self._pid = os.getpid()
+        if session is None:
+            session = aiohttp.ClientSession(
+                # No limit of its own: the concurrency limits above bound it, and a wait in the pool would be timed.
+                connector=_Connector(limit=0, keepalive_timeout=_KEEPALIVE),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None),
+                trust_env=False,
+                raise_for_status=False,
+                headers={hdrs.USER_AGENT: _USER_AGENT},
+            )
+        self._session = session
+
+    exchange = Exchange
+
+    async def send(
+        self,
+        call: Call,
+        exchange: Exchange,
+        *,
+        request_id: str,
+        token: Secret,
+        lanes: Lanes,
+        timeout: Timeout,
+        limit: float | None,
+        priority: bool,
+    ) -> Answer:
+        """Send `call` once and read its answer to the end, whatever its status.
+
+        Args:
+            limit: Seconds from the moment the request may leave to the last byte of the answer; None for no limit.
+            priority: Take the next slot before those who wait without it.
+        Raises:
+            APIConnectionError: No complete answer; `exchange.sent` says whether the request may have been done.
+            APIResponseValidationError: The body is larger than the cap.
+        """
+        clock = asyncio.timeout(None)
+        try:
+            async with clock:
+                attempt = _Attempt(exchange, request_id, token, lanes, priority, limit, clock)
+                response = await self._session.request(
+                    call.method,
+                    URL(self._base + call.target, encoded=True),
+                    data=call.body,
+                    headers=_PLAIN_HEADERS if call.body is None else _JSON_HEADERS,
+                    allow_redirects=False,
+                    raise_for_status=False,
+                    timeout=aiohttp.ClientTimeout(total=None, connect=timeout.connect, sock_read=timeout.read),
+                    middlewares=(attempt,),
+                )
+                try:
+                    exchange.sent = True
+                    body = await self._read(response, request_id)
+                except BaseException:
+                    response.close()
+                    raise
+        except TokfluenceError:
+            raise
+        except TimeoutError as error:
+            raise _late(error, exchange, request_id, clock.expired(), limit, timeout) from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise _lost(error, exchange, request_id) from None
+        headers = response.headers
+        credits_left = headers.get(_CREDITS)
+        return Answer(
+            response.status,
+            body,
+            request_id,
+            int(credits_left)
+            if credits_left is not None and credits_left.isdecimal() and credits_left.isascii()
+            else None,
+            _retry_after(response.status, headers),
+        )
+
+    async def _read(self, response: ClientResponse, request_id: str) -> bytes:
+        length = response.content_length
+        if length is not None and length <= self._max_body and hdrs.CONTENT_ENCODING not in response.headers:
+            return await response.read()
+        pieces: list[bytes] = []
+        size = 0
+        async for piece in response.content.iter_any():
+            size += len(piece)
+            if size > self._max_body:
+                raise APIResponseValidationError(
+                    f"The body of a {response.status} answer is larger than {self._max_body} bytes, so it was not "
+                    "read on. No documented answer is.",
+                    status=response.status,
+                    request_id=request_id,
+                )
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    async def aclose(self) -> None:
+        """Close every connection and wait for it, on the loop they belong to."""
+        connector = self._detach()
+        if connector is not None:
+            await connector.close()
+
+    def close_now(self) -> None:
+        """Close every connection without waiting; harmless on a closed loop, in a forked child, and twice."""
+        connector = self._detach()
+        if connector is None:
+            return
+        if os.getpid() == self._pid:
+            connector.close_now()
+        else:
+            connector.abandon()
+
+    def _detach(self) -> _Connector | None:
+        if not self._own or self._session.closed:
+            return None
+        connector = self._session.connector
+        self._session.detach()
+        assert isinstance(connector, _Connector)
+        return connector
+
+
+_PLAIN_HEADERS = CIMultiDict[str]()
+_JSON_HEADERS = CIMultiDict({hdrs.CONTENT_TYPE: "application/json"})
+
+
+def _retry_after(status: int, headers: Any) -> float | None:
+    text = headers.get(hdrs.RETRY_AFTER) if status >= 300 else None
+    # A date is read against the service's own clock where it tells it.
+    return parse_retry_after(text, _epoch(headers.get(hdrs.DATE))) if text is not None else None
+
+
+def _epoch(date: str | None) -> float:
+    try:
+        return parsedate_to_datetime(date or "").timestamp()
+    except ValueError:
+        return time.time()
+
+
+def _late(
+    error: TimeoutError, exchange: Exchange, request_id: str, ours: bool, limit: float | None, timeout: Timeout
+) -> APITimeoutError:
+    if ours:
+        what = f"No complete answer within {limit:g} s"
+    elif isinstance(error, aiohttp.ConnectionTimeoutError):
+        exchange.sent = False
+        what = f"No connection within {timeout.connect:g} s"
+    else:
+        what = f"The answer stalled for {timeout.read:g} s"
+    return _failed(APITimeoutError(f"{what}. {_ADVICE[exchange.sent]}"), exchange, request_id)
+
+
+def _lost(error: Exception, exchange: Exchange, request_id: str) -> APIConnectionError:
+    if isinstance(error, aiohttp.ClientConnectorError):
+        exchange.sent = False
+        what = str(error)
+    elif isinstance(error, aiohttp.ClientResponseError):
+        # Its text quotes what arrived, its repr what was sent; only the former is told.
+        what = f"The answer is not HTTP ({error.message or error.status})"
+    else:
+        what = f"The connection broke before the answer was complete ({type(error).__name__})"
+    return _failed(APIConnectionError(f"{what}. {_ADVICE[exchange.sent]}"), exchange, request_id)
+
+
+_ADVICE = {
+    False: "Nothing was sent and nothing was charged.",
+    True: "The request may have been done and charged; repeating a batch under its request id is safe.",
+}
+
+
+def _failed(error: _E, exchange: Exchange, request_id: str) -> _E:
+    error.sent = exchange.sent
+    error.request_id = request_id
+    return error
