@@ -14,9 +14,11 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name not in ("typer", "rich"):
             raise
-        sys.exit(
-            f"The command line needs {error.name}, which is not installed: pip install 'tokfluence_async[cli]'"
-        )
+        needs = f"The command line needs {error.name}, which is not installed: pip install 'tokfluence_async[cli]'"
+        if "--help" in sys.argv:
+            print(needs)
+            return
+        sys.exit(needs)
     app(prog_name="tokfluence")
 
 

@@ -1,0 +1,75 @@
+"""Everything that is run on this project: `nox` runs what CI runs.
+
+    nox                 lint, types, tests on every Python found, bare
+    nox -s tests-3.11   the tests with coverage (at least 95 % of lines and branches)
+    nox -s bench        the benchmarks (not part of CI)
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.4"
+nox.options.default_venv_backend = "venv"
+nox.options.sessions = ["lint", "types", "tests", "bare"]
+
+# Interpreters that pyenv keeps off the path are found too; what is on the path comes first.
+_PYENV = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+os.environ["PATH"] += "".join(f"{os.pathsep}{path}" for path in sorted(_PYENV.glob("3.*/bin")))
+
+_OWN = f"{sys.version_info.major}.{sys.version_info.minor}"
+# 3.14 is tested where it can be run, and declared in pyproject.toml once it has been.
+_SUPPORTED = ("3.11", "3.12", "3.13")
+_PYTHONS = [version for version in _SUPPORTED if version == _OWN or shutil.which(f"python{version}")]
+_COVERED = _OWN if _OWN in _PYTHONS else _PYTHONS[0]
+_EXTRAS = ".[cli,frames]"
+
+
+@nox.session(python=_PYTHONS)
+def tests(session: nox.Session) -> None:
+    """The whole suite against the built wheel, not the checkout; with coverage on one Python."""
+    session.install(_EXTRAS, *nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "test"))
+    args = session.posargs or ["-n", "2"]
+    if session.python == _COVERED and not session.posargs:
+        args += ["--cov", "--cov-report=term"]
+    session.run("pytest", *args, env={"COVERAGE_CORE": "sysmon"} if session.python == "3.13" else {})
+
+
+@nox.session
+def bare(session: nox.Session) -> None:
+    """Without extras: the package imports, and the command says what it needs."""
+    session.install(".")
+    session.run("python", "-W", "error", "-c", "import tokfluence_async as t; t.TokfluenceClient('x'); t.Sandbox()")
+    session.run("python", "-m", "tokfluence_async", "--help")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """ruff: rules and format."""
+    session.install(*nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """mypy and pyright, both strict, on the package and on a user's snippet."""
+    session.install(_EXTRAS, *nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "types"))
+    session.run("mypy")
+    session.run("mypy", "--strict", "tests/typing")
+    session.run("pyright")
+    session.run("pyright", "tests/typing")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """The benchmarks, side by side in one run. Takes minutes; `nox -s bench -- --quick` takes less."""
+    session.install(
+        ".[cli,fast]", *nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "bench")
+    )
+    session.run("python", "benchmarks/run.py", *session.posargs)
