@@ -165,16 +165,24 @@ class Posts:
             order[item.index] = outcome
             ticker.count(outcome)
 
+        def report() -> AnalyzeReport:
+            return AnalyzeReport(
+                outcomes=[order[index] for index in sorted(order)],
+                duplicates=source.duplicates,
+                credits_spent=budget.spent,
+            )
+
         try:
             await unwrapped(analyzer.run(source, emit))
+        except Exception as error:
+            # The caller's own iterator failed. What was begun was finished, and is not lost with it.
+            error.report = report()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+            error.add_note(f"{len(order)} outcomes were received; they are in this exception's `report`.")
+            raise
         finally:
             ticker.tell()
             await source.aclose()
-        return AnalyzeReport(
-            outcomes=[order[index] for index in sorted(order)],
-            duplicates=source.duplicates,
-            credits_spent=budget.spent,
-        )
+        return report()
 
     def analyze_iter(
         self,
