@@ -2,21 +2,25 @@
 
 What is hard here is who waits where, not the arithmetic:
 
-- **Two budgets, one grant.** A request needs a slot of its key's lane and one of the IP lane. Both are taken in one step when both
-  are free, so nobody sits on one while waiting for the other.
-- **Order.** Within a key, first come, first served. Keys that wait for the IP lane take turns. Calls with priority (analyze: few and long) pass
-  the reads, but never twice in a row while a read could go.
-- **Loops and threads.** Budgets belong to the process, futures to an event loop. One lock per origin guards its state, no code
-  waits while holding it, and each loop with waiters has one timer of its own. Whichever timer fires first grants all
-  that is due, to waiters of other loops too; those of a loop that is closed are dropped, those of one that stands still are
-  passed over and keep their place.
-- **Clocks.** Loops on the operating system's clock share their budgets. A loop with a clock of its own (`testing.VirtualLoop`)
-  has budgets of its own, as its times mean nothing elsewhere.
-- **Forks.** A child starts with nothing: no lanes, and the first slot of a new one after one interval.
+- **Two budgets, one grant.** A request needs a slot of its key's lane and one of the IP lane. Both are taken in one step, when both are
+  free, so nobody sits on one while waiting for the other. Where the IP lane is at least as strict (600 against 1200), it
+  implies the key's, which then keeps only its gate.
+- **Order.** Within a key, first come, first served. Keys that wait for the IP lane take turns. Calls with priority (analyze: few and long)
+  pass the reads, but never twice in a row while a read could go.
+- **Loops and threads.** Budgets belong to the process, futures to an event loop. One lock per origin guards its state, no code waits while
+  holding it, and each loop with waiters has one timer of its own. Whichever timer fires first grants all that is due, to
+  waiters of other loops too; those of a closed loop are dropped, those of a loop that stands still are passed over
+  and keep their place.
+- **The free slot.** Nearly every process has one thread with one loop, and there a lock would cost more than all the rest. So a free slot is taken
+  without it until a second thread comes along; see `_Origin.share`.
+- **Clocks.** Loops on the operating system's clock share their budgets. A loop with a clock of its own (`testing.VirtualLoop`) has
+  budgets of its own, as its times mean nothing elsewhere.
+- **Forks.** A child starts with nothing: no lanes, and the first slot of a new one only after one interval.
 
-aiolimiter's `AsyncLimiter` is not in this path. It is bound to one event loop (it warns when it meets a second), starts full, cannot
-be slowed, closed or given a slot back, keeps waiters in a heap that newcomers pass, and arms a timer per grant. Its leaky bucket
-is what `_pace` computes when nothing is saved and nothing refused; the tests hold the two to each other.
+aiolimiter's `AsyncLimiter` is the token bucket that `_pace` is held to in the tests: while nothing is saved, repaid or refused, both grant at the
+same times. It does not stand in this path. It belongs to one event loop (and warns at the second), it starts full, it
+knows no gate, no lower pace, no slot given back and no window beyond its level, and its waiters are a heap that
+re-arms a timer for each grant: 3 times the cost of waking them (benchmarks/throttle.py).
 """
 
 from __future__ import annotations
@@ -27,10 +31,13 @@ import logging
 import math
 import os
 import secrets
+import sys
 import threading
+import time
 import weakref
 from collections import deque
 from dataclasses import dataclass
+from threading import get_ident
 from time import monotonic
 from typing import Literal, TypeAlias
 
@@ -44,6 +51,13 @@ _log = logging.getLogger("tokfluence_async")
 LaneName: TypeAlias = Literal["ip", "key"]
 # Its result is when the slot was granted.
 _Waiter: TypeAlias = "asyncio.Future[float]"
+
+# `call_later` takes any number, but a selector does not, and a gate may be closed for years.
+_LONGEST_TIMER = 3600.0
+# The way without the lock counts on one thread's stores being seen by the next in their order, as under the GIL.
+_FREE_THREADED = not getattr(sys, "_is_gil_enabled", lambda: True)()
+# Cancelled waiters stay in the line until their turn, as long as they are few.
+_FEW = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,42 +111,20 @@ class ThrottleStatistics:
 class _Queue:
     """Waiters of one kind of one key, first come, first served, over all loops."""
 
-    __slots__ = ("cancelled", "parked", "waiters")
+    __slots__ = ("cancelled", "listed", "parked", "waiters")
 
     def __init__(self) -> None:
         self.waiters: deque[_Waiter] = deque()
+        # Waiters of loops that stood still when it was their turn; they come back to the head.
         self.parked: dict[asyncio.AbstractEventLoop, deque[_Waiter]] = {}
         self.cancelled = 0
-
-    def unpark(self, loop: asyncio.AbstractEventLoop) -> bool:
-        """The loop runs: its waiters, who were at the head when it did not, are at the head again."""
-        back = self.parked.pop(loop, None)
-        if back is None:
-            return False
-        self.waiters.extendleft(reversed(back))
-        return True
-
-    def head(self, loop: asyncio.AbstractEventLoop, parked: set[asyncio.AbstractEventLoop]) -> _Waiter | None:
-        """The first waiter who can be woken, still in its place."""
-        waiters = self.waiters
-        while waiters:
-            waiter = waiters[0]
-            if waiter.done():
-                self.cancelled -= 1
-            else:
-                owner = waiter.get_loop()
-                if owner is loop or owner.is_running():
-                    return waiter
-                if not owner.is_closed():
-                    self.parked.setdefault(owner, deque()).append(waiter)
-                    parked.add(owner)
-            waiters.popleft()
-        return None
+        # Whether the key stands among those that take turns.
+        self.listed = False
 
     def forget_cancelled(self) -> None:
-        """A waiter who left stays in the line until its turn; when they are the most, the line is closed up."""
+        """One more waiter left; when those who left are the most, the line is closed up."""
         self.cancelled += 1
-        if self.cancelled > 64 and self.cancelled * 2 > len(self.waiters):
+        if self.cancelled > _FEW and self.cancelled * 2 > len(self.waiters):
             self.waiters = deque(waiter for waiter in self.waiters if not waiter.done())
             self.cancelled = 0
 
@@ -142,45 +134,63 @@ class _Lane:
 
     __slots__ = ("name", "pacer", "refusals", "throttles")
 
-    def __init__(self, name: LaneName) -> None:
+    def __init__(self, name: LaneName, now: float, empty: bool) -> None:
         self.name: LaneName = name
         self.throttles: weakref.WeakSet[Throttle] = weakref.WeakSet()
-        self.refusals = 0  # in a row
-        self.pacer: Pacer
+        self.refusals = 0  # in a row, without an answer between them
+        self.pacer = Pacer(None, 1.0, burst=1, jitter=0.0, now=now, empty=empty)
+
+    def configure(self, now: float) -> None:
+        """The smallest of the numbers of the throttles in use, with that throttle's own period and the most careful margins."""
+        throttles = list(self.throttles)
+        limits = [
+            (limit / throttle.period, limit, throttle.period)
+            for throttle in throttles
+            if (limit := throttle.per_ip if self.name == "ip" else throttle.per_key) is not None
+        ]
+        _, limit, period = min(limits, default=(0.0, None, throttles[0].period))
+        burst = min(throttle.burst for throttle in throttles)
+        jitter = max(throttle.jitter for throttle in throttles)
+        self.pacer.configure(limit, period, burst=burst, jitter=jitter, now=now)
 
 
 class _KeyLane(_Lane):
-    __slots__ = ("answered_at", "label", "reads", "refused_at", "urgent", "waiting")
+    __slots__ = ("answered_after", "label", "reads", "refused_as", "urgent", "waiting")
 
-    def __init__(self, label: str) -> None:
-        super().__init__("key")
+    def __init__(self, label: str, now: float, empty: bool) -> None:
+        super().__init__("key", now, empty)
         self.label = label
         self.reads = _Queue()
         self.urgent = _Queue()
         self.waiting = 0
-        self.answered_at = -math.inf
-        self.refused_at = -math.inf
+        # Refusals at the origin are numbered: this key's last, and the last before this key's newest answer.
+        self.refused_as = 0
+        self.answered_after = 0
 
 
 class _LoopTimer:
     """A loop's waiters at one origin, and the timer that serves them."""
 
-    __slots__ = ("handle", "waiting")
+    __slots__ = ("handle", "waiting", "when")
 
     def __init__(self) -> None:
         self.waiting = 0
+        self.when = math.inf
         self.handle: asyncio.TimerHandle | None = None
 
 
 class _Origin:
-    """All budgets of one service: the IP lane and the keys under it. Every method but `wake` and `tick` wants `lock` held."""
+    """All budgets of one service: the IP lane and the keys under it. Unless said otherwise, methods want `lock` held."""
 
-    def __init__(self, name: str, real: bool) -> None:
+    def __init__(self, name: str, real: bool, forked: bool, now: float) -> None:
         self.name = name
         self.real = real
+        self.forked = forked
         self.lock = threading.Lock()
-        self.ip = _Lane("ip")
+        self.ip = _Lane("ip", now, forked)
         self.keys: dict[bytes, _KeyLane] = {}
+        self.throttles = 0
+        self.refusals = 0
         self.waiting = 0
         self.loops: dict[asyncio.AbstractEventLoop, _LoopTimer] = {}
         # Keys with waiters, in the order of their turns: analyze calls, reads.
@@ -191,16 +201,52 @@ class _Origin:
         self.in_transit: set[_Waiter] = set()
         # Loops that stood still when it was their turn.
         self.parked: set[asyncio.AbstractEventLoop] = set()
+        self.thread = get_ident()
+        self.shared = _FREE_THREADED
+        self.busy = False
 
-    def now(self, loop: asyncio.AbstractEventLoop) -> float:
-        return monotonic() if self.real else loop.time()
+    def now(self, loop: asyncio.AbstractEventLoop | None) -> float:
+        return monotonic() if self.real or loop is None else loop.time()
+
+    def share(self) -> None:
+        """From now on two threads are about, and everything takes the lock. Wants the registry's lock, not `lock`.
+
+        The first thread says `busy`, then looks at `shared`; this one says `shared`, then looks at `busy`. At least one of them sees the other
+        (Dekker's rule), so after this no free slot is being taken without the lock, and none will be.
+        """
+        self.shared = True
+        while self.busy:
+            time.sleep(0)
+
+    # ---------------------------------------------------------------- numbers
+
+    def configure(self, now: float) -> None:
+        """Throttles came or went: the smallest numbers hold."""
+        self.throttles = len(self.ip.throttles)
+        ip = self.ip.pacer
+        self.ip.configure(now)
+        for lane in self.keys.values():
+            if not lane.throttles:
+                continue
+            lane.configure(now)
+            key = lane.pacer
+            implied = (
+                ip.limit is not None
+                and (key.limit is None or (key.limit >= ip.limit and key.period == ip.period))
+                and key.share(now) == 1.0
+            )
+            if key.implied and not implied:
+                key.count_again(ip, now)
+            key.implied = implied
+            key.refresh(now)
 
     # ---------------------------------------------------------------- the line
 
     def join(self, key: _KeyLane, waiter: _Waiter, loop: asyncio.AbstractEventLoop, priority: bool) -> None:
         queue, turns = (key.urgent, self.urgent) if priority else (key.reads, self.reads)
         queue.waiters.append(waiter)
-        if key not in turns:
+        if not queue.listed:
+            queue.listed = True
             turns.append(key)
         key.waiting += 1
         self.waiting += 1
@@ -210,41 +256,55 @@ class _Origin:
             timer = self.loops[loop] = _LoopTimer()
         timer.waiting += 1
 
-    def leave(self, key: _KeyLane, loop: asyncio.AbstractEventLoop, count: int = 1) -> None:
-        key.waiting -= count
-        self.waiting -= count
-        timer = self.loops.get(loop)
-        if timer is not None:
-            timer.waiting -= count
-            if timer.waiting <= 0:
-                del self.loops[loop]
-                # Only the loop's own thread may cancel a timer; another's fires once more and finds nothing.
-                if timer.handle is not None and loop is _running_loop():
-                    timer.handle.cancel()
+    def leave(self, key: _KeyLane, loop: asyncio.AbstractEventLoop) -> None:
+        key.waiting -= 1
+        self.waiting -= 1
+        self.loops[loop].waiting -= 1
 
     def forget_closed_loops(self) -> None:
         """Waiters of a loop that was closed under them will never leave by themselves."""
         for loop in [loop for loop in self.loops if loop.is_closed()]:
             for key in self.keys.values():
                 for queue in (key.urgent, key.reads):
-                    gone = len([w for w in queue.parked.pop(loop, ()) if not w.done()])
-                    stay = [w for w in queue.waiters if w.get_loop() is not loop]
-                    gone += len([w for w in queue.waiters if w.get_loop() is loop and not w.done()])
-                    if len(stay) != len(queue.waiters):
-                        queue.waiters = deque(stay)
-                        queue.cancelled = len([w for w in stay if w.done()])
-                    if gone:
-                        self.leave(key, loop, gone)
-            self.loops.pop(loop, None)
+                    line = [*queue.parked.pop(loop, ()), *queue.waiters]
+                    for waiter in line:
+                        if waiter.get_loop() is loop and not waiter.done():
+                            self.leave(key, loop)
+                    queue.waiters = deque(w for w in line if w.get_loop() is not loop and not w.done())
+                    queue.cancelled = 0
             self.parked.discard(loop)
+            del self.loops[loop]
 
     def unpark(self, loop: asyncio.AbstractEventLoop) -> None:
         """The loop runs again: its waiters stand where they stood."""
         self.parked.discard(loop)
         for key in self.keys.values():
             for queue, turns in ((key.urgent, self.urgent), (key.reads, self.reads)):
-                if queue.unpark(loop) and key not in turns:
-                    turns.append(key)
+                back = queue.parked.pop(loop, None)
+                if back is not None:
+                    queue.waiters.extendleft(reversed(back))
+                    if not queue.listed:
+                        queue.listed = True
+                        turns.append(key)
+
+    def head(self, key: _KeyLane, queue: _Queue, loop: asyncio.AbstractEventLoop) -> _Waiter | None:
+        """The first waiter who can be woken, still in its place."""
+        waiters = queue.waiters
+        while waiters:
+            waiter = waiters[0]
+            if not waiter.done():
+                owner = waiter.get_loop()
+                if owner is loop or owner.is_running():
+                    return waiter
+                if owner.is_closed():
+                    self.leave(key, owner)
+                else:
+                    queue.parked.setdefault(owner, deque()).append(waiter)
+                    self.parked.add(owner)
+            else:
+                queue.cancelled -= 1
+            waiters.popleft()
+        return None
 
     def pick(self, now: float, loop: asyncio.AbstractEventLoop) -> tuple[_KeyLane, _Queue] | None:
         """Whose turn it is, with both slots free; analyze calls first, but not twice in a row while a read could go."""
@@ -252,15 +312,17 @@ class _Origin:
             turns = self.urgent if urgent else self.reads
             for _ in range(len(turns)):
                 key = turns[0]
-                queue = key.urgent if urgent else key.reads
                 if now < key.pacer.free_at:
                     turns.rotate(-1)
-                elif queue.head(loop, self.parked) is None:
+                    continue
+                queue = key.urgent if urgent else key.reads
+                if self.head(key, queue, loop) is None:
+                    queue.listed = False
                     turns.popleft()
-                else:
-                    turns.rotate(-1)
-                    self.urgent_last = urgent
-                    return key, queue
+                    continue
+                turns.rotate(-1)
+                self.urgent_last = urgent
+                return key, queue
         return None
 
     def dispatch(self, now: float, loop: asyncio.AbstractEventLoop) -> None:
@@ -268,7 +330,7 @@ class _Origin:
         ip = self.ip.pacer
         if loop in self.parked:
             self.unpark(loop)
-        while self.waiting and now >= ip.free_at:
+        while now >= ip.free_at and self.waiting:
             picked = self.pick(now, loop)
             if picked is None:
                 break
@@ -276,7 +338,8 @@ class _Origin:
             waiter = queue.waiters.popleft()
             owner = waiter.get_loop()
             ip.take(now, True)
-            key.pacer.take(now, True)
+            if not key.pacer.implied:
+                key.pacer.take(now, True)
             self.leave(key, owner)
             if owner is loop:
                 waiter.set_result(now)
@@ -293,21 +356,29 @@ class _Origin:
         timer = self.loops.get(loop)
         if timer is None:
             return
-        opens = min(
-            (max(self.ip.pacer.free_at, key.pacer.free_at) for turns in (self.urgent, self.reads) for key in turns),
-            default=math.inf,
-        )
+        opens = math.inf
+        if timer.waiting:
+            for turns in (self.urgent, self.reads):
+                for key in turns:
+                    opens = min(opens, key.pacer.free_at)
+            opens = max(opens, self.ip.pacer.free_at)
         if timer.handle is not None:
+            if timer.when == opens:
+                return
             timer.handle.cancel()
             timer.handle = None
+        timer.when = opens
         if opens < math.inf:
             timer.handle = loop.call_later(min(max(0.0, opens - now), _LONGEST_TIMER), self.tick, loop)
+        elif not timer.waiting:
+            del self.loops[loop]
 
     def give_back(self, key: _KeyLane, taken: float, now: float) -> None:
         self.ip.pacer.refund(taken, now)
-        key.pacer.refund(taken, now)
+        if not key.pacer.implied:
+            key.pacer.refund(taken, now)
 
-    # ---------------------------------------------------------------- called by event loops
+    # ---------------------------------------------------------------- called by event loops, without the lock
 
     def tick(self, loop: asyncio.AbstractEventLoop) -> None:
         with self.lock:
@@ -329,15 +400,16 @@ class _Origin:
             self.dispatch(now, loop)
 
 
-# call_later refuses nothing, but selectors do: a gate may be closed for years.
-_LONGEST_TIMER = 3600.0
-
-
 def _running_loop() -> asyncio.AbstractEventLoop | None:
     try:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
+
+
+def _on_the_real_clock(loop: asyncio.AbstractEventLoop) -> bool:
+    kind = type(loop)
+    return kind.__module__.partition(".")[0] == "uvloop" or kind.time is asyncio.BaseEventLoop.time
 
 
 class _Registry:
@@ -351,6 +423,7 @@ class _Registry:
         self.virtual: dict[asyncio.AbstractEventLoop, dict[str, _Origin]] = {}
 
     def origins(self, loop: asyncio.AbstractEventLoop | None) -> dict[str, _Origin]:
+        """Wants `lock` held."""
         if loop is None or _on_the_real_clock(loop):
             return self.real
         found = self.virtual.get(loop)
@@ -359,11 +432,6 @@ class _Registry:
                 del self.virtual[gone]
             found = self.virtual[loop] = {}
         return found
-
-
-def _on_the_real_clock(loop: asyncio.AbstractEventLoop) -> bool:
-    kind = type(loop)
-    return kind.__module__.partition(".")[0] == "uvloop" or kind.time is asyncio.BaseEventLoop.time
 
 
 _registry = _Registry()
@@ -380,25 +448,26 @@ os.register_at_fork(after_in_child=_after_fork)
 class Throttle:
     """How often requests may leave: one budget per origin and one per key, for every client in the process.
 
-    A `Throttle` is a description; the budgets themselves belong to the process, so two of them, or ten clients, at one origin share what the service
-    permits. Where the numbers of two throttles that are in use differ, the smaller holds.
+    A `Throttle` is a description; the budgets themselves belong to the process, so two throttles, or ten clients, at one origin share
+    what the service permits. Where the numbers of throttles in use differ, the smaller one holds.
 
     Args:
-        per_ip: Requests per `period` and origin; None switches this lane off.
-        per_key: Requests per `period` and key; None switches this lane off.
+        per_ip: Requests per `period` and origin, more than 0; None switches this lane off.
+        per_key: Requests per `period` and key, more than 0; None switches this lane off.
         period: Seconds, more than 0.
-        burst: Requests that may leave at once after idleness, 1 to the limit. 50 calls at the even pace of 600 a minute take 5 seconds; with `burst=20` the
-            first twenty go at once. It costs no throughput, as it is paid back over the next period, but a service that itself counts
-            with a small burst (nginx `limit_req`) refuses what is above its own.
-        jitter: Seconds by which the transit times of two requests may differ, 0 or more. Costs `jitter / period` of the rate: 0.8 % at 0.5.
+        burst: Requests that may leave at once after idleness, at least 1. At the even pace of 600 a minute 50 calls take five seconds; with
+            `burst=20` the first twenty go at once, if nothing was sent for two seconds before. It costs no throughput, as it is paid back over the next
+            period. Above 10, a service that itself counts with a small burst (nginx `limit_req burst=20`) may refuse some.
+        jitter: Seconds by which the transit times of two requests may differ, 0 or more: the margin. It costs `jitter / period` of the rate, 1.0 % at
+            0.6, which is right for 200 ms in the mean; on a quiet network 0.1 gives 99.8 %.
 
     Raises:
-        ConfigurationError: A number out of its range.
+        ConfigurationError: A number is out of its range.
 
     Source: api/tokfluence-api.md, Throttles: 600 a minute per IP, 1200 per key, the algorithm not documented [public].
     """
 
-    __slots__ = ("__weakref__", "_burst", "_jitter", "_per_ip", "_per_key", "_period")
+    __slots__ = ("__weakref__", "burst", "jitter", "per_ip", "per_key", "period")
 
     def __init__(
         self,
@@ -407,7 +476,7 @@ class Throttle:
         period: float = 60.0,
         *,
         burst: int = 10,
-        jitter: float = 0.5,
+        jitter: float = 0.6,
     ) -> None:
         for name, limit in (("per_ip", per_ip), ("per_key", per_key)):
             if limit is not None and not 0 < limit < math.inf:
@@ -418,22 +487,22 @@ class Throttle:
             raise ConfigurationError(f"burst is a number of requests, at least 1; not {burst!r}")
         if not 0 <= jitter < math.inf:
             raise ConfigurationError(f"jitter is a number of seconds, at least 0; not {jitter!r}")
-        self._per_ip = per_ip
-        self._per_key = per_key
-        self._period = float(period)
-        self._burst = burst
-        self._jitter = float(jitter)
+        self.per_ip = per_ip
+        self.per_key = per_key
+        self.period = float(period)
+        self.burst = int(burst)
+        self.jitter = float(jitter)
 
     def __repr__(self) -> str:
         return (
-            f"Throttle(per_ip={self._per_ip!r}, per_key={self._per_key!r}, period={self._period!r}, "
-            f"burst={self._burst!r}, jitter={self._jitter!r})"
+            f"Throttle(per_ip={self.per_ip!r}, per_key={self.per_key!r}, period={self.period!r}, "
+            f"burst={self.burst!r}, jitter={self.jitter!r})"
         )
 
     def statistics(self) -> ThrottleStatistics:
-        """How many wait, the current pace and the gate: of every lane this throttle governs, on the clock of the running event loop.
+        """How many wait, the current pace and the gate, of every lane this throttle governs.
 
-        Without a running loop: on the operating system's clock.
+        On the clock of the running event loop; without one, on the operating system's. Costs nothing.
         """
         loop = _running_loop()
         registry = _registry
@@ -445,14 +514,12 @@ class Throttle:
             with origin.lock:
                 if self not in origin.ip.throttles:
                     continue
-                now = monotonic() if loop is None else origin.now(loop)
+                now = origin.now(loop)
                 waiting += origin.waiting
                 lanes.append(_describe(origin, origin.ip, None, origin.waiting, now))
-                lanes += [
-                    _describe(origin, key, key.label, key.waiting, now)
-                    for key in origin.keys.values()
-                    if self in key.throttles
-                ]
+                for key in origin.keys.values():
+                    if self in key.throttles:
+                        lanes.append(_describe(origin, key, key.label, key.waiting, now))  # noqa: PERF401 - a call of five arguments reads worse as a comprehension
         return ThrottleStatistics(
             waiting=waiting,
             pace=min((lane.pace for lane in lanes), default=math.inf),
@@ -462,7 +529,7 @@ class Throttle:
         )
 
     def lanes(self, origin: str, key: str) -> Lanes:
-        """The budgets a client at `origin` with the token `key` draws on. The token is hashed and not kept."""
+        """The budgets that a client at `origin` with the token `key` draws on. The token is hashed and not kept."""
         return Lanes(self, origin, key)
 
 
@@ -485,68 +552,108 @@ def _describe(origin: _Origin, lane: _Lane, label: str | None, waiting: int, now
 class Lanes:
     """A client's handle to its two budgets, the IP's and the key's. Any loop and thread may use it; see `Throttle.lanes`.
 
-    For each physical request: `try_acquire()`, and where that is False `await acquire()`, right before the bytes leave and after the concurrency
-    slot; then `answered()`, or `refused()` for a 429.
+    For each physical request: `try_acquire()`, and where that is False `await acquire()`, after the concurrency slot and right before the bytes
+    leave; then `answered()`, or `refused()` for a 429. It reaches for the running loop's lanes at every call, so it outlives
+    loops and forks.
     """
 
-    __slots__ = ("_key", "_key_lane", "_loop", "_origin", "_origin_name", "_registry", "_throttle")
+    __slots__ = (
+        "_ip",
+        "_key",
+        "_lane",
+        "_loop",
+        "_origin",
+        "_origin_name",
+        "_pacer",
+        "_registry",
+        "_thread",
+        "_throttle",
+    )
+
+    _loop: asyncio.AbstractEventLoop | None
+    _origin: _Origin
+    _lane: _KeyLane
+    _ip: Pacer
+    _pacer: Pacer
 
     def __init__(self, throttle: Throttle, origin: str, key: str) -> None:
         self._throttle = throttle
         self._origin_name = origin
-        # Unsalted, because a forked child must find the same client's lane under its own registry's salt; never shown.
         self._key = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).digest()
         self._registry: _Registry | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._origin: _Origin
-        self._key_lane: _KeyLane
+        self._thread = 0
+        self._loop = None
 
     def __repr__(self) -> str:
         return f"<Lanes of {self._origin_name}>"
 
-    def _bind(self, loop: asyncio.AbstractEventLoop | None) -> _Origin:
-        """Find, or make, the lanes on this loop's clock."""
+    def _bind(self) -> None:
+        """Find, or make, the lanes on the running loop's clock."""
+        loop = _running_loop()
+        thread = get_ident()
         registry = _registry
-        throttle = self._throttle
         with registry.lock:
             origins = registry.origins(loop)
             origin = origins.get(self._origin_name)
             if origin is None:
-                origin = origins[self._origin_name] = _Origin(self._origin_name, origins is registry.real)
+                real = origins is registry.real
+                now = monotonic() if real or loop is None else loop.time()
+                origin = origins[self._origin_name] = _Origin(self._origin_name, real, registry.forked, now)
+            elif origin.thread != thread and not origin.shared:
+                origin.share()
         with origin.lock:
-            now = monotonic() if loop is None else origin.now(loop)
-            key = origin.keys.get(self._key)
-            if key is None:
+            now = origin.now(loop)
+            lane = origin.keys.get(self._key)
+            if lane is None:
+                # What statistics call it: salted, so that nobody can try tokens against it.
                 label = hashlib.blake2b(self._key, key=registry.salt, digest_size=4).hexdigest()
-                key = origin.keys[self._key] = _KeyLane(label)
-            for lane in (origin.ip, key):
-                lane.throttles.add(throttle)
-                _configure(lane, now, registry.forked)
-        self._registry, self._loop, self._origin, self._key_lane = registry, loop, origin, key
-        return origin
+                lane = origin.keys[self._key] = _KeyLane(label, now, origin.forked)
+            if self._throttle not in lane.throttles:
+                origin.ip.throttles.add(self._throttle)
+                lane.throttles.add(self._throttle)
+                origin.configure(now)
+        self._registry, self._loop, self._thread = registry, loop, thread
+        self._origin, self._lane, self._ip, self._pacer = origin, lane, origin.ip.pacer, lane.pacer
 
-    def _bound(self) -> tuple[_Origin, _KeyLane, asyncio.AbstractEventLoop | None, float]:
+    def _here(self) -> tuple[_Origin, _KeyLane, asyncio.AbstractEventLoop | None, float]:
         loop = _running_loop()
-        if loop is not self._loop or self._registry is not _registry:
-            self._bind(loop)
-        origin = self._origin
-        return origin, self._key_lane, loop, monotonic() if loop is None else origin.now(loop)
+        if loop is not self._loop or self._registry is not _registry or self._thread != get_ident():
+            self._bind()
+        return self._origin, self._lane, self._loop, self._origin.now(self._loop)
 
     def try_acquire(self) -> bool:
-        """Take a slot of both lanes if that needs no waiting; False when somebody waits or none is free."""
-        loop = asyncio.get_running_loop()
-        if loop is not self._loop or self._registry is not _registry:
-            self._bind(loop)
+        """Take a slot of both lanes if that needs no waiting; False when somebody waits or none is free. Only within a running loop."""
+        # One thread runs one loop at a time: the loop bound here, if it still runs, is the running one. (Asking asyncio costs a getpid() on 3.11.)
+        loop = self._loop
+        if get_ident() != self._thread or loop is None or not loop.is_running() or self._registry is not _registry:
+            self._bind()
+            loop = self._loop
+            if loop is None:
+                raise RuntimeError("a slot is taken within a running event loop")
         origin = self._origin
+        if origin.waiting:
+            return False
+        origin.busy = True
+        try:
+            if not origin.shared:
+                now = monotonic() if origin.real else loop.time()
+                ip, key = self._ip, self._pacer
+                if now < ip.free_at or now < key.free_at:
+                    return False
+                ip.take(now)
+                if not key.implied:
+                    key.take(now)
+                return True
+        finally:
+            origin.busy = False
         with origin.lock:
-            if origin.waiting:
-                return False
-            now = monotonic() if origin.real else loop.time()
-            ip, key = origin.ip.pacer, self._key_lane.pacer
-            if now < ip.free_at or now < key.free_at:
+            now = origin.now(loop)
+            ip, key = self._ip, self._pacer
+            if origin.waiting or now < ip.free_at or now < key.free_at:
                 return False
             ip.take(now)
-            key.take(now)
+            if not key.implied:
+                key.take(now)
             return True
 
     async def acquire(self, *, priority: bool = False) -> float:
@@ -558,10 +665,12 @@ class Lanes:
         if self.try_acquire():
             return 0.0
         loop = asyncio.get_running_loop()
-        origin, key = self._origin, self._key_lane
+        origin, key = self._origin, self._lane
         waiter: _Waiter = loop.create_future()
         with origin.lock:
             began = origin.now(loop)
+            if origin.throttles != len(origin.ip.throttles):
+                origin.configure(began)
             origin.join(key, waiter, loop, priority)
             origin.dispatch(began, loop)
         if waiter.done():
@@ -574,97 +683,83 @@ class Lanes:
                 if not waiter.cancelled():  # granted, then cancelled before it could run
                     origin.give_back(key, waiter.result(), now)
                     origin.dispatch(now, loop)
-                elif waiter not in origin.in_transit:
+                elif waiter not in origin.in_transit:  # else `deliver` passes the slot on
                     origin.leave(key, loop)
                     (key.urgent if priority else key.reads).forget_cancelled()
+                    origin.arm(now, loop)
             raise
         return origin.now(loop) - began
 
-    def forfeit(self) -> None:
-        """Give back the slot taken last, when its request never left (the connection failed, or took longer than `jitter` to open)."""
-        origin, key, loop, now = self._bound()
+    def forfeit(self, age: float) -> None:
+        """Give back the slot taken `age` seconds ago, when its request never left (connecting took longer than `slot_lifetime`, or failed)."""
+        origin, key, loop, now = self._here()
         with origin.lock:
-            origin.give_back(key, now, now)
+            origin.give_back(key, now - age, now)
             if loop is not None:
                 origin.dispatch(now, loop)
 
     def answered(self) -> None:
         """A request was answered, and not with 429."""
-        origin, key, _, now = self._bound()
-        # No lock: single stores, and nothing is decided by their order.
-        key.answered_at = now
-        key.refusals = origin.ip.refusals = 0
+        # No lock and no look at the clock: single stores, and only their order among refusals matters.
+        if self._registry is _registry:
+            origin = self._origin
+            self._lane.answered_after = origin.refusals
+            self._lane.refusals = origin.ip.refusals = 0
 
     def refused(self, retry_after: float | None, lane: LaneName | None = None) -> bool:
         """A request got 429: close the gate, only ever for longer, and lower the pace. True if this refusal lowered it.
 
-        The answer does not say whether the IP's budget or the key's ran out. Without `lane`, both gates close: sending another key's requests into an
-        exhausted IP budget would cost one refusal each. Only when other keys of this origin were answered since this key's last
-        refusal, and this one is refused again, is it the key alone.
+        The answer does not say whether the IP's budget ran out or the key's. Without `lane` both gates close: sending other keys' requests into an exhausted
+        IP budget would cost a refusal each. Only when other keys of this origin were answered since this key's last refusal, and it
+        is refused again, is it the key alone.
 
         Args:
             retry_after: Seconds, see `parse_retry_after`; never shortened. None pauses 1, 2, 4, ... seconds by refusals in a row, at most a period.
             lane: Which budget refused, where that is known.
         """
-        origin, key, _, now = self._bound()
+        origin, key, _, now = self._here()
         lowered: list[tuple[_Lane, float, float]] = []
         with origin.lock:
-            lanes: tuple[_Lane, ...]
+            lanes: tuple[_Lane, ...] = (origin.ip, key)
             if lane == "ip":
                 lanes = (origin.ip,)
-            elif lane == "key" or any(
-                other is not key and other.answered_at > key.refused_at > -math.inf for other in origin.keys.values()
+            elif lane == "key" or (
+                key.refused_as
+                and any(other is not key and other.answered_after >= key.refused_as for other in origin.keys.values())
             ):
                 lanes = (key,)
-            else:
-                lanes = (origin.ip, key)
-            key.refused_at = now
+            origin.refusals += 1
+            key.refused_as = origin.refusals
             for each in lanes:
                 pacer = each.pacer
-                if now >= pacer.gate_closed_until:
+                if pacer.implied:
+                    pacer.count_again(origin.ip.pacer, now)
+                if not each.refusals or pacer.gate_closed_for(now) == 0.0:
                     each.refusals += 1
                 before = pacer.share(now)
-                if pacer.refused(now, plan_pause(retry_after, max(1, each.refusals), pacer.period)):
+                if pacer.refused(now, plan_pause(retry_after, each.refusals, pacer.period)):
                     lowered.append((each, before, pacer.share(now)))
-        for each, before, after in lowered:
-            if before == 1.0 and each is lowered[0][0]:
-                _log.warning(
-                    "%s refused a request (429) although fewer than its limit were sent: somebody shares the budget, or it became smaller. "
-                    "Going on at %.0f %% of the %s limit; the full pace is tried again step by step.",
-                    origin.name,
-                    100 * after,
-                    "IP" if each.name == "ip" else "key",
-                )
+        if lowered and lowered[0][1] == 1.0:
+            each, _, after = lowered[0]
+            _log.warning(
+                "%s refused a request (429) although no more than the %s limit was sent: somebody shares the budget, or it became smaller. "
+                "Going on at %.0f %% of it; more is tried again step by step.",
+                origin.name,
+                "IP" if each.name == "ip" else "key",
+                100 * after,
+            )
         return bool(lowered)
 
     @property
     def slot_lifetime(self) -> float:
-        """Seconds a slot stays good after it was granted: half the jitter; the other half is the network's.
+        """Seconds for which a granted slot stays good: half the jitter; the other half is the network's.
 
-        A request that is ready to leave later than this takes another slot.
+        A request that is ready to leave later than that gives its slot up and takes another.
         """
-        return self._throttle._jitter / 2
+        return self._throttle.jitter / 2
 
     @property
     def gate_closed_for(self) -> float:
         """Seconds until both gates are open; 0.0 when they are."""
-        origin, key, _, now = self._bound()
-        with origin.lock:
-            return max(origin.ip.pacer.gate_closed_for(now), key.pacer.gate_closed_for(now))
-
-
-def _configure(lane: _Lane, now: float, empty: bool) -> None:
-    """The smallest of the numbers of the throttles in use, with that throttle's own period and the most careful margins."""
-    throttles = list(lane.throttles)
-    limits = [
-        (limit / throttle._period, limit, throttle._period)
-        for throttle in throttles
-        if (limit := throttle._per_ip if lane.name == "ip" else throttle._per_key) is not None
-    ]
-    _, limit, period = min(limits, default=(0.0, None, throttles[0]._period))
-    burst = min(throttle._burst for throttle in throttles)
-    jitter = max(throttle._jitter for throttle in throttles)
-    if not hasattr(lane, "pacer"):
-        lane.pacer = Pacer(limit, period, burst=burst, jitter=jitter, now=now, empty=empty)
-    else:
-        lane.pacer.configure(limit, period, burst=burst, jitter=jitter)
+        _, _, _, now = self._here()
+        return max(self._ip.gate_closed_for(now), self._pacer.gate_closed_for(now))
