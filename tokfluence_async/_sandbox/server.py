@@ -56,6 +56,8 @@ PRICES: Mapping[str, int] = {POST: 1, COMMENTS: 2, ANALYZE: 25}
 _NUMBER = re.compile(r"[0-9]{1,18}", re.ASCII)
 # Pages of comments already encoded. A bench reads the same few over and over; a test never notices.
 _PAGES_KEPT = 256
+# Seconds a client has for sending a batch: what nginx allows between two reads of a body.
+_BODY_TIME = 60.0
 
 
 class _Connection(web.RequestHandler):
@@ -422,9 +424,8 @@ class Sandbox(Scripting):
         try:
             return await self._route(request, connection)
         except ConnectionError:
-            # The client has gone, or was hung up on. aiohttp wants a response all the same, fails to write it on the
-            # closed connection, and takes that for the client's leave.
-            return web.Response()
+            # The client has gone.
+            return sending.hang_up(request)
         except Exception as error:
             self._crashes.append(error)
             return sending.whole(Reply(500, _error_body("sandbox_failed", repr(error)), {"Connection": "close"}))
@@ -587,8 +588,10 @@ class Sandbox(Scripting):
 
     async def _read(self, request: web.BaseRequest) -> bytes:
         try:
-            return await request.read()
-        except (web.HTTPRequestEntityTooLarge, web.RequestPayloadError):
+            # A body that breaks its own framing never ends for aiohttp, and neither does one that does not come.
+            async with asyncio.timeout(_BODY_TIME):
+                return await request.read()
+        except (web.HTTPRequestEntityTooLarge, web.RequestPayloadError, TimeoutError):
             # More than aiohttp takes (1 MiB; 50 URLs are a few KiB), or not what its own framing says.
             return b""
 

@@ -134,6 +134,9 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # one, and gets a date from its hash.
 _FIRST, _LAST = 1_451_606_400, 1_775_000_000
 
+# A comment every 37 seconds, and if there are millions of them, all within two years.
+_SPAN = 63_000_000
+
 
 def _stamp(seconds: float) -> str:
     return (_EPOCH + timedelta(seconds=int(seconds))).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -246,7 +249,8 @@ class World:
             text = f"{text} {_TEXTS[h[2] % len(_TEXTS)]}"
         # Newest first: the first of the original ones is the newest of them, later ones are newer still.
         published = self._published(post_id, _digest(self.seed, "post", post_id))
-        age = 37 * (first - number) if number <= first else 37 * number
+        span = min(37 * first, _SPAN)
+        age = span * (first - number) // first if number <= first else span + 37 * (number - first)
         parent = None
         if h[3] < 48 and number > 1:
             parent = f"{post_id}-c-{1 + int.from_bytes(h[4:8], 'big') % (number - 1)}"
