@@ -86,7 +86,10 @@ def _show(value: object) -> object:
     # Small, picklable and printable, whatever it was: printing an int of thousands of digits raises by itself.
     if isinstance(value, int):
         return value if value.bit_length() <= 128 else f"an integer of {value.bit_length()} bits"
-    text = value if isinstance(value, str) else repr(value)
+    try:
+        text = value if isinstance(value, str) else repr(value)
+    except Exception:  # an input's own `repr` is no reason to end a job of a million others
+        text = f"<{type(value).__name__}>"
     return text if len(text) <= 200 else text[:200] + "…"
 
 

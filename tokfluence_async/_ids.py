@@ -24,6 +24,8 @@ _MAX_ID = 2**64 - 1
 _HOST = re.compile(r"(?:[a-z0-9-]+\.)*tiktok\.com\.?\Z")
 _USER = re.compile(r"@[A-Za-z0-9._-]{1,64}\Z")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+# What `urlsplit` takes out without a word, and what parts two URLs on one line; only in a query are blanks usual.
+_BLANK = re.compile(r"[^?#]*\s|.*[\x00-\x1f\x7f]", re.DOTALL)
 _SHORT_HOSTS = frozenset({"vm.tiktok.com", "vt.tiktok.com"})
 _KINDS = frozenset({"video", "photo"})
 
@@ -59,7 +61,10 @@ def parse_post_id(value: object) -> str:
 def parse_post(value: object) -> PostRef:
     """As `parse_post_id`, and keeps the user's name, which a URL to be analyzed may as well carry."""
     if isinstance(value, SupportsIndex) and not isinstance(value, bool):
-        number = value.__index__()  # numpy's integers too
+        try:
+            number = value.__index__()  # numpy's integers too
+        except Exception:  # an array of several numbers, for one: whatever it raises, it is this input's fault alone
+            raise InvalidPostError(value, f"it is of type {type(value).__name__}, and no single integer") from None
         if not 0 < number <= _MAX_ID:
             raise InvalidPostError(value, "an id is a positive 64-bit number")
         return PostRef(str(number))
@@ -82,6 +87,8 @@ def _check_id(text: str, given: object) -> str:
 
 
 def _parse_url(text: str, given: str) -> PostRef:
+    if _BLANK.match(text):
+        raise InvalidPostError(given, "there is white space or a control character in it; give one URL at a time")
     if text.startswith("//"):
         text = "https:" + text
     elif not _SCHEME.match(text):
