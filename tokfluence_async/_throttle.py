@@ -306,36 +306,46 @@ class _Origin:
             waiters.popleft()
         return None
 
-    def pick(self, now: float, loop: asyncio.AbstractEventLoop) -> tuple[_KeyLane, _Queue] | None:
-        """Whose turn it is, with both slots free; analyze calls first, but not twice in a row while a read could go."""
-        for urgent in (False, True) if self.urgent_last else (True, False):
-            turns = self.urgent if urgent else self.reads
-            for _ in range(len(turns)):
-                key = turns[0]
-                if now < key.pacer.free_at:
-                    turns.rotate(-1)
-                    continue
-                queue = key.urgent if urgent else key.reads
-                if self.head(key, queue, loop) is None:
-                    queue.listed = False
-                    turns.popleft()
-                    continue
+    def turn(
+        self, turns: deque[_KeyLane], now: float, loop: asyncio.AbstractEventLoop
+    ) -> tuple[_KeyLane, _Waiter] | None:
+        """The next of these keys with a free slot and a waiter who can be woken; it goes to the end, the waiter leaves the line."""
+        urgent = turns is self.urgent
+        for _ in range(len(turns)):
+            key = turns[0]
+            if now < key.pacer.free_at:
                 turns.rotate(-1)
-                self.urgent_last = urgent
-                return key, queue
+                continue
+            queue = key.urgent if urgent else key.reads
+            waiter = self.head(key, queue, loop)
+            if waiter is None:
+                queue.listed = False
+                turns.popleft()
+                continue
+            queue.waiters.popleft()
+            turns.rotate(-1)
+            self.urgent_last = urgent
+            return key, waiter
         return None
+
+    def pick(self, now: float, loop: asyncio.AbstractEventLoop) -> tuple[_KeyLane, _Waiter] | None:
+        """Whose turn it is, with both slots free; analyze calls first, but not twice in a row while a read could go."""
+        if not self.urgent:
+            return self.turn(self.reads, now, loop)
+        if self.urgent_last:
+            return self.turn(self.reads, now, loop) or self.turn(self.urgent, now, loop)
+        return self.turn(self.urgent, now, loop) or self.turn(self.reads, now, loop)
 
     def dispatch(self, now: float, loop: asyncio.AbstractEventLoop) -> None:
         """Grant everything that is due, then set this loop's timer for what comes next."""
         ip = self.ip.pacer
-        if loop in self.parked:
+        if self.parked and loop in self.parked:
             self.unpark(loop)
         while now >= ip.free_at and self.waiting:
             picked = self.pick(now, loop)
             if picked is None:
                 break
-            key, queue = picked
-            waiter = queue.waiters.popleft()
+            key, waiter = picked
             owner = waiter.get_loop()
             ip.take(now, True)
             if not key.pacer.implied:
@@ -358,10 +368,12 @@ class _Origin:
             return
         opens = math.inf
         if timer.waiting:
-            for turns in (self.urgent, self.reads):
+            for turns in (self.reads, self.urgent):
                 for key in turns:
-                    opens = min(opens, key.pacer.free_at)
-            opens = max(opens, self.ip.pacer.free_at)
+                    if key.pacer.free_at < opens:
+                        opens = key.pacer.free_at
+            if self.ip.pacer.free_at > opens:
+                opens = self.ip.pacer.free_at
         if timer.handle is not None:
             if timer.when == opens:
                 return
@@ -369,7 +381,8 @@ class _Origin:
             timer.handle = None
         timer.when = opens
         if opens < math.inf:
-            timer.handle = loop.call_later(min(max(0.0, opens - now), _LONGEST_TIMER), self.tick, loop)
+            # Both clocks are monotonic seconds of the same origin, so this is the loop's time too.
+            timer.handle = loop.call_at(min(opens, now + _LONGEST_TIMER), self.tick, loop)
         elif not timer.waiting:
             del self.loops[loop]
 
