@@ -12,7 +12,7 @@ __all__ = ["describe"]
 
 _URL_PATTERN = (
     r"^[hH][tT][tT][pP][sS]?://([a-zA-Z0-9-]+\.)?[tT][iI][kK][tT][oO][kK]\.[cC][oO][mM]"
-    r"/(@[A-Za-z0-9_.-]*/(video|photo)|v)/[0-9]{1,20}(\.html)?/?([?#][A-Za-z0-9_=&%.-]*)?$"
+    r"/(@[A-Za-z0-9_.-]*/(video|photo)|v)/[0-9]{1,20}(\.html)?/?([?#].*)?$"
 )
 
 
@@ -145,8 +145,8 @@ def describe(url: str, version: str) -> dict[str, Any]:
         "name": "X-Request-Id",
         "in": "header",
         "required": False,
-        "description": "Names a logical request. One that was already processed gets 409.",
-        "schema": {"type": "string", "format": "uuid"},
+        "description": "Names a logical request, best a UUID. One that was already processed gets 409.",
+        "schema": {"type": "string"},
     }
     post_id = {
         "name": "id",
@@ -188,7 +188,7 @@ def describe(url: str, version: str) -> dict[str, Any]:
                             "name": "cursor",
                             "in": "query",
                             "description": "Comments to skip.",
-                            "schema": {"type": "integer", "minimum": 0, "default": 0},
+                            "schema": {"type": "integer", "minimum": 0, "maximum": 10**18 - 1, "default": 0},
                         },
                         {
                             "name": "limit",
