@@ -1,0 +1,382 @@
+"""Who is measured: each contender reads one post, and walks a post's comments, the way its users do.
+
+All of them are set up once, keep their connections, decode into typed objects unless the name says otherwise, and are
+driven by the same few lines (`drive`). What a user of a contender gets for the CPU differs; it is told in `label`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import datetime
+from typing import Any
+
+from .bodies import PAGE_SIZE
+
+__all__ = ["CONTENDERS", "Contender", "drive", "is_installed"]
+
+TOKEN = "tkf_live_" + "b" * 32
+# Far above what a benchmark reaches: the throttle counts every request and makes none wait.
+UNLIMITED = 1e9
+
+
+class Contender:
+    """Set up in its own process, in a running loop."""
+
+    label = ""
+    needs: tuple[str, ...] = ()
+    uvloop = False
+    has_comments = True
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    async def open(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def get(self, post_id: str) -> Any:
+        raise NotImplementedError
+
+    async def comments(self, post_id: str) -> int:
+        """Walk them all, one comment at a time, and return how many there were."""
+        raise NotImplementedError
+
+
+# --- what is sold ------------------------------------------------------------------------------------------------------
+
+
+class Ours(Contender):
+    label = "tokfluence_async"
+
+    async def open(self) -> None:
+        from tokfluence_async import Throttle, TokfluenceClient
+
+        throttle = Throttle(per_ip=UNLIMITED, per_key=UNLIMITED)
+        # A budget, which counts, and never ends.
+        self.client = TokfluenceClient(TOKEN, base_url=self.url, throttle=throttle, max_credits=10**12)
+        await self.client.__aenter__()
+
+    async def close(self) -> None:
+        await self.client.aclose()
+
+    async def get(self, post_id: str) -> Any:
+        return await self.client.posts.get(post_id)
+
+    async def comments(self, post_id: str) -> int:
+        count = 0
+        async for _ in self.client.posts.comments(post_id):
+            count += 1
+        return count
+
+
+class OursUvloop(Ours):
+    label = "tokfluence_async[fast], on uvloop"
+    needs = ("uvloop",)
+    uvloop = True
+
+
+class OursPages(Ours):
+    label = "tokfluence_async, comment_pages"
+
+    async def comments(self, post_id: str) -> int:
+        count = 0
+        async for page in self.client.posts.comment_pages(post_id):
+            for _ in page.items:
+                count += 1
+        return count
+
+
+# --- the bar -----------------------------------------------------------------------------------------------------------
+
+
+class HandWritten(Contender):
+    """Forty lines a user would write: one session, decoders made once, plain Structs with the documented fields."""
+
+    label = "hand-written: aiohttp, msgspec"
+
+    async def open(self) -> None:
+        import aiohttp
+        import msgspec
+
+        self._structs(msgspec.Struct)
+        self.decode_post = msgspec.json.Decoder(self.post_type).decode
+        self.decode_page = msgspec.json.Decoder(self.page_type).decode
+        self.session = aiohttp.ClientSession(headers={"Authorization": f"Bearer {TOKEN}"})
+
+    def _structs(self, struct: Any, **options: Any) -> None:
+        import msgspec
+
+        def define(name: str, *fields: Any) -> Any:
+            return msgspec.defstruct(name, fields, bases=(struct,), **options)
+
+        music = define("Music", ("title", str), ("author", str), ("original", bool))
+        post = define(
+            "Post",
+            ("post_id", str), ("url", str), ("caption", str), ("published_at", datetime), ("cover_url", str),
+            ("duration", int), ("views", int), ("likes", int), ("comments", int), ("shares", int), ("saves", int),
+            ("hashtags", list[str]), ("mentions", list[str]), ("music", music), ("is_sponsored", bool),
+        )  # fmt: skip
+        comment = define(
+            "Comment",
+            ("comment_id", str), ("text", str), ("published_at", datetime), ("likes", int), ("reply_count", int),
+            ("parent_comment_id", str | None), ("author_username", str), ("author_picture", str),
+        )  # fmt: skip
+        meta = define("Meta", ("total", int), ("next_cursor", int | None))
+        self.post_type = define("PostBody", ("data", post))
+        self.page_type = define("PageBody", ("data", list[comment]), ("meta", meta))
+
+    async def close(self) -> None:
+        await self.session.close()
+
+    async def get(self, post_id: str) -> Any:
+        async with self.session.get(f"{self.url}/v1/posts/{post_id}") as response:
+            response.raise_for_status()
+            return self.decode_post(await response.read()).data
+
+    async def page(self, post_id: str, cursor: int) -> Any:
+        params = {"cursor": cursor, "limit": PAGE_SIZE}
+        async with self.session.get(f"{self.url}/v1/posts/{post_id}/comments", params=params) as response:
+            response.raise_for_status()
+            return self.decode_page(await response.read())
+
+    async def comments(self, post_id: str) -> int:
+        async def walk() -> Any:
+            cursor = 0
+            while cursor is not None:
+                page = await self.page(post_id, cursor)
+                for comment in page.data:
+                    yield comment
+                cursor = page.meta.next_cursor
+
+        count = 0
+        async for _ in walk():
+            count += 1
+        return count
+
+
+class HandWrittenUvloop(HandWritten):
+    label = "hand-written, on uvloop"
+    needs = ("uvloop",)
+    uvloop = True
+
+
+class HandTuned(HandWritten):
+    """The same by somebody who has read aiohttp: no timers, cookies or quoting, and Structs the collector skips."""
+
+    label = "hand-written and tuned"
+
+    async def open(self) -> None:
+        import aiohttp
+        import msgspec
+        from yarl import URL
+
+        self._structs(msgspec.Struct, frozen=True, gc=False)
+        self.decode_post = msgspec.json.Decoder(self.post_type).decode
+        self.decode_page = msgspec.json.Decoder(self.page_type).decode
+        self.to_url = URL
+        self.session = aiohttp.ClientSession(
+            headers={"Authorization": f"Bearer {TOKEN}"},
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+
+    async def get(self, post_id: str) -> Any:
+        url = self.to_url(f"{self.url}/v1/posts/{post_id}", encoded=True)
+        async with self.session.get(url, allow_redirects=False) as response:
+            response.raise_for_status()
+            return self.decode_post(await response.read()).data
+
+    async def page(self, post_id: str, cursor: int) -> Any:
+        url = self.to_url(f"{self.url}/v1/posts/{post_id}/comments?cursor={cursor}&limit={PAGE_SIZE}", encoded=True)
+        async with self.session.get(url, allow_redirects=False) as response:
+            response.raise_for_status()
+            return self.decode_page(await response.read())
+
+
+# --- how others write clients -----------------------------------------------------------------------------------------
+
+
+class HttpxPydantic(Contender):
+    """The style of the well-known AI SDKs: httpx, pydantic models, a request id, a retry loop, granular timeouts."""
+
+    label = "httpx, pydantic (AI-SDK style)"
+    needs = ("httpx", "pydantic")
+
+    async def open(self) -> None:
+        import httpx
+        from pydantic import BaseModel, create_model
+
+        music = create_model("Music", title=(str, ...), author=(str, ...), original=(bool, ...))
+        post = create_model(
+            "Post", post_id=(str, ...), url=(str, ...), caption=(str, ...), published_at=(datetime, ...),
+            cover_url=(str, ...), duration=(int, ...), views=(int, ...), likes=(int, ...), comments=(int, ...),
+            shares=(int, ...), saves=(int, ...), hashtags=(list[str], ...), mentions=(list[str], ...),
+            music=(music, ...), is_sponsored=(bool, ...),
+        )  # fmt: skip
+        comment = create_model(
+            "Comment", comment_id=(str, ...), text=(str, ...), published_at=(datetime, ...), likes=(int, ...),
+            reply_count=(int, ...), parent_comment_id=(str | None, ...), author_username=(str, ...),
+            author_picture=(str, ...),
+        )  # fmt: skip
+        meta = create_model("Meta", total=(int, ...), next_cursor=(int | None, ...))
+        self.post_type: type[BaseModel] = create_model("PostBody", data=(post, ...))
+        self.page_type: type[BaseModel] = create_model("PageBody", data=(list[comment], ...), meta=(meta, ...))
+        self.client = httpx.AsyncClient(
+            base_url=self.url,
+            headers={"Authorization": f"Bearer {TOKEN}"},
+            timeout=httpx.Timeout(60.0, connect=5.0),
+            limits=httpx.Limits(max_connections=1000, max_keepalive_connections=100),
+        )
+
+    async def close(self) -> None:
+        await self.client.aclose()
+
+    async def _fetch(self, path: str, model: Any, params: dict[str, int] | None = None) -> Any:
+        from uuid import uuid4
+
+        for _ in range(3):
+            response = await self.client.get(path, params=params, headers={"X-Request-Id": str(uuid4())})
+            if response.status_code < 500 and response.status_code != 429:
+                response.raise_for_status()
+                return model.model_validate_json(response.content)
+        raise RuntimeError("no answer")
+
+    async def get(self, post_id: str) -> Any:
+        return (await self._fetch(f"/v1/posts/{post_id}", self.post_type)).data
+
+    async def comments(self, post_id: str) -> int:
+        count, cursor = 0, 0
+        while cursor is not None:
+            params = {"cursor": cursor, "limit": PAGE_SIZE}
+            page = await self._fetch(f"/v1/posts/{post_id}/comments", self.page_type, params)
+            for _ in page.data:
+                count += 1
+            cursor = page.meta.next_cursor
+        return count
+
+
+class OpenAI(Contender):
+    """The openai package itself, as its `client.get(path, cast_to=...)` for undocumented endpoints."""
+
+    label = "openai package, its own models"
+    needs = ("openai",)
+
+    async def open(self) -> None:
+        from openai import AsyncOpenAI, BaseModel
+
+        class Music(BaseModel):
+            title: str
+            author: str
+            original: bool
+
+        class Post(BaseModel):
+            post_id: str
+            url: str
+            caption: str
+            published_at: datetime
+            cover_url: str
+            duration: int
+            views: int
+            likes: int
+            comments: int
+            shares: int
+            saves: int
+            hashtags: list[str]
+            mentions: list[str]
+            music: Music
+            is_sponsored: bool
+
+        class Comment(BaseModel):
+            comment_id: str
+            text: str
+            published_at: datetime
+            likes: int
+            reply_count: int
+            parent_comment_id: str | None
+            author_username: str
+            author_picture: str
+
+        class Meta(BaseModel):
+            total: int
+            next_cursor: int | None
+
+        class PostBody(BaseModel):
+            data: Post
+
+        class PageBody(BaseModel):
+            data: list[Comment]
+            meta: Meta
+
+        # The annotations above are strings, and these names are this function's own.
+        names = {"Music": Music, "Post": Post, "Comment": Comment, "Meta": Meta}
+        for model in (Post, PostBody, PageBody):
+            model.model_rebuild(_types_namespace={**globals(), **names})
+        self.post_type, self.page_type = PostBody, PageBody
+        self.client = AsyncOpenAI(api_key=TOKEN, base_url=f"{self.url}/v1")
+
+    async def close(self) -> None:
+        await self.client.close()
+
+    async def get(self, post_id: str) -> Any:
+        return (await self.client.get(f"/posts/{post_id}", cast_to=self.post_type)).data
+
+    async def comments(self, post_id: str) -> int:
+        count, cursor = 0, 0
+        while cursor is not None:
+            query: Any = {"params": {"cursor": cursor, "limit": PAGE_SIZE}}
+            page = await self.client.get(f"/posts/{post_id}/comments", cast_to=self.page_type, options=query)
+            for _ in page.data:
+                count += 1
+            cursor = page.meta.next_cursor
+        return count
+
+
+class Apify(Contender):
+    """The apify-client package's HTTP client, with its retries, and `json()` without models."""
+
+    label = "apify-client package, dicts"
+    needs = ("apify_client",)
+    has_comments = False
+
+    async def open(self) -> None:
+        from apify_client.http_clients import ImpitHttpClientAsync
+
+        self.client = ImpitHttpClientAsync(token=TOKEN)
+
+    async def get(self, post_id: str) -> Any:
+        response = await self.client.call(method="GET", url=f"{self.url}/v1/posts/{post_id}")
+        return response.json()["data"]
+
+
+CONTENDERS: dict[str, type[Contender]] = {
+    "ours": Ours,
+    "ours-uvloop": OursUvloop,
+    "ours-pages": OursPages,
+    "hand": HandWritten,
+    "hand-uvloop": HandWrittenUvloop,
+    "hand-tuned": HandTuned,
+    "httpx-pydantic": HttpxPydantic,
+    "openai": OpenAI,
+    "apify": Apify,
+}
+
+
+def is_installed(contender: type[Contender]) -> bool:
+    return all(importlib.util.find_spec(name) is not None for name in contender.needs)
+
+
+async def drive(get: Callable[[str], Awaitable[Any]], ids: Iterator[str], in_flight: int) -> None:
+    """`in_flight` tasks that take one id after another. One at a time is a plain loop, as people write it."""
+
+    async def work() -> None:
+        for post_id in ids:
+            await get(post_id)
+
+    if in_flight == 1:
+        await work()
+    else:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(in_flight):
+                group.create_task(work())

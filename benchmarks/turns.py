@@ -1,0 +1,142 @@
+"""Measuring in turns: every contender's process stays up, and one after another does the same piece of work, round by round.
+
+The machine's speed drifts from second to second (other processes, the clock of the core), so a round's figures are
+compared with the reference's of the same round, and the medians over the rounds are told with their spread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .contenders import CONTENDERS, is_installed
+
+__all__ = ["Row", "measure", "table"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One contender's figures.
+
+    Attributes:
+        micros: Median CPU microseconds a unit of work.
+        spread: Half of the distance between the quartiles of `micros`.
+        ratio: Median, over the rounds, of its CPU time against the reference's in the same round.
+        low, high: Quartiles of that ratio.
+        wall: Median wall microseconds a unit.
+    """
+
+    name: str
+    label: str
+    micros: float
+    spread: float
+    ratio: float
+    low: float
+    high: float
+    wall: float
+
+
+class _Process:
+    def __init__(self, name: str, url: str) -> None:
+        self.name = name
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.worker", name, url],
+            cwd=Path(__file__).parent.parent,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._read()
+
+    def _read(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"contender {self.name} ended with status {self._process.wait()}")
+        return dict(json.loads(line))
+
+    def do(self, order: dict[str, Any]) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        return self._read()
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+
+@contextlib.contextmanager
+def _started(names: Sequence[str], url: str) -> Iterator[list[_Process]]:
+    with contextlib.ExitStack() as stack:
+        processes = []
+        for name in names:
+            process = _Process(name, url)
+            stack.callback(process.close)
+            processes.append(process)
+        yield processes
+
+
+def measure(
+    names: Sequence[str], url: str, order: dict[str, Any], *, rounds: int, reference: str = "hand", warm: int = 1
+) -> list[Row]:
+    """Have every installed contender of `names` do `order` in each round. Rounds run forwards and backwards in turn."""
+    present = [name for name in names if is_installed(CONTENDERS[name])]
+    per_unit: dict[str, list[float]] = {name: [] for name in present}
+    walls: dict[str, list[float]] = {name: [] for name in present}
+    with _started(present, url) as processes:
+        for index in range(warm + rounds):
+            for process in processes if index % 2 else reversed(processes):
+                figures = process.do(order)
+                if index >= warm:
+                    per_unit[process.name].append(1e6 * figures["cpu"] / figures["done"])
+                    walls[process.name].append(1e6 * figures["wall"] / figures["done"])
+    rows = []
+    for name in present:
+        micros = per_unit[name]
+        ratios = [mine / theirs for mine, theirs in zip(micros, per_unit[reference], strict=True)]
+        low, _, high = _quartiles(ratios)
+        quartiles = _quartiles(micros)
+        rows.append(
+            Row(
+                name,
+                CONTENDERS[name].label,
+                quartiles[1],
+                (quartiles[2] - quartiles[0]) / 2,
+                statistics.median(ratios),
+                low,
+                high,
+                statistics.median(walls[name]),
+            )
+        )
+    return rows
+
+
+def _quartiles(values: list[float]) -> tuple[float, float, float]:
+    if len(values) < 2:
+        return values[0], values[0], values[0]
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, middle, high
+
+
+def table(title: str, unit: str, rows: Sequence[Row]) -> str:
+    lines = [
+        f"### {title}",
+        "",
+        f"| contender | CPU µs a {unit} | against the hand-written loop (quartiles) | {unit}s per CPU second | wall µs |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row.label} | {row.micros:.2f} ± {row.spread:.2f} | **{row.ratio:.2f}** ({row.low:.2f} to {row.high:.2f}) "
+        f"| {1e6 / row.micros:,.0f} | {row.wall:.2f} |"
+        for row in rows
+    ]
+    return "\n".join(lines) + "\n"
