@@ -37,7 +37,7 @@ from uuid import uuid4
 
 from aiohttp import web
 
-from .. import _version
+from .._version import __version__
 from . import sending
 from .faults import SCRIPTABLE, Fault, Scripting
 from .ledger import ANALYZE, COMMENTS, POST, Entry, Key, Ledger, peak
@@ -488,7 +488,7 @@ class Sandbox(Scripting):
         """What is not the API: its description, and the doors for tests in other processes. Unthrottled, unbilled."""
         method = request.method
         if path == "/openapi.json" and method == "GET":
-            return Reply(200, _encode(describe(self.url, _version.__version__)), {})
+            return Reply(200, _encode(describe(self.url, __version__)), {})
         if path == "/_sandbox/ledger" and method == "GET":
             summary = self.summary()
             if "entries" in query:
