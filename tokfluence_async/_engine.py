@@ -272,8 +272,12 @@ class Engine:
                     request_id = next_request_id() if read else await ids.next()
                 exchange = home.transport.exchange()
                 try:
-                    _check_gate(lanes, options.policy)
-                    await places.acquire()
+                    while True:
+                        meter.throttled_seconds += await _pass_gate(lanes, options.policy)
+                        await places.acquire()
+                        if lanes.gate_closed_for <= 0:
+                            break
+                        places.release()  # it closed while this waited for the place
                     try:
                         answer = await home.transport.send(
                             call,
@@ -362,16 +366,24 @@ def _limits(call: Call, options: Options) -> tuple[Timeout, float | None]:
     return Timeout(connect=timeout.connect, read=None, total=total), total
 
 
-def _check_gate(lanes: Lanes, policy: RetryPolicy) -> None:
-    closed_for = lanes.gate_closed_for
-    if closed_for > policy.deadline:
-        raise RateLimitError(
-            429,
-            "rate_limited",
-            f"not sent: the service asked to wait for {closed_for:.0f} s more, longer than a call's deadline of "
-            f"{policy.deadline:.0f} s",
-            retry_after=closed_for,
-        )
+async def _pass_gate(lanes: Lanes, policy: RetryPolicy) -> float:
+    """Wait until no 429 keeps the gate closed, and return the seconds that took.
+
+    Here, and not in the throttle's queue, as those who wait there have a place already: other keys want it.
+    """
+    waited = 0.0
+    while (closed_for := lanes.gate_closed_for) > 0:
+        if closed_for > policy.deadline:
+            raise RateLimitError(
+                429,
+                "rate_limited",
+                f"not sent: the service asked to wait for {closed_for:.0f} s more, longer than a call's deadline of "
+                f"{policy.deadline:.0f} s",
+                retry_after=closed_for,
+            )
+        await asyncio.sleep(closed_for)
+        waited += closed_for
+    return waited
 
 
 def _log(call: Call, answer: Answer, exchange: Exchange) -> None:

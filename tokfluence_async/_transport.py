@@ -9,6 +9,8 @@ What is hard about aiohttp here, and is coped with:
   wire is one we counted.
 - The middleware runs before a connection is there. A slot is good for the moment it is given: where connecting took
   longer than the throttle's margin, the slot is let go unused and another one taken, with the connection in hand.
+  Our own connector says when that is. A session of the caller's has another, so there the request's `send` does; and
+  its pool may be smaller than our concurrency, so waiting in it is not timed.
 - A session's `total` timeout counts the wait for a pooled connection, and `sock_read` does not stop a slow drip. So
   aiohttp's `connect` and `sock_read` are used, and the total is ours, from the moment the request may leave.
 - It bounds no body after decompression: a 1 MB gzip answer took 2.1 GB with `read()`. Bodies are read in pieces
@@ -66,13 +68,15 @@ class Exchange:
         self.order = 0
 
 
+# aiohttp 4 makes it private.
+_SEND = "send" if hasattr(ClientRequest, "send") else "_send"
 _next_order = itertools.count(1).__next__
 
 
 class _Attempt:
     """The client middleware of one attempt: takes the slot, stamps the headers, starts the clock."""
 
-    __slots__ = ("_clock", "_lanes", "_limit", "_priority", "_request_id", "_slot_at", "_token", "exchange")
+    __slots__ = ("_clock", "_lanes", "_limit", "_own", "_priority", "_request_id", "_slot_at", "_token", "exchange")
 
     def __init__(
         self,
@@ -83,8 +87,10 @@ class _Attempt:
         priority: bool,
         limit: float | None,
         clock: asyncio.Timeout,
+        own: bool,
     ) -> None:
         self.exchange = exchange
+        self._own = own
         self._request_id = request_id
         self._token = token
         self._lanes = lanes
@@ -98,8 +104,11 @@ class _Attempt:
     ) -> ClientResponse:
         request.headers[_REQUEST_ID] = self._request_id
         request.headers[hdrs.AUTHORIZATION] = f"Bearer {self._token.reveal()}"
-        await self._take_slot()
-        request.tokfluence_attempt = self  # type: ignore[attr-defined]
+        await self._take_slot(starts_clock=self._own)
+        if self._own:
+            request.tokfluence_attempt = self  # type: ignore[attr-defined]
+        else:
+            setattr(request, _SEND, self._send_when_connected(getattr(request, _SEND)))
         try:
             return await handler(request)
         except aiohttp.ClientConnectorError:
@@ -107,21 +116,37 @@ class _Attempt:
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
             # Left alone, this is what makes aiohttp send again.
             self.leaves()
-            raise _lost(error, self.exchange, self._request_id) from None
+            raise _lost(error, self.exchange, self._request_id, self._token) from None
 
-    async def _take_slot(self) -> None:
+    def _send_when_connected(
+        self, send: Callable[[aiohttp.connector.Connection], Awaitable[ClientResponse]]
+    ) -> Callable[[aiohttp.connector.Connection], Awaitable[ClientResponse]]:
+        async def send_(connection: aiohttp.connector.Connection) -> ClientResponse:
+            await self.connected()
+            return await send(connection)
+
+        return send_
+
+    async def _take_slot(self, *, starts_clock: bool = True) -> None:
         if not self._lanes.try_acquire():
             self._clock.reschedule(None)
             self.exchange.waited += await self._lanes.acquire(priority=self._priority)
         now = asyncio.get_running_loop().time()
         self._slot_at = now
+        if starts_clock:
+            self._start_clock(now)
+
+    def _start_clock(self, now: float) -> None:
         if self._limit is not None:
             self._clock.reschedule(now + self._limit)
 
     async def connected(self) -> None:
         """A connection is in hand; the bytes leave when this returns."""
-        if asyncio.get_running_loop().time() - self._slot_at > self._lanes.slot_lifetime:
+        now = asyncio.get_running_loop().time()
+        if now - self._slot_at > self._lanes.slot_lifetime:
             await self._take_slot()
+        elif not self._own:
+            self._start_clock(now)
         self.leaves()
 
     def leaves(self) -> None:
@@ -207,7 +232,7 @@ class Transport:
         clock = asyncio.timeout(None)
         try:
             async with clock:
-                attempt = _Attempt(exchange, request_id, token, lanes, priority, limit, clock)
+                attempt = _Attempt(exchange, request_id, token, lanes, priority, limit, clock, self._own)
                 response = await self._session.request(
                     call.method,
                     URL(self._base + call.target, encoded=True),
@@ -215,7 +240,9 @@ class Transport:
                     headers=_PLAIN_HEADERS if call.body is None else _JSON_HEADERS,
                     allow_redirects=False,
                     raise_for_status=False,
-                    timeout=aiohttp.ClientTimeout(total=None, connect=timeout.connect, sock_read=timeout.read),
+                    timeout=aiohttp.ClientTimeout(total=None, connect=timeout.connect, sock_read=timeout.read)
+                    if self._own
+                    else aiohttp.ClientTimeout(total=None, sock_connect=timeout.connect, sock_read=timeout.read),
                     middlewares=(attempt,),
                 )
                 try:
@@ -229,7 +256,7 @@ class Transport:
         except TimeoutError as error:
             raise _late(error, exchange, request_id, clock.expired(), limit, timeout) from None
         except (aiohttp.ClientError, OSError) as error:
-            raise _lost(error, exchange, request_id) from None
+            raise _lost(error, exchange, request_id, token) from None
         headers = response.headers
         credits_left = headers.get(_CREDITS)
         return Answer(
@@ -310,18 +337,22 @@ def _late(
     elif isinstance(error, aiohttp.ConnectionTimeoutError):
         exchange.sent = False
         what = f"No connection within {timeout.connect:g} s"
-    else:
+    elif timeout.read is not None:
         what = f"The answer stalled for {timeout.read:g} s"
+    else:
+        what = "The operating system gave the connection up"  # ETIMEDOUT, after its keep-alive probes
     return _failed(APITimeoutError(f"{what}. {_ADVICE[exchange.sent]}"), exchange, request_id)
 
 
-def _lost(error: Exception, exchange: Exchange, request_id: str) -> APIConnectionError:
+def _lost(error: Exception, exchange: Exchange, request_id: str, token: Secret) -> APIConnectionError:
     if isinstance(error, aiohttp.ClientConnectorError):
         exchange.sent = False
         what = str(error)
     elif isinstance(error, aiohttp.ClientResponseError):
-        # Its text quotes what arrived, its repr what was sent; only the former is told.
-        what = f"The answer is not HTTP ({error.message or error.status})"
+        # Its text quotes what arrived, its repr what was sent; only the former is told, and without the token, which a
+        # server may have echoed.
+        said = " ".join((error.message or str(error.status)).split()).replace(token.reveal(), "[token]")
+        what = f"The answer is not HTTP ({said[:200]})"
     else:
         what = f"The connection broke before the answer was complete ({type(error).__name__})"
     return _failed(APIConnectionError(f"{what}. {_ADVICE[exchange.sent]}"), exchange, request_id)

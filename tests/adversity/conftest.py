@@ -31,14 +31,14 @@ def ids(count: int, start: int = 0) -> list[str]:
 
 
 @asynccontextmanager
-async def rig(
-    client: dict[str, Any] | None = None, **sandbox: Any
-) -> AsyncIterator[tuple[Sandbox, TokfluenceClient]]:
+async def rig(client: dict[str, Any] | None = None, **sandbox: Any) -> AsyncIterator[tuple[Sandbox, TokfluenceClient]]:
     """A sandbox and a client of it; afterwards, nothing is left running."""
     before = asyncio.all_tasks()
-    async with Sandbox(token=TOKEN, **sandbox) as server:
-        async with TokfluenceClient(TOKEN, base_url=server.url, **(client or {})) as user:
-            yield server, user
+    async with (
+        Sandbox(token=TOKEN, **sandbox) as server,
+        TokfluenceClient(TOKEN, base_url=server.url, **(client or {})) as user,
+    ):
+        yield server, user
     assert asyncio.all_tasks() <= before
 
 

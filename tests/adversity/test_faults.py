@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from tokfluence_async import (
-    APIConnectionError,
-    APIResponseValidationError,
-    APIStatusError,
-    APITimeoutError,
-    RateLimitError,
-    Sandbox,
-    Timeout,
-    TokfluenceClient,
     TokfluenceError,
 )
-from tokfluence_async._sandbox import ANALYZE, POST, Fault
+from tokfluence_async._sandbox import Fault
 
-from .conftest import CALLS, POST_ID, TOKEN, check_money, ids, rig
+from .conftest import CALLS, POST_ID, check_money, ids, rig
 
 FAULTS: dict[str, Callable[..., Fault]] = {
     "answer dropped": lambda s, **m: s.drop_answer(**m),
