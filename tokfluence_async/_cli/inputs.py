@@ -1,0 +1,237 @@
+"""FILE or standard input: a URL or id per line, read as it is needed; blank lines and `#` comments are skipped."""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import os
+import stat
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from .._errors import InvalidPostError
+from .._ids import parse_post_id
+
+__all__ = ["FileLines", "Inputs", "Malformed", "Refusal", "StreamLines", "open_inputs"]
+
+# A URL has at most a few hundred characters; what goes on for longer without a line break is not a list of them.
+_LONGEST_LINE = 65_536
+_CHUNK = 65_536
+# Malformed lines shown one by one; the others are in failures.jsonl.
+_SHOWN = 10
+
+
+class Refusal(Exception):
+    """Wrong usage: one clear line on standard error, exit status 2."""
+
+
+class Malformed(NamedTuple):
+    """A line that names no post."""
+
+    line: int
+    text: str
+    reason: str
+
+
+class Inputs:
+    """Lines on their way into a bulk call.
+
+    Attributes:
+        name: What it is called in messages.
+        malformed: The first few lines that name no post, with their line numbers.
+        malformed_count: How many there were.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.malformed: list[Malformed] = []
+        self.malformed_count = 0
+        self._stopped = False
+
+    def stop(self) -> None:
+        """End the input here: what was handed out is finished, nothing new is begun."""
+        self._stopped = True
+
+    def _look_at(self, number: int, text: str) -> None:
+        try:
+            parse_post_id(text)
+        except InvalidPostError as error:
+            self.malformed_count += 1
+            if len(self.malformed) < _SHOWN:
+                self.malformed.append(Malformed(number, text, error.reason))
+
+
+class FileLines(Inputs):
+    """A regular file. It has been read once already: all of it is text, and its length is known."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path))
+        self._path = path
+        self._length = 0
+        try:
+            for _ in self._numbered():
+                self._length += 1
+        except OSError as error:
+            raise Refusal(f"{path}: {error.strerror or error}") from None
+
+    def _numbered(self) -> Iterator[tuple[int, str]]:
+        with self._path.open("rb") as file:
+            yield from _useful(_lines(iter(lambda: file.read(_CHUNK), b""), self.name))
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[str]:
+        for number, text in self._numbered():
+            if self._stopped:
+                return
+            self._look_at(number, text)
+            yield text
+
+
+class StreamLines(Inputs):
+    """Standard input, or a named pipe: lines are handed on as they arrive."""
+
+    def __init__(self, name: str, path: Path | None = None) -> None:
+        super().__init__(name)
+        self._path = path
+        self._ended: asyncio.Event | None = None
+
+    def stop(self) -> None:
+        super().stop()
+        if self._ended is not None:
+            self._ended.set()
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        try:
+            descriptor = sys.stdin.fileno() if self._path is None else None
+        except (OSError, ValueError):  # an object in its place, as in tests
+            for number, text in _useful(_lines([sys.stdin.buffer.read()], self.name)):
+                self._look_at(number, text)
+                yield text
+            return
+        self._ended = asyncio.Event()
+        arriving: asyncio.Queue[bytes | OSError] = asyncio.Queue(maxsize=4)
+        # A daemon reading the descriptor itself: a read that nobody can interrupt must not keep the process from ending,
+        # and the buffered `sys.stdin` holds a lock that the interpreter wants back when it ends.
+        threading.Thread(
+            target=_read, args=(descriptor, self._path, arriving, asyncio.get_running_loop()), daemon=True
+        ).start()
+        splitter = _Splitter(self.name)
+        number = 0
+        while not self._stopped:
+            chunk = await self._next_chunk(arriving)
+            if chunk is None:
+                return
+            if isinstance(chunk, OSError):
+                raise Refusal(f"{self.name}: {chunk.strerror or chunk}")
+            for line in splitter.feed(chunk):
+                number += 1
+                text = line.strip()
+                if text and not text.startswith("#") and not self._stopped:
+                    self._look_at(number, text)
+                    yield text
+            if not chunk:
+                return
+
+    async def _next_chunk(self, arriving: asyncio.Queue[bytes | OSError]) -> bytes | OSError | None:
+        assert self._ended is not None
+        get = asyncio.ensure_future(arriving.get())
+        ended = asyncio.ensure_future(self._ended.wait())
+        try:
+            await asyncio.wait((get, ended), return_when=asyncio.FIRST_COMPLETED)
+            return get.result() if get.done() else None
+        finally:
+            get.cancel()
+            ended.cancel()
+
+
+def _read(
+    descriptor: int | None,
+    path: Path | None,
+    arriving: asyncio.Queue[bytes | OSError],
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    def put(chunk: bytes | OSError) -> None:
+        # Waits while the queue is full: what is not asked for yet stays in the pipe.
+        asyncio.run_coroutine_threadsafe(arriving.put(chunk), loop).result()
+
+    try:
+        if descriptor is None:
+            assert path is not None
+            descriptor = os.open(path, os.O_RDONLY)
+        while True:
+            chunk = os.read(descriptor, _CHUNK)
+            put(chunk)
+            if not chunk:
+                return
+    except OSError as error:
+        put(error)
+    except (RuntimeError, asyncio.CancelledError):
+        return  # the loop is gone, and with it whoever was to read this
+
+
+class _Splitter:
+    """Bytes in, complete lines out. Lines end with `\\n` alone (a `\\r` before it is stripped as white space): other
+    separators that Python knows occur within texts."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._decoder = codecs.getincrementaldecoder("utf-8-sig")("strict")
+        self._rest = ""
+        self._count = 0
+
+    def feed(self, chunk: bytes) -> list[str]:
+        """The lines completed by `chunk`; an empty one ends the text."""
+        try:
+            text = self._rest + self._decoder.decode(chunk, final=not chunk)
+        except UnicodeDecodeError:
+            raise Refusal(f"{self._name} is not UTF-8 text (near line {self._count + 1})") from None
+        if "\0" in text:
+            raise Refusal(f"{self._name} is not text: there is a NUL byte near line {self._count + 1}")
+        *lines, self._rest = text.split("\n")
+        if not chunk and self._rest:
+            lines.append(self._rest)
+            self._rest = ""
+        if len(self._rest) > _LONGEST_LINE:
+            raise Refusal(f"{self._name} is not a list of URLs: line {self._count + len(lines) + 1} has no end")
+        self._count += len(lines)
+        return lines
+
+
+def _lines(chunks: Iterable[bytes], name: str) -> Iterator[str]:
+    splitter = _Splitter(name)
+    for chunk in chunks:
+        if chunk:
+            yield from splitter.feed(chunk)
+    yield from splitter.feed(b"")
+
+
+def _useful(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
+    for number, line in enumerate(lines, 1):
+        text = line.strip()
+        if text and not text.startswith("#"):
+            yield number, text
+
+
+def open_inputs(name: str) -> FileLines | StreamLines:
+    """FILE, or `-` for standard input.
+
+    Raises:
+        Refusal: It is not there, cannot be read, or is not text.
+    """
+    if name == "-":
+        return StreamLines("standard input")
+    path = Path(name)
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise Refusal(f"{name}: {error.strerror or error}") from None
+    except ValueError:
+        raise Refusal("the file's name has a NUL byte in it") from None
+    if stat.S_ISDIR(mode):
+        raise Refusal(f"{name} is a folder; give a file with a URL or id per line, or - for standard input")
+    return FileLines(path) if stat.S_ISREG(mode) else StreamLines(name, path)
