@@ -18,7 +18,7 @@ import re
 from collections.abc import Mapping
 from enum import Enum
 from typing import Any, Generic, TypeVar
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, unquote, urlencode
 
 import msgspec
 from msgspec import Raw, Struct, field
@@ -111,6 +111,10 @@ class Answer(Struct, frozen=True, gc=False):
     request_id: str
     credits_remaining: int | None = None
     retry_after: float | None = None
+
+    def __repr__(self) -> str:
+        # Without the body: a proxy's may echo the token, and tracebacks with locals print this.
+        return f"Answer(status={self.status}, body of {len(self.body)} bytes, request_id={self.request_id!r})"
 
 
 # --- the documented bodies -------------------------------------------------------------------------------------------
@@ -205,6 +209,8 @@ def build_analyze(urls: list[str], force: bool) -> Call:
 
 _PATH = re.compile(r"/v1(?:/[A-Za-z0-9._~@:!$&'()*+,;=-]|/?%[0-9A-Fa-f]{2}|[A-Za-z0-9._~@:!$&'()*+,;=-])*/?\Z")
 
+_SEPARATORS = re.compile(r"[/\\]")
+
 # What is known of the other endpoints' prices [public]; (method, pattern, credits, the list that is charged by length).
 _PRICES: tuple[tuple[str, re.Pattern[str], int, str | None], ...] = tuple(
     (method, re.compile(pattern + r"/?\Z"), price, per)
@@ -235,8 +241,9 @@ def build_request(method: str, path: str, params: Mapping[str, Any] | None, json
         raise ValueError(f"method must be GET, POST, PUT, PATCH or DELETE, not {method!r}")
     if not path.startswith("/v1/"):
         raise ValueError(f"path must begin with /v1/, as in the API's documentation, not {path[:80]!r}")
-    segments = path.split("/")
-    if not _PATH.match(path) or any(s.replace("%2e", ".").replace("%2E", ".") in (".", "..") for s in segments):
+    # As a server may read it that decodes before it splits, and one that knows `;` parameters or takes `\\` for `/`.
+    segments = _SEPARATORS.split(unquote(path))
+    if not _PATH.match(path) or any(segment.partition(";")[0] in (".", "..") for segment in segments):
         raise ValueError(
             f"{path[:80]!r} is not a plain path: quote its parts (urllib.parse.quote(part, safe='')), "
             "leave out '.' and '..', and give the query as params="
@@ -317,10 +324,10 @@ class _TooDeepError(ValueError):
     pass
 
 
-# A body with at most this many opening brackets, in strings or not, cannot be nested deeper than that; 512 levels
-# decode in a thread with a stack of 256 KiB, and into Structs with 64 KiB (tried on 3.11 and 3.13). Real pages of
-# 200 comments have about 210.
-_SAFE_OPENS = 512
+# A body with at most this many opening brackets, in strings or not, cannot be nested deeper than that; 300 levels
+# decode in a thread with a stack of 128 KiB (what musl gives one), 400 kill it, whatever they are decoded into. Real
+# pages of 200 comments have about 210.
+_SAFE_OPENS = 256
 # Where the count alone does not clear a body, its true depth has to. Documented bodies are 4 deep.
 _MAX_DEPTH = 64
 _NOT_OPENING = bytes(set(range(256)) - set(b"[{"))
@@ -363,7 +370,8 @@ def parse_answer(answer: Answer, shape: Shape[T], *, secret: str = "") -> T:
     """
     if 200 <= answer.status < 300:
         try:
-            return shape.decode(answer.body)
+            # No content is JSON's null: where a type allows it that is the answer, and no reason to send a write again.
+            return shape.decode(answer.body if answer.body or answer.status != 204 else b"null")
         except _DECODING_ERRORS as error:
             raise _invalid(answer, error, secret) from None
     raise parse_error(answer, secret=secret)
@@ -380,7 +388,11 @@ def parse_error(answer: Answer, *, secret: str = "") -> APIStatusError:
         if 300 <= answer.status < 400:
             message = "a redirect, which is never followed: the token goes to the configured origin only"
         else:
-            message = f"answered by something in between: {_excerpt(answer.body)!r}" if answer.body else "an empty body"
+            message = (
+                f"answered by something in between: {_excerpt(answer.body, secret)!r}"
+                if answer.body
+                else "an empty body"
+            )
     return status_error(answer.status)(
         answer.status,
         _mask(code, secret),
@@ -401,14 +413,17 @@ def _invalid(answer: Answer, error: Exception, secret: str) -> APIError:
         )
         or "",
         status=answer.status,
-        body=_mask(_excerpt(answer.body), secret),
+        body=_excerpt(answer.body, secret),
         malformed=malformed,
         request_id=answer.request_id,
         credits_remaining=answer.credits_remaining,
     )
 
 
-def _excerpt(body: bytes) -> str:
+def _excerpt(body: bytes, secret: str) -> str:
+    # Masked before it is cut: the better part of a token is as good as all of it.
+    if secret:
+        body = body.replace(secret.encode(), b"[token]")
     return " ".join(body[:800].decode("utf-8", "replace").split())[:200]
 
 
