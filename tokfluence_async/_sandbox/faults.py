@@ -15,14 +15,13 @@ from http import HTTPStatus
 from typing import Any, Literal
 
 from .ledger import Entry
+from .sending import JSON
 from .world import Json
 
 __all__ = ["KINDS", "SCRIPTABLE", "Fault", "Faults", "Scripting", "When"]
 
 When = Literal["before", "after"]
 """`before`: before the work, so nothing was done and nothing charged. `after`: the work was done and charged."""
-
-JSON = "application/json; charset=utf-8"
 
 KINDS: Mapping[str, str] = {
     "drop": "the connection is closed without an answer",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -218,9 +218,6 @@ class Ledger:
 
     def peak_in_flight(self, to: str) -> int:
         return self._peaks[to]
-
-    def select(self, wanted: Callable[[Entry], bool]) -> Iterator[Entry]:
-        return filter(wanted, self.entries)
 
 
 def peak(times: Iterable[float], window: float) -> int:

@@ -29,7 +29,7 @@ import math
 import re
 import signal
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from types import TracebackType
 from typing import Any, TypeGuard, cast
 from urllib.parse import parse_qs
@@ -124,6 +124,17 @@ class Sandbox(Scripting):
         host, port: Where to listen; port 0 takes a free one.
 
     Everything that is an argument and has an attribute of the same name may be changed while it serves.
+
+    - Keys: `add_key`, `key`, `revoke`, `credits`.
+    - The index: `index`, `is_indexed`, `add_comments`, `world`.
+    - Faults (see `Scripting` for what all of them take): `drop_answer`, `refuse_connection`, `drop_reused`,
+      `reset_body`, `cut_body`, `drip`, `stall`, `proxy_error`, `internal_error`, `upstream_error`, `rate_limit`,
+      `answer`, `redirect`, `replace_body`, `huge_body`, `gzip_bomb`, `nested_body`, `clear_faults`, `pending_faults`;
+      and `close_idle`.
+    - The ledger: `requests`, `requests_received`, `credits_spent`, `charged`, `times_charged`, `billed_twice`,
+      `rate_limited`, `statuses`, `times`, `peak`, `in_flight`, `peak_in_flight`, `open_connections`, `summary`.
+    - Over HTTP, unthrottled and unbilled: `GET /openapi.json`, `GET /_sandbox/ledger` (`?entries` for all requests),
+      `GET` and `POST /_sandbox/faults` (`{"fault": "drop_answer", "to": ..., "times": ...}`).
 
     Source: api/tokfluence-api.md; what it leaves open is told at the head of `tokfluence_async/_sandbox/server.py`.
     """
@@ -684,12 +695,11 @@ class Sandbox(Scripting):
         if body is not None:
             return body
         end = min(total, cursor + min(limit, self.page_stride or limit))
-        rows = [
-            self.world.comment(post_id, offset)
-            for offset in range(cursor, end)
-            if not self.hidden_comments
-            or fraction_of(self.world.seed, "hidden", post_id, total - offset) >= self.hidden_comments
-        ]
+        offsets: Iterable[int] = range(cursor, end)
+        hidden, seed = self.hidden_comments, self.world.seed
+        if hidden:
+            offsets = [n for n in offsets if fraction_of(seed, "hidden", post_id, total - n) >= hidden]
+        rows = list(self.world.comments(post_id, offsets))
         body = _encode({"data": rows, "meta": {"total": total, "next_cursor": end if end < total else None}})
         if len(self._pages) >= _PAGES_KEPT:
             self._pages.clear()
