@@ -258,12 +258,12 @@ SMALL_STACK = """
     import msgspec
     from tokfluence_async._errors import TokfluenceError
     from tokfluence_async._wire import *
-    from tokfluence_async._wire import RawCommentsBody, RawPostBody
+    from tokfluence_async._wire import RawCommentsBody, RawPostBody, parse_error
 
     def bodies():
-        for depth in (1, 64, 250, 252, 254, 255, 256, 257, 400, 5_000, 1_000_000):
+        for depth in (64, 254, 255, 256, 257, 400, 5_000):
             for left, right in ((b"[", b"]"), (b'{"a":', b"}"), (b'{"data":', b"}"), (b'{"error":', b"}"), (b'{"meta":', b"}")):
-                for middle in (b"1", b"{}"):
+                for middle in (b"{}",):
                     nested = left * depth + middle + right * depth
                     yield nested
                     yield b'{"data": ' + nested + b"}"
@@ -279,14 +279,14 @@ SMALL_STACK = """
 
     def work():
         for body in bodies():
-            for status in (200, 500):
-                answer = Answer(status, body, "r")
-                for shape in SHAPES:
-                    try:
-                        parse_answer(answer, shape)
-                    except TokfluenceError:
-                        pass
-                charge_of(answer, CALL)
+            parse_error(Answer(500, body, "r"))
+            answer = Answer(200, body, "r")
+            for shape in SHAPES:
+                try:
+                    parse_answer(answer, shape)
+                except TokfluenceError:
+                    pass
+            charge_of(answer, CALL)
         done.append(True)
 
     threading.stack_size(128 * 1024)
