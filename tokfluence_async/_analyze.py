@@ -12,17 +12,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream
 
+from ._batch import BatchEvent, BatchState, event_of, past_of, step
 from ._budget import Budget
 from ._errors import (
     APIResponseValidationError,
     AuthenticationError,
     BudgetExceededError,
     InsufficientCreditsError,
+    JournalError,
     NotFoundError,
     PermissionDeniedError,
     TokfluenceError,
@@ -32,13 +35,14 @@ from ._models import Analysis, Outcome
 from ._plan import Planner, match_rows
 from ._request_id import next_request_id
 from ._retry import Past, Settled
-from ._sources import Item, Source
+from ._sources import Item, ItemSource
 from ._wire import ANALYZE_PRICE, MAX_BATCH, AnalyzeBody, PostBody, Shape, build_analyze, build_get_post
 
 if TYPE_CHECKING:
     from ._engine import Engine, Options
+    from ._journal import Doubt
 
-__all__ = ["Analyzer", "BatchIds", "BatchLog", "Intake", "is_final"]
+__all__ = ["DUPLICATE", "RESEND_WITHIN", "Analyzer", "BatchIds", "BatchLog", "Intake", "is_final"]
 
 logger = logging.getLogger("tokfluence_async")
 
@@ -47,9 +51,15 @@ _POST: Shape[PostBody] = Shape(PostBody)
 
 # How long a batch waits for more input from a source that is still open, once it holds something.
 _LINGER = 0.25
-# After a 409 whose meaning is not clear, the posts are read: at once, and again after these seconds for what is
-# missing. "Readable after a short delay" is all the page says.
-_VERIFY_AFTER = (2.0, 8.0, 20.0)
+# After a 409 whose meaning is not clear, the posts are read: at once, and again after 2, 4, 8 ... seconds while they are
+# missing. "Readable after a short delay" is all the page says of it.
+_VERIFY_EVERY = 2.0
+_VISIBLE_WITHIN = 30.0
+# URLs of an earlier run whose seconds count as much as this run's own.
+_TRUSTED = 100.0
+# Seconds for which a request id is taken to be remembered by the service; how long it is, is not documented. Older ones are
+# settled by reading first.
+RESEND_WITHIN = 3600.0
 
 DUPLICATE = "duplicate_request"
 
@@ -66,35 +76,69 @@ class BatchLog(Protocol):
         """Return only when it is on disk that `items` are about to leave under `request_id`."""
         ...
 
-    async def settled(self, request_id: str, outcomes: Sequence[Outcome[Analysis]]) -> None:
+    async def settled(
+        self, request_id: str, outcomes: Sequence[Outcome[Analysis]], *, unsure: bool = False, age: float = 0.0
+    ) -> None:
         """Return only when the outcomes are on disk; they are told to nobody before."""
+        ...
+
+    async def released(self, request_id: str) -> None:
+        """No attempt of this batch ran: its posts are free."""
+        ...
+
+    def forgotten(self, request_id: str) -> None:
+        """The batch stays in doubt, and nobody in this process works on it any more."""
         ...
 
 
 class BatchIds:
-    """The request ids of one batch, each written down before it is used.
+    """The request ids of one batch, each written down before it is used, and what each has been through.
 
     Attributes:
-        past: What `resumed` has been through in an earlier process.
         current: The id in use, None before the first.
+        state: Where the batch is, by the table of `_batch`.
+        lost_here: Whether an attempt of *this process* may have run without its answer.
     """
 
     def __init__(self, items: Sequence[Item], log: BatchLog | None, resumed: str | None = None) -> None:
         self._items = items
         self._log = log
         self._resumed = resumed
-        self.past = Past.FRESH if resumed is None else Past.MAYBE
+        self.state = BatchState.PLANNED if resumed is None else BatchState.MIXED
         self.current: str | None = None
+        self.lost_here = False
+
+    @property
+    def past(self) -> Past:
+        """What the first id has been through already, in an earlier process."""
+        return past_of(self.state)
 
     async def next(self) -> str:
         if self._resumed is not None:
             self.current, self._resumed = self._resumed, None
             return self.current
-        request_id = next_request_id()
-        if self._log is not None:
-            await self._log.sending(request_id, self._items, replaces=self.current)
+        request_id, replaced = next_request_id(), self.current
         self.current = request_id
+        if self._log is not None:
+            await self._log.sending(request_id, self._items, replaces=replaced)
+        self.state = step(self.state, BatchEvent.WRITTEN)
         return request_id
+
+    def note(self, error: TokfluenceError | None) -> None:
+        event = BatchEvent.LOST if error is None else event_of(error)
+        self.lost_here = self.lost_here or event is BatchEvent.LOST
+        self.state = step(self.state, event)
+
+    async def give_up(self) -> None:
+        """The call failed. What never ran is free again; what may have run stays written down."""
+        self.state = step(self.state, BatchEvent.GIVEN_UP)
+        if self._log is None or self.current is None:
+            return
+        if self.state is BatchState.RELEASED:
+            with suppress(JournalError):  # told to whoever writes next; what made the call fail comes first
+                await self._log.released(self.current)
+        else:
+            self._log.forgotten(self.current)
 
 
 class Analyzer:
@@ -105,6 +149,13 @@ class Analyzer:
         force: Skip the service's freshness window.
         batch_size: URLs a batch, or None to let the planner choose.
         log: Where batches are written down.
+        verify: Read the posts of a batch whose 409 proves nothing (1 credit each). Without, they come back as
+            `duplicate_request` and stand in `unsure`: for a caller who reads them anyway.
+
+    Attributes:
+        unsure: Posts of which only such a 409 says that they were analyzed.
+        unsettled: Posts of earlier batches that are still in doubt, and why; they must not be sent under another id.
+        seconds: How long answered batches took, and `urls` how many URLs they held.
     """
 
     def __init__(
@@ -116,7 +167,13 @@ class Analyzer:
         force: bool = False,
         batch_size: int | None = None,
         log: BatchLog | None = None,
+        verify: bool = True,
     ) -> None:
+        self._verifies = verify
+        self.unsure: set[str] = set()
+        self.unsettled: dict[str, TokfluenceError] = {}
+        self.seconds = 0.0
+        self.urls = 0
         self._engine = engine
         self._options = options
         self._budget = budget
@@ -125,15 +182,23 @@ class Analyzer:
         self._planner = Planner(options.analyze_concurrency, batch_size)
         self._halted: TokfluenceError | None = None
 
-    async def run(self, source: Source, emit: Callable[[Item, Outcome[Analysis]], Awaitable[None]]) -> None:
-        """Analyze everything `source` gives; emit one outcome for each item as its batch finishes."""
+    async def run(self, source: ItemSource, emit: Callable[[Item, Outcome[Analysis]], Awaitable[None]]) -> None:
+        """Analyze everything `source` gives; emit one outcome for each item as its batch finishes.
+
+        What an earlier run has recorded is not sent again.
+        """
         send, receive = anyio.create_memory_object_stream[Item](2 * MAX_BATCH)
         intake = self.intake(receive, lambda: source.left)
 
         async def feed() -> None:
             with send:
                 while (item := await source.next()) is not None:
-                    await send.send(item)
+                    entry = source.remembered(item)
+                    if entry is None or (entry.unsure and not await self._is_readable(item)):
+                        await send.send(item)
+                    else:
+                        known = Analysis(post_id=_id(item), url=entry.url, status=entry.status or DUPLICATE)
+                        await emit(item, Outcome(input=item.given, post_id=_id(item), value=known))
 
         async def worker() -> None:
             while items := await intake.take():
@@ -162,16 +227,27 @@ class Analyzer:
         """Seconds a batch of `urls` is expected to take, as far as that is known."""
         return self._planner.expected(urls)
 
-    async def analyze(self, items: Sequence[Item], resumed: str | None = None) -> list[Outcome[Analysis]]:
+    def expect(self, urls: float, seconds: float) -> None:
+        """An earlier run saw `urls` take `seconds`."""
+        # Worth no more than two batches of this run's own: the service may have become slower.
+        urls, seconds = (urls, seconds) if urls <= _TRUSTED else (_TRUSTED, seconds * _TRUSTED / urls)
+        if urls >= 1:
+            self._planner.observe(round(urls), seconds)
+
+    def allowance(self, urls: int) -> float:
+        """Seconds after which a batch of `urls` that was sent is not at work any more."""
+        total = self._options.timeout.total
+        return (60.0 if total is None else total) + self._options.per_url * urls
+
+    async def analyze(self, items: Sequence[Item]) -> list[Outcome[Analysis]]:
         """Analyze up to 50 posts under one request id, and return their outcomes, in order. Raises nothing of the API's.
 
         What the budget or the wallet holds too little for is left out and gets that error.
-
-        Args:
-            resumed: The request id under which an earlier process may have sent exactly these items.
         """
-        outcomes: dict[str, Outcome[Analysis]] = {}
-        left = list(items)
+        outcomes: dict[str, Outcome[Analysis]] = {
+            _id(item): _failed(item, self.unsettled[_id(item)]) for item in items if _id(item) in self.unsettled
+        }
+        left = [item for item in items if _id(item) not in outcomes]
         while left and self._halted is None:
             fits = self._budget.available
             count = len(left) if fits is None else min(len(left), fits // ANALYZE_PRICE)
@@ -183,84 +259,162 @@ class Analyzer:
                 return [outcomes[_id(item)] for item in items]
             part, left = left[:count], left[count:]
             try:
-                outcomes.update(await self._settle(part, resumed))
+                outcomes.update(await self._settle(part))
             except InsufficientCreditsError as error:
                 smaller = (error.credits_remaining or 0) // ANALYZE_PRICE
                 if 0 < smaller < len(part):
                     # The work was not started; what the wallet still holds is used.
                     outcomes.update(await self._settle_or_fail(part[:smaller]))
                     part = part[smaller:]
-                self._halt(error)
+                self.halt(error)
                 outcomes.update((_id(item), _failed(item, error)) for item in part)
+            except JournalError:
+                raise  # nothing may be sent that cannot be written down
             except TokfluenceError as error:
                 if is_final(error):
-                    self._halt(error)
+                    self.halt(error)
                 outcomes.update((_id(item), _failed(item, error)) for item in part)
-            resumed = None
         if self._halted is not None:
             outcomes.update((_id(item), _failed(item, self._halted)) for item in left)
         return [outcomes[_id(item)] for item in items]
 
-    def _halt(self, error: TokfluenceError) -> None:
+    async def resume(self, doubts: Sequence[Doubt]) -> None:
+        """Settle what an earlier process left in doubt, each batch under its old id, and write down what became of it.
+
+        An id older than `RESEND_WITHIN` may have been forgotten by the service, which would then do the work again. Its
+        posts are read first (1 credit each); those that are missing were not done, and are free.
+        """
+        places = asyncio.Semaphore(self._options.analyze_concurrency)
+
+        async def settle(doubt: Doubt) -> None:
+            items = [Item(0, ref.post_id, ref) for ref in doubt.posts]
+            async with places:
+                try:
+                    if self._halted is not None:
+                        raise self._halted
+                    if doubt.age > RESEND_WITHIN:
+                        await self._settle_old(doubt, items)
+                    else:
+                        await self._settle(items, doubt)
+                except JournalError:
+                    raise
+                except TokfluenceError as error:
+                    assert self._log is not None
+                    self._log.forgotten(doubt.request_id)
+                    if is_final(error):
+                        self.halt(error)
+                    logger.warning("%d posts stay in doubt (request %s): %s", len(items), doubt.request_id, error)
+                    self.unsettled.update((_id(item), error.with_traceback(None)) for item in items)
+
+        async with anyio.create_task_group() as group:
+            for doubt in doubts:
+                group.start_soon(settle, doubt)
+
+    def halt(self, error: TokfluenceError) -> None:
+        """Send nothing more; what is left gets `error`."""
         if self._halted is None:
             logger.warning("nothing more is sent: %s", error)
             self._halted = error
 
     async def _settle_or_fail(self, items: Sequence[Item]) -> dict[str, Outcome[Analysis]]:
         try:
-            return await self._settle(items, None)
+            return await self._settle(items)
+        except JournalError:
+            raise
         except TokfluenceError as error:
             return {_id(item): _failed(item, error) for item in items}
 
-    async def _settle(self, items: Sequence[Item], resumed: str | None) -> dict[str, Outcome[Analysis]]:
+    async def _settle_old(self, doubt: Doubt, items: Sequence[Item]) -> None:
+        assert self._log is not None
+        if self._verifies:
+            done = await self._readable(items)
+            found = [_duplicate(item) for item in items if _id(item) in done]
+            await self._log.settled(doubt.request_id, found, age=doubt.age)
+        else:
+            self.unsure.update(_id(item) for item in items)
+            await self._log.settled(doubt.request_id, [_duplicate(item) for item in items], unsure=True, age=doubt.age)
+
+    async def _settle(self, items: Sequence[Item], doubt: Doubt | None = None) -> dict[str, Outcome[Analysis]]:
         """Send the items until every one has an outcome; raise the error of a batch that failed as a whole."""
         outcomes: dict[str, Outcome[Analysis]] = {}
         while items:
-            ids = BatchIds(items, self._log, resumed)
-            call = build_analyze([_ref(item).url for item in items], self._force)
-            began = asyncio.get_running_loop().time()
-            answer = await self._engine.perform(call, _ANALYZE, self._options, self._budget, batch=True, ids=ids)
-            if isinstance(answer, Settled):
-                done = await self._verify(items) if answer.verify else {_id(item) for item in items}
-                if not done:  # it never ran: what was counted as spent was not
-                    self._budget.settle(0, -call.price)
-                found = {
-                    _id(item): Analysis(post_id=_id(item), url=_ref(item).url, status=DUPLICATE)
-                    for item in items
-                    if _id(item) in done
-                }
-                again = [item for item in items if _id(item) not in done]
-            else:
-                self._planner.observe(len(items), asyncio.get_running_loop().time() - began)
-                found = match_rows([_ref(item) for item in items], answer.data)
-                again = []
-            fresh = {_id(item): _outcome(item, found.get(_id(item))) for item in items if item not in again}
+            ids = BatchIds(items, self._log, doubt.request_id if doubt is not None else None)
+            try:
+                found, again, unsure = await self._send(items, ids, doubt.age if doubt is not None else 0.0)
+            except BaseException:
+                # Cancelled too: the disk has the last word, and it was told before the bytes left.
+                with anyio.CancelScope(shield=True):
+                    await ids.give_up()
+                raise
             if self._log is not None and ids.current is not None:
-                await self._log.settled(ids.current, list(fresh.values()))
-            outcomes.update(fresh)
-            items, resumed = again, None
+                await self._log.settled(ids.current, list(found.values()), unsure=unsure)
+            outcomes.update(found)
+            items, doubt = again, None
         return outcomes
 
-    async def _verify(self, items: Sequence[Item]) -> set[str]:
+    async def _send(
+        self, items: Sequence[Item], ids: BatchIds, age: float
+    ) -> tuple[dict[str, Outcome[Analysis]], list[Item], bool]:
+        """One batch to its end: outcomes, what has to be sent again under a new id, and whether a 409 is all that is known."""
+        loop = asyncio.get_running_loop()
+        call = build_analyze([_ref(item).url for item in items], self._force)
+        began = loop.time()
+        answer = await self._engine.perform(call, _ANALYZE, self._options, self._budget, batch=True, ids=ids)
+        if not isinstance(answer, Settled):
+            ids.state = step(ids.state, BatchEvent.ANSWERED)
+            self._observe(len(items), loop.time() - began)
+            rows = match_rows([_ref(item) for item in items], answer.data)
+            return {_id(item): _outcome(item, rows.get(_id(item))) for item in items}, [], False
+        if not ids.lost_here:  # charged, if ever, in an earlier process
+            self._budget.settle(0, -call.price)
+        if ids.state is not BatchState.CLAIMED:
+            return {_id(item): _duplicate(item) for item in items}, [], False
+        if not self._verifies:
+            self.unsure.update(_id(item) for item in items)
+            return {_id(item): _duplicate(item) for item in items}, [], True
+        done = await self._verify(items, age)
+        if not done and ids.lost_here:  # it never ran: what was counted as spent was not
+            self._budget.settle(0, -call.price)
+        ids.state = step(ids.state, BatchEvent.READABLE if done else BatchEvent.MISSING)
+        found = {_id(item): _duplicate(item) for item in items if _id(item) in done}
+        return found, [item for item in items if _id(item) not in done], False
+
+    def _observe(self, urls: int, seconds: float) -> None:
+        self._planner.observe(urls, seconds)
+        self.urls += urls
+        self.seconds += seconds
+
+    async def _verify(self, items: Sequence[Item], age: float) -> set[str]:
         """The posts that can be read, after giving an attempt that may still be at work the time to finish.
 
-        A batch is worked in order, so its last post is read first, again while it is missing; then each other once.
+        A batch is worked in order, so its last post is read first, again while it is missing, at growing intervals; then each
+        other once. To give up too early would pay for the batch again, so the last read is when no attempt can be at work.
         """
-        last = items[-1]
+        loop = asyncio.get_running_loop()
+        began = loop.time() - age
+        end = max(began + self.allowance(len(items)), loop.time() + _VISIBLE_WITHIN)
+        at = max(began + self.expected(len(items)), loop.time())
+        wait = _VERIFY_EVERY
         done: set[str] = set()
-        waits = (self._planner.expected(len(items)), *_VERIFY_AFTER)
-        for wait in waits:
-            await asyncio.sleep(wait)
-            if await self._is_readable(last):
-                done.add(_id(last))
+        while True:
+            await asyncio.sleep(at - loop.time())
+            if await self._is_readable(items[-1]):
+                done.add(_id(items[-1]))
                 break
+            if at >= end:
+                break
+            at, wait = min(at + wait, end), wait * 2
+        return done | await self._readable(items[:-1])
+
+    async def _readable(self, items: Sequence[Item]) -> set[str]:
+        done: set[str] = set()
+
+        async def read(item: Item) -> None:
+            if await self._is_readable(item):
+                done.add(_id(item))
+
         async with anyio.create_task_group() as group:
-
-            async def read(item: Item) -> None:
-                if await self._is_readable(item):
-                    done.add(_id(item))
-
-            for item in items[:-1]:
+            for item in items:
                 group.start_soon(read, item)
         return done
 
@@ -318,6 +472,14 @@ def _id(item: Item) -> str:
 def _failed(item: Item, error: TokfluenceError) -> Outcome[Analysis]:
     # Without its traceback, which would keep every frame it passed alive as long as the outcome is.
     return Outcome(input=item.given, post_id=_id(item), error=error.with_traceback(None))
+
+
+def _duplicate(item: Item) -> Outcome[Analysis]:
+    return Outcome(
+        input=item.given,
+        post_id=_id(item),
+        value=Analysis(post_id=_id(item), url=_ref(item).url, status=DUPLICATE),
+    )
 
 
 def _outcome(item: Item, analysis: Analysis | None) -> Outcome[Analysis]:

@@ -66,6 +66,10 @@ class Ids(Protocol):
 
     async def next(self) -> str: ...
 
+    def note(self, error: TokfluenceError | None) -> None:
+        """An attempt under the current id ended in `error`; None if it was cancelled after its bytes may have left."""
+        ...
+
 
 class FreshIds:
     """New ids, written down nowhere."""
@@ -75,6 +79,9 @@ class FreshIds:
 
     async def next(self) -> str:
         return next_request_id()
+
+    def note(self, error: TokfluenceError | None) -> None:
+        pass
 
 
 class _Meter:
@@ -325,6 +332,7 @@ class Engine:
                         rand=random.random(),
                     )
                     effect = effect_of(error)
+                    ids.note(error)
                     if isinstance(error, APIStatusError):
                         if is_charged(error.status, error.code):
                             owed = call.price
@@ -349,6 +357,7 @@ class Engine:
                     # Cancelled: what may have left may have been charged.
                     if exchange.sent:
                         owed = call.price
+                        ids.note(None)
                     raise
                 if after > 0:
                     await asyncio.sleep(after)

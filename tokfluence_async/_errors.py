@@ -23,6 +23,7 @@ __all__ = [
     "InsufficientCreditsError",
     "InternalServerError",
     "InvalidPostError",
+    "JournalError",
     "NotFoundError",
     "PermissionDeniedError",
     "PostNotReadyError",
@@ -59,6 +60,11 @@ def _rebuild(cls: type[TokfluenceError], args: tuple[Any, ...], state: dict[str,
 
 class ConfigurationError(TokfluenceError):
     """The client cannot be used as it was set up: a token or base URL is missing or malformed. Nothing was sent."""
+
+
+class JournalError(ConfigurationError):
+    """A journal, or an output file beside it, cannot be used: it is held by another process, damaged, of a newer version, or its
+    disk is full. What was recorded before stands, and a run that goes on with the same journal pays nothing twice."""
 
 
 class InvalidPostError(TokfluenceError, ValueError):

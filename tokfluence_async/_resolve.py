@@ -19,12 +19,13 @@ from ._analyze import DUPLICATE, Analyzer, is_final
 from ._budget import Budget
 from ._errors import NotFoundError, PostNotReadyError, TokfluenceError
 from ._models import Analysis, Outcome
-from ._sources import Item, Source
+from ._sources import Item, ItemSource
 from ._visibility import Visibility
 from ._wire import MAX_BATCH, Shape, build_get_post
 
 if TYPE_CHECKING:
     from ._engine import Engine, Options
+    from ._journal import Entry
 
 __all__ = ["Resolver"]
 
@@ -44,6 +45,7 @@ class Resolver(Generic[P]):
         read_first: Whether to read before analyzing.
         analyze_missing: Whether to analyze at all.
         patience: Seconds after its analysis that a post may take to become readable.
+        age: Seconds since a time of day in the journal.
     """
 
     def __init__(
@@ -57,7 +59,9 @@ class Resolver(Generic[P]):
         read_first: bool = True,
         analyze_missing: bool = True,
         patience: float = 60.0,
+        age: Callable[[float | None], float] = lambda _: 0.0,
     ) -> None:
+        self._age = age
         self._engine = engine
         self._options = options
         self._budget = budget
@@ -69,7 +73,7 @@ class Resolver(Generic[P]):
         self._visibility = Visibility()
         self._halted: TokfluenceError | None = None
 
-    async def run(self, source: Source, emit: Callable[[Item, Outcome[P]], Awaitable[None]]) -> None:
+    async def run(self, source: ItemSource, emit: Callable[[Item, Outcome[P]], Awaitable[None]]) -> None:
         """Resolve everything `source` gives; emit one outcome for each item as it is settled."""
         send, receive = anyio.create_memory_object_stream[Item](2 * MAX_BATCH)
         # Missing posts come from the readers: none are to come once those have all finished, which ends the stream.
@@ -81,11 +85,16 @@ class Resolver(Generic[P]):
         if total is not None:
             readers = max(1, min(readers, total))
 
-        async def read() -> None:
+        async def read(group: TaskGroup) -> None:
             nonlocal reading
             reading += 1
             try:
                 while (item := await source.next()) is not None:
+                    entry = source.remembered(item)
+                    if entry is not None:  # an earlier run has paid for its analysis
+                        await waiting.acquire()
+                        group.start_soon(wait, [(item, self._recall(item, entry))], self._age(entry.analyzed_at))
+                        continue
                     outcome = await self._first(item)
                     if outcome is None:
                         await send.send(item)
@@ -98,20 +107,17 @@ class Resolver(Generic[P]):
 
         async def analyze(group: TaskGroup) -> None:
             while items := await intake.take():
-                analyses = await self._analyzer.analyze(items)
-                answered: list[tuple[Item, Analysis]] = []
-                for item, analysis in zip(items, analyses, strict=True):
-                    if analysis.value is None:
-                        await emit(item, Outcome(input=item.given, post_id=analysis.post_id, error=analysis.error))
-                    else:
-                        answered.append((item, analysis.value))
+                answered = await self._analyze(items, emit)
                 if answered:
                     await waiting.acquire()
-                    group.start_soon(wait, answered)
+                    group.start_soon(wait, answered, 0.0)
 
-        async def wait(answered: Sequence[tuple[Item, Analysis]]) -> None:
+        async def wait(answered: Sequence[tuple[Item, Analysis]], age: float) -> None:
             try:
-                await self._read_when_visible(answered, emit)
+                while answered:
+                    missing = await self._read_when_visible(answered, age, emit)
+                    answered = await self._analyze(missing, emit) if missing else []
+                    age = 0.0
             finally:
                 waiting.release()
 
@@ -120,9 +126,33 @@ class Resolver(Generic[P]):
                 for _ in range(self._options.analyze_concurrency if self._analyze_missing else 0):
                     group.start_soon(analyze, group)
                 for _ in range(readers):
-                    group.start_soon(read)
+                    group.start_soon(read, group)
         if source.error is not None:
             raise source.error
+
+    def halt(self, error: TokfluenceError) -> None:
+        """Begin nothing more: what has not been sent gets `error`. What is in flight goes on."""
+        if self._halted is None:
+            self._halted = error
+        self._analyzer.halt(error)
+
+    def _recall(self, item: Item, entry: Entry) -> Analysis:
+        assert item.ref is not None
+        if entry.unsure:
+            self._analyzer.unsure.add(item.ref.post_id)
+        return Analysis(post_id=item.ref.post_id, url=entry.url, status=entry.status or DUPLICATE)
+
+    async def _analyze(
+        self, items: Sequence[Item], emit: Callable[[Item, Outcome[P]], Awaitable[None]]
+    ) -> list[tuple[Item, Analysis]]:
+        """The items that were analyzed; outcomes of the others are emitted."""
+        answered: list[tuple[Item, Analysis]] = []
+        for item, analysis in zip(items, await self._analyzer.analyze(items), strict=True):
+            if analysis.value is None:
+                await emit(item, Outcome(input=item.given, post_id=analysis.post_id, error=analysis.error))
+            else:
+                answered.append((item, analysis.value))
+        return answered
 
     async def _first(self, item: Item) -> Outcome[P] | None:
         """The outcome of reading an item, or None if it has to be analyzed."""
@@ -158,19 +188,33 @@ class Resolver(Generic[P]):
         )
 
     async def _read_when_visible(
-        self, answered: Sequence[tuple[Item, Analysis]], emit: Callable[[Item, Outcome[P]], Awaitable[None]]
-    ) -> None:
-        began = asyncio.get_running_loop().time()
+        self,
+        answered: Sequence[tuple[Item, Analysis]],
+        age: float,
+        emit: Callable[[Item, Outcome[P]], Awaitable[None]],
+    ) -> list[Item]:
+        """Read posts that were analyzed `age` seconds ago, and emit their outcomes.
+
+        Returns those that were not analyzed after all: a 409 was all that spoke for it, and they did not become readable.
+        """
+        began = asyncio.get_running_loop().time() - age
         patience = self._patience
         if any(analysis.status == DUPLICATE for _, analysis in answered):
-            # The attempt that did the work may still be at it.
-            patience += self._analyzer.expected(len(answered))
+            # The attempt that did the work may still be at it; to give up too early would pay for it again.
+            patience = max(patience, self._analyzer.allowance(len(answered)))
+        missing: list[Item] = []
+
+        async def poll(item: Item) -> None:
+            if not await self._poll(item, began, patience, emit):
+                missing.append(item)
+
         items = [item for item, _ in answered]
         # One goes ahead, the one worked last; the rest follow at the age that it finds, or at the end of patience.
-        await self._poll(items.pop(), began, patience, emit)
+        await poll(items.pop())
         async with anyio.create_task_group() as group:
             for item in items:
-                group.start_soon(self._poll, item, began, patience, emit)
+                group.start_soon(poll, item)
+        return missing
 
     async def _poll(
         self,
@@ -178,7 +222,10 @@ class Resolver(Generic[P]):
         began: float,
         patience: float,
         emit: Callable[[Item, Outcome[P]], Awaitable[None]],
-    ) -> None:
+    ) -> bool:
+        """Read until the post is there and emit it, or its error. False if it has to be analyzed again instead."""
+        assert item.ref is not None
+        unsure = self._analyzer.unsure
         loop = asyncio.get_running_loop()
         polls = 0
         age: float | None = min(max(self._visibility.first(), loop.time() - began), patience)
@@ -193,10 +240,14 @@ class Resolver(Generic[P]):
                 age = self._visibility.after(asked_at, patience)
             except TokfluenceError as error:
                 await emit(item, self._failed(item, error))
-                return
+                return True
             else:
+                unsure.discard(item.ref.post_id)
                 self._visibility.succeeded(asked_at)
                 await emit(item, outcome)
-                return
-        assert item.ref is not None
+                return True
+        if item.ref.post_id in unsure and self._analyze_missing:
+            unsure.discard(item.ref.post_id)
+            return False
         await emit(item, self._failed(item, PostNotReadyError(item.ref.post_id, loop.time() - began, polls)))
+        return True

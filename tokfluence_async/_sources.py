@@ -9,14 +9,17 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sized
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from msgspec import Struct
 
 from ._errors import InvalidPostError
 from ._ids import PostRef, parse_post
 
-__all__ = ["Inputs", "Item", "Seen", "Source"]
+if TYPE_CHECKING:
+    from ._journal import Entry
+
+__all__ = ["Inputs", "Item", "ItemSource", "Seen", "Source", "signed"]
 
 Inputs = Iterable[Any] | AsyncIterable[Any]
 
@@ -46,7 +49,7 @@ class Seen:
 
     def _is_spilled(self, number: int) -> bool:
         assert self._spilled is not None
-        return self._spilled.execute("SELECT 1 FROM seen WHERE id = ?", (_signed(number),)).fetchone() is not None
+        return self._spilled.execute("SELECT 1 FROM seen WHERE id = ?", (signed(number),)).fetchone() is not None
 
     def _spill(self) -> None:
         if self._spilled is None:
@@ -56,7 +59,7 @@ class Seen:
             self._spilled.execute("PRAGMA synchronous = OFF")
             self._spilled.execute("CREATE TABLE seen (id INTEGER PRIMARY KEY)")
         self._spilled.execute("BEGIN")
-        self._spilled.executemany("INSERT INTO seen VALUES (?)", [(_signed(n),) for n in sorted(self._recent)])
+        self._spilled.executemany("INSERT INTO seen VALUES (?)", [(signed(n),) for n in sorted(self._recent)])
         self._spilled.execute("COMMIT")
         self._recent.clear()
 
@@ -66,8 +69,9 @@ class Seen:
             self._spilled = None
 
 
-def _signed(number: int) -> int:
-    # SQLite's integers are signed; ids above 2**63 are moved below zero.
+def signed(post_id: int | str | None) -> int:
+    """A post's id as SQLite's integers can hold it: they are signed, so ids of 2**63 and more are moved below zero."""
+    number = int(post_id or 0)
     return number - 2**64 if number >= 2**63 else number
 
 
@@ -78,6 +82,25 @@ class Item(Struct, frozen=True):
     given: object
     ref: PostRef | None = None
     error: InvalidPostError | None = None
+
+
+class ItemSource(Protocol):
+    """What bulk calls read: a `Source`, or a `_journal.RememberedSource` around one."""
+
+    @property
+    def error(self) -> Exception | None: ...
+
+    @property
+    def total(self) -> int | None: ...
+
+    @property
+    def left(self) -> int | None: ...
+
+    async def next(self) -> Item | None: ...
+
+    def remembered(self, item: Item) -> Entry | None:
+        """What an earlier run has recorded of an item's analysis. It is told once."""
+        ...
 
 
 class Source:
@@ -141,6 +164,10 @@ class Source:
                     item = self._fold(given)
                     if item is not None:
                         return item
+        return None
+
+    def remembered(self, item: Item) -> Entry | None:
+        """Nothing: there is no journal."""
         return None
 
     def _next_sync(self) -> Item | None:
