@@ -52,8 +52,12 @@ _CLIMB = 1 / 4
 # probe, and gentle enough that few are in flight when it is found out.
 _PROBE_TO = 1.5
 _STEP_DOWN = 0.5
-# A held share without a refusal is proven, and a little more is tried from there: additive recovery, probe by probe.
-_RAISE = 0.03
+# Further down the steps are smaller: a refusal there is often the window that still holds what was sent before the last step.
+_LOW = 0.3
+_STEP_DOWN_LOW = 0.75
+# A held share without a refusal is proven, and a little more is taken for proven with each probe; more if the full pace was reached.
+_RAISE = 1.03
+_RAISE_FAR = 1.1
 _REMEMBER = 4.0
 # A refusal within the hold of a proven share: a little less is proven. The next one halves.
 _STEP_DOWN_PROVEN = 0.9
@@ -260,7 +264,7 @@ class Pacer:
                     slots = max(1, int(slots * share))
                 else:
                     # A bucket that filled up while the pace was low lets the full pace through for a while: not yet forgotten.
-                    self._proven, self._proven_until = self._low, now + self._window
+                    self._proven, self._proven_until = self._low * _RAISE_FAR, now + self._window
                     self._low = 1.0
             if not self._saved:
                 when = self._due
@@ -317,7 +321,7 @@ class Pacer:
         before, hold = self.share(now), _HOLD
         if self._low < 1.0 and now >= self._hold_until:
             # What was held for so long was permitted; the probe beyond it was not.
-            self._proven = min(self._low * (1.0 + _RAISE), before)
+            self._proven = min(self._low * _RAISE, before)
             self._proven_until = now + _REMEMBER * self._window
         if now < self._proven_until:
             if self._proven < before:
@@ -328,7 +332,7 @@ class Pacer:
         elif before == 1.0 and pause <= _NEAR_MISS * self._window and now > self._stepped_at + 2 * self._window:
             low, hold = _STEP_DOWN_NEAR_MISS, _HOLD_NEAR_MISS
         else:
-            low = before * _STEP_DOWN
+            low = before * (_STEP_DOWN if before > _LOW else _STEP_DOWN_LOW)
         self._low = max(low, _LEAST_SHARE)
         self._stepped_at = now
         self._hold_until = now + hold * self._window

@@ -56,6 +56,8 @@ _Waiter: TypeAlias = "asyncio.Future[float]"
 _LONGEST_TIMER = 3600.0
 # The way without the lock counts on one thread's stores being seen by the next in their order, as under the GIL.
 _FREE_THREADED = not getattr(sys, "_is_gil_enabled", lambda: True)()
+# In periods: a service that goes on refusing is reported once, and again after this long.
+_QUIET = 10
 # Cancelled waiters stay in the line until their turn, as long as they are few.
 _FEW = 64
 
@@ -132,12 +134,13 @@ class _Queue:
 class _Lane:
     """One budget: its pacer, and for whom it is."""
 
-    __slots__ = ("name", "pacer", "refusals", "throttles")
+    __slots__ = ("name", "pacer", "refusals", "throttles", "warned_at")
 
     def __init__(self, name: LaneName, now: float, empty: bool) -> None:
         self.name: LaneName = name
         self.throttles: weakref.WeakSet[Throttle] = weakref.WeakSet()
         self.refusals = 0  # in a row, without an answer between them
+        self.warned_at = -math.inf
         self.pacer = Pacer(None, 1.0, burst=1, jitter=0.0, now=now, empty=empty)
 
     def configure(self, now: float) -> None:
@@ -731,7 +734,8 @@ class Lanes:
             lane: Which budget refused, where that is known.
         """
         origin, key, _, now = self._here()
-        lowered: list[tuple[_Lane, float, float]] = []
+        lowered = False
+        warn_of: _Lane | None = None
         with origin.lock:
             lanes: tuple[_Lane, ...] = (origin.ip, key)
             if lane == "ip":
@@ -749,19 +753,21 @@ class Lanes:
                     pacer.count_again(origin.ip.pacer, now)
                 if not each.refusals or pacer.gate_closed_for(now) == 0.0:
                     each.refusals += 1
-                before = pacer.share(now)
                 if pacer.refused(now, plan_pause(retry_after, each.refusals, pacer.period)):
-                    lowered.append((each, before, pacer.share(now)))
-        if lowered and lowered[0][1] == 1.0:
-            each, _, after = lowered[0]
+                    lowered = True
+                    if now > each.warned_at + _QUIET * pacer.period:
+                        warn_of = warn_of or each
+                        each.warned_at = now
+            share = (warn_of or key).pacer.share(now)
+        if warn_of is not None:
             _log.warning(
                 "%s refused a request (429) although no more than the %s limit was sent: somebody shares the budget, or it became smaller. "
                 "Going on at %.0f %% of it; more is tried again step by step.",
                 origin.name,
-                "IP" if each.name == "ip" else "key",
-                100 * after,
+                "IP" if warn_of.name == "ip" else "key",
+                100 * share,
             )
-        return bool(lowered)
+        return lowered
 
     @property
     def slot_lifetime(self) -> float:
