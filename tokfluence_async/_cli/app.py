@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -22,7 +22,7 @@ __all__ = ["app"]
 T = TypeVar("T")
 
 
-class Format(str, Enum):
+class Format(StrEnum):
     """How rows are written."""
 
     jsonl = "jsonl"
@@ -30,7 +30,7 @@ class Format(str, Enum):
     parquet = "parquet"
 
 
-class Refresh(str, Enum):
+class Refresh(StrEnum):
     """What a crawl has analyzed."""
 
     missing = "missing"

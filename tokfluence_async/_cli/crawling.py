@@ -11,11 +11,11 @@ from typing import Any, Literal, cast
 import msgspec
 from msgspec import Struct
 
-from .. import AuthenticationError, CrawlReport
+from .. import AuthenticationError, CrawlReport, Progress
 from .._errors import InvalidPostError
 from .._ids import parse_post_id
 from .._terminal import one_line
-from .inputs import FileLines, Inputs, Refusal, StreamLines, open_inputs
+from .inputs import FileLines, Inputs, StreamLines, UsageError, open_inputs
 from .runtime import Common, Exit, Session
 from .screen import Screen, open_screen
 
@@ -55,6 +55,12 @@ class Job(Struct, frozen=True, kw_only=True):
             from .following import Follower
 
             follower = Follower(self.out, self.form, comments=self.comments)
+
+        def on_progress(progress: Progress) -> None:
+            session.on_progress(progress)
+            if follower is not None:
+                follower.begin()
+
         try:
             async with contextlib.AsyncExitStack() as stack:
                 if follower is not None:
@@ -66,7 +72,7 @@ class Job(Struct, frozen=True, kw_only=True):
                     comments=self.comments,
                     refresh=cast("Literal['missing', 'always']", self.refresh),
                     max_credits=self.max_credits,
-                    on_progress=session.on_progress,
+                    on_progress=on_progress,
                 )
         except AuthenticationError:
             _tidy(self.out, made)
@@ -86,7 +92,7 @@ def _prepare(out: Path) -> bool:
         with tempfile.TemporaryFile(dir=out):
             pass
     except OSError as error:
-        raise Refusal(f"cannot write to {out}: {error.strerror or error}") from None
+        raise UsageError(f"cannot write to {out}: {error.strerror or error}") from None
     return made
 
 
@@ -202,9 +208,9 @@ def dry_run(job: Job, common: Common) -> int:
     try:
         inputs = open_inputs(job.file)
         if job.out.exists() and not job.out.is_dir():
-            raise Refusal(f"cannot write to {job.out}: it is not a folder")
+            raise UsageError(f"cannot write to {job.out}: it is not a folder")
         distinct, lines, malformed = asyncio.run(_count(inputs))
-    except Refusal as refusal:
+    except UsageError as refusal:
         screen.say(str(refusal), "error")
         return Exit.USAGE
     _estimate(screen, job, distinct, lines, malformed)

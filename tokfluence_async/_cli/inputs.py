@@ -15,7 +15,7 @@ from typing import NamedTuple
 from .._errors import InvalidPostError
 from .._ids import parse_post_id
 
-__all__ = ["FileLines", "Inputs", "Malformed", "Refusal", "StreamLines", "open_inputs"]
+__all__ = ["FileLines", "Inputs", "Malformed", "StreamLines", "UsageError", "open_inputs"]
 
 # A URL has at most a few hundred characters; what goes on for longer without a line break is not a list of them.
 _LONGEST_LINE = 65_536
@@ -24,7 +24,7 @@ _CHUNK = 65_536
 _SHOWN = 10
 
 
-class Refusal(Exception):
+class UsageError(Exception):
     """Wrong usage: one clear line on standard error, exit status 2."""
 
 
@@ -75,7 +75,7 @@ class FileLines(Inputs):
             for _ in self._numbered():
                 self._length += 1
         except OSError as error:
-            raise Refusal(f"{path}: {error.strerror or error}") from None
+            raise UsageError(f"{path}: {error.strerror or error}") from None
 
     def _numbered(self) -> Iterator[tuple[int, str]]:
         with self._path.open("rb") as file:
@@ -127,7 +127,7 @@ class StreamLines(Inputs):
             if chunk is None:
                 return
             if isinstance(chunk, OSError):
-                raise Refusal(f"{self.name}: {chunk.strerror or chunk}")
+                raise UsageError(f"{self.name}: {chunk.strerror or chunk}")
             for line in splitter.feed(chunk):
                 number += 1
                 text = line.strip()
@@ -189,15 +189,15 @@ class _Splitter:
         try:
             text = self._rest + self._decoder.decode(chunk, final=not chunk)
         except UnicodeDecodeError:
-            raise Refusal(f"{self._name} is not UTF-8 text (near line {self._count + 1})") from None
+            raise UsageError(f"{self._name} is not UTF-8 text (near line {self._count + 1})") from None
         if "\0" in text:
-            raise Refusal(f"{self._name} is not text: there is a NUL byte near line {self._count + 1}")
+            raise UsageError(f"{self._name} is not text: there is a NUL byte near line {self._count + 1}")
         *lines, self._rest = text.split("\n")
         if not chunk and self._rest:
             lines.append(self._rest)
             self._rest = ""
         if len(self._rest) > _LONGEST_LINE:
-            raise Refusal(f"{self._name} is not a list of URLs: line {self._count + len(lines) + 1} has no end")
+            raise UsageError(f"{self._name} is not a list of URLs: line {self._count + len(lines) + 1} has no end")
         self._count += len(lines)
         return lines
 
@@ -221,7 +221,7 @@ def open_inputs(name: str) -> FileLines | StreamLines:
     """FILE, or `-` for standard input.
 
     Raises:
-        Refusal: It is not there, cannot be read, or is not text.
+        UsageError: It is not there, cannot be read, or is not text.
     """
     if name == "-":
         return StreamLines("standard input")
@@ -229,9 +229,9 @@ def open_inputs(name: str) -> FileLines | StreamLines:
     try:
         mode = path.stat().st_mode
     except OSError as error:
-        raise Refusal(f"{name}: {error.strerror or error}") from None
+        raise UsageError(f"{name}: {error.strerror or error}") from None
     except ValueError:
-        raise Refusal("the file's name has a NUL byte in it") from None
+        raise UsageError("the file's name has a NUL byte in it") from None
     if stat.S_ISDIR(mode):
-        raise Refusal(f"{name} is a folder; give a file with a URL or id per line, or - for standard input")
+        raise UsageError(f"{name} is a folder; give a file with a URL or id per line, or - for standard input")
     return FileLines(path) if stat.S_ISREG(mode) else StreamLines(name, path)

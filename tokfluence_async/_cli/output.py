@@ -11,12 +11,12 @@ from typing import Any
 import msgspec
 
 from .._terminal import escape_controls
-from .inputs import Refusal
+from .inputs import UsageError
 
-__all__ = ["BrokenOutput", "Output"]
+__all__ = ["Output", "OutputGoneError"]
 
 
-class BrokenOutput(Exception):
+class OutputGoneError(Exception):
     """Whoever read standard output has gone; that is their right, and no reason for a word."""
 
 
@@ -37,7 +37,7 @@ class Output:
             from .._formats import open_writer
 
             if form == "parquet" and self._terminal:
-                raise Refusal("Parquet is not for a terminal: send it to a file with > or |")
+                raise UsageError("Parquet is not for a terminal: send it to a file with > or |")
             self._rows = open_writer(form, row_type, _Escaped(self._stream) if self._terminal else self._stream)
 
     @property
@@ -55,7 +55,7 @@ class Output:
             await asyncio.get_running_loop().run_in_executor(None, what, *args)
         except BrokenPipeError:
             _silence()
-            raise BrokenOutput from None
+            raise OutputGoneError from None
 
     def _write(self, rows: Sequence[msgspec.Struct]) -> None:
         if self._rows is not None:

@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from enum import IntEnum
 from typing import Any
 
@@ -26,8 +26,8 @@ from .. import (
     TokfluenceError,
 )
 from .. import _log as log
-from .inputs import Inputs, Refusal
-from .output import BrokenOutput
+from .inputs import Inputs, UsageError
+from .output import OutputGoneError
 from .screen import Meter, Screen, Snapshot, open_screen
 
 __all__ = ["Common", "Exit", "Failures", "Session", "run"]
@@ -191,9 +191,9 @@ def _explain(error: BaseException, screen: Screen) -> int:
     match error:
         case BaseExceptionGroup() if len(error.exceptions) == 1:
             return _explain(error.exceptions[0], screen)
-        case BrokenOutput():
+        case OutputGoneError():
             return 128 + signal.SIGPIPE
-        case Refusal():
+        case UsageError():
             screen.say(str(error), "error")
             return Exit.USAGE
         case ConfigurationError() | AuthenticationError() | PermissionDeniedError():
@@ -237,7 +237,7 @@ async def _session(main: Main, common: Common, screen: Screen, title: str, unit:
 
 
 @contextlib.asynccontextmanager
-async def _open_client(common: Common, indexed: float) -> AsyncIterator[TokfluenceClient]:
+async def _open_client(common: Common, indexed: float) -> AsyncGenerator[TokfluenceClient]:
     if not common.sandbox:
         async with TokfluenceClient(base_url=common.base_url, max_credits=common.max_credits) as client:
             yield client

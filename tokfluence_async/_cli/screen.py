@@ -6,6 +6,7 @@ a file name `[red]`.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections import deque
@@ -141,14 +142,8 @@ class _Plain:
 
     def _print(self, line: str) -> None:
         # Nobody listening on standard error is no reason to lose data on its way to standard output.
-        try:
+        with contextlib.suppress(BrokenPipeError, ValueError):
             print(line, file=sys.stderr, flush=True)
-        except (BrokenPipeError, ValueError):
-            self._print = _nowhere  # type: ignore[method-assign]  # said once, and never again
-
-
-def _nowhere(_: str) -> None:
-    pass
 
 
 class _Json(_Plain):

@@ -1,0 +1,132 @@
+"""`crawl --format csv|parquet`: tables beside the JSON lines, written as those grow.
+
+The JSON lines stay the record of a crawl: they are what can be resumed after any death, and they hold every field the server
+sent. A table is made by following them, and takes its name when it is complete: a killed crawl leaves the table of the
+run before it, or none, and the next run makes it anew from all lines. Memory holds one row group.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+import msgspec
+from msgspec import Struct
+
+from .. import Comment, Post
+from .._formats import RowWriter, open_writer
+
+__all__ = ["Follower"]
+
+_EVERY = 1.0
+_CHUNK = 1 << 20
+
+
+class CommentLine(Comment, frozen=True, gc=False):
+    """A line of comments.jsonl: the service's comment with its post's id in front."""
+
+    post_id: str
+
+
+class _Table:
+    """One file of JSON lines, and the table that follows it."""
+
+    def __init__(self, lines: Path, table: Path, form: str, row_type: type[Struct]) -> None:
+        self._lines = lines
+        self._path = table
+        self._part = table.with_name(f".{table.name}.{os.getpid()}.part")
+        self._form = form
+        self._row_type = row_type
+        self._decoder = msgspec.json.Decoder(row_type)
+        self._file: BinaryIO | None = None
+        self._writer: RowWriter | None = None
+        self._at = 0
+
+    def follow(self) -> None:
+        """Take over the lines that have been completed since."""
+        if self._writer is None:
+            self._file = self._part.open("wb")
+            self._writer = open_writer(self._form, self._row_type, self._file)
+        try:
+            source = self._lines.open("rb")
+        except FileNotFoundError:
+            return
+        with source:
+            source.seek(self._at)
+            while chunk := source.read(_CHUNK):
+                end = chunk.rfind(b"\n") + 1
+                if not end:  # a line under way, or one longer than a chunk
+                    chunk += source.readline()
+                    end = chunk.rfind(b"\n") + 1
+                    if not end:
+                        return
+                self._writer.write(self._decoder.decode_lines(chunk[:end]))
+                self._at += end
+                source.seek(self._at)
+
+    def finish(self) -> None:
+        self.follow()
+        assert self._writer is not None
+        assert self._file is not None
+        self._writer.close()
+        self._file.close()
+        self._part.replace(self._path)
+
+    def drop(self) -> None:
+        if self._file is not None:
+            self._file.close()
+        self._part.unlink(missing_ok=True)
+
+
+class Follower:
+    """Follows the files of a crawl in `out` while inside `async with`; at its end the tables are there.
+
+    Args:
+        form: "csv" or "parquet".
+        comments: Whether there will be comments.
+    """
+
+    def __init__(self, out: Path, form: str, *, comments: bool) -> None:
+        self._tables = [_Table(out / "posts.jsonl", out / f"posts.{form}", form, Post)]
+        if comments:
+            self._tables.append(_Table(out / "comments.jsonl", out / f"comments.{form}", form, CommentLine))
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self) -> None:
+        """The crawl is under way: what an earlier run left half-done at the files' ends has been put in order by now."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._keep_up())
+
+    async def __aenter__(self) -> Follower:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if self._task is not None:
+                self._task.cancel()
+                # The step that a thread is at is waited for: two of them would write the same lines.
+                with contextlib.suppress(asyncio.CancelledError):
+                    await self._task
+            if kind is None:
+                for table in self._tables:
+                    await asyncio.to_thread(table.finish)
+        finally:
+            for table in self._tables:
+                table.drop()
+
+    async def _keep_up(self) -> None:
+        while True:
+            await asyncio.sleep(_EVERY)
+            for table in self._tables:
+                step = asyncio.ensure_future(asyncio.to_thread(table.follow))
+                try:
+                    await asyncio.shield(step)
+                except asyncio.CancelledError:
+                    await step
+                    raise
