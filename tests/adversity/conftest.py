@@ -132,10 +132,13 @@ class RawServer:
     requests: list[Request] = field(default_factory=list[Request])
     connections: int = 0
     url: str = ""
+    working: set[asyncio.Task[Any] | None] = field(default_factory=set[asyncio.Task[Any] | None])
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+        self.working.add(asyncio.current_task())
+        # `asyncio.start_server` logs what its handlers let out, a cancellation too.
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             try:
                 head = await reader.readuntil(b"\r\n\r\n")
                 request = Request(head, b"")
@@ -162,6 +165,10 @@ async def raw_server(*behaviours: bytes | Behaviour, **listen: Any) -> AsyncIter
     finally:
         listener.close()
         await listener.wait_closed()
+        working = [task for task in server.working if task is not None and not task.done()]
+        for task in working:
+            task.cancel()
+        await asyncio.gather(*working, return_exceptions=True)
 
 
 @asynccontextmanager
@@ -179,6 +186,7 @@ def http(body: bytes, status: str = "200 OK", **headers: str) -> bytes:
     lines = [f"HTTP/1.1 {status}", *(f"{name.replace('_', '-')}: {value}" for name, value in headers.items())]
     if "Content_Length" not in headers and "Transfer_Encoding" not in headers:
         lines.append(f"Content-Length: {len(body)}")
+    lines.append("Connection: close")  # as `RawServer` does
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
