@@ -62,7 +62,8 @@ class Ids(Protocol):
         past: What the first id has been through already, in an earlier process.
     """
 
-    past: Past
+    @property
+    def past(self) -> Past: ...
 
     async def next(self) -> str: ...
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import anyio
 
@@ -57,6 +57,9 @@ async def unwrapped(work: Awaitable[T]) -> T:
         return await work
     except BaseExceptionGroup as group:
         error: BaseException = group
-        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
-            error = error.exceptions[0]
+        while isinstance(error, BaseExceptionGroup):
+            inner = cast("tuple[BaseException, ...]", error.exceptions)
+            if len(inner) != 1:
+                break
+            error = inner[0]
         raise error from error.__cause__

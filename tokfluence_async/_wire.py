@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from enum import Enum
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 from urllib.parse import quote, unquote, urlencode
 
 import msgspec
@@ -254,7 +254,7 @@ def build_request(method: str, path: str, params: Mapping[str, Any] | None, json
         target += "?" + urlencode(pairs, doseq=True, quote_via=quote)
     body = None if json is None else msgspec.json.encode(json)
     price = _price(method, path, json)
-    units = len(json["urls"]) if path.rstrip("/") == "/v1/posts/analyze" and _has_list(json, "urls") else 0
+    units = _length(json, "urls") if path.rstrip("/") == "/v1/posts/analyze" else 0
     return Call(method, target, Kind.READ if method == "GET" else Kind.WRITE, price, body, units)
 
 
@@ -264,14 +264,16 @@ def _text(value: Any) -> Any:
     return value
 
 
-def _has_list(json: Any, name: str) -> bool:
-    return isinstance(json, Mapping) and isinstance(json.get(name), (list, tuple))  # pyright: ignore[reportUnknownMemberType]
+def _length(json: Any, name: str) -> int:
+    """How long the list `name` of a body is; 0 where there is none."""
+    items = cast("Mapping[str, Any]", json).get(name) if isinstance(json, Mapping) else None
+    return len(cast("list[Any]", items)) if isinstance(items, (list, tuple)) else 0
 
 
 def _price(method: str, path: str, json: Any) -> int:
     for known, pattern, price, per in _PRICES:
         if method == known and pattern.match(path):
-            return price + (ANALYZE_PRICE * len(json[per]) if per and _has_list(json, per) else 0)
+            return price + (ANALYZE_PRICE * _length(json, per) if per else 0)
     return 0
 
 
