@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         Timeout,
         Usage,
     )
+    from ._notebook import show_progress
     from ._sandbox import Sandbox
     from ._throttle import Throttle
 
@@ -90,6 +91,7 @@ __all__ = [
     "UpstreamError",
     "Usage",
     "__version__",
+    "show_progress",
 ]
 
 _ROOMS = {
@@ -107,6 +109,7 @@ _ROOMS = {
         "Timeout",
         "Usage",
     ),
+    "_notebook": ("show_progress",),
     "_sandbox": ("Sandbox",),
     "_throttle": ("Throttle",),
 }

@@ -73,6 +73,11 @@ class Post(Struct, frozen=True, gc=False, kw_only=True):
     music: Music | None = None
     is_sponsored: bool | None = None
 
+    def _repr_html_(self) -> str:
+        from ._notebook import post_html
+
+        return post_html(self)
+
 
 class Comment(Struct, frozen=True, gc=False, kw_only=True):
     """A comment or a reply, from `GET /v1/posts/:id/comments`.
@@ -131,6 +136,11 @@ class CommentPage(Struct, frozen=True, kw_only=True):
 
     def __iter__(self) -> Iterator[Comment]:
         return iter(self.items)
+
+    def _repr_html_(self) -> str:
+        from ._notebook import comment_page_html
+
+        return comment_page_html(self)
 
 
 class Outcome(Struct, Generic[T], frozen=True, kw_only=True):
@@ -198,6 +208,11 @@ class AnalyzeReport(Struct, frozen=True, kw_only=True):
     def __len__(self) -> int:
         return len(self.outcomes)
 
+    def _repr_html_(self) -> str:
+        from ._notebook import analyze_report_html
+
+        return analyze_report_html(self)
+
 
 class Progress(Struct, frozen=True, kw_only=True):
     """How far a bulk call is; given to `on_progress` a few times a second and once at the end.
@@ -219,6 +234,11 @@ class Progress(Struct, frozen=True, kw_only=True):
     credits_remaining: int | None
     elapsed: float
     comments: int = 0
+
+    def _repr_html_(self) -> str:
+        from ._notebook import progress_html
+
+        return progress_html(self)
 
 
 class CrawlReport(Struct, frozen=True, kw_only=True):
@@ -245,6 +265,11 @@ class CrawlReport(Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
     stopped_by: str | None = None
 
+    def _repr_html_(self) -> str:
+        from ._notebook import crawl_report_html
+
+        return crawl_report_html(self)
+
 
 class Usage(Struct, frozen=True, kw_only=True):
     """What this client (and its `with_options` copies) has done so far.
@@ -270,6 +295,11 @@ class Usage(Struct, frozen=True, kw_only=True):
     bytes_received: int = 0
     pace: float | None = None
     slowed: bool = False
+
+    def _repr_html_(self) -> str:
+        from ._notebook import usage_html
+
+        return usage_html(self)
 
 
 class Timeout(Struct, frozen=True):
