@@ -11,12 +11,18 @@ from typing import Any, Literal, cast
 import msgspec
 from msgspec import Struct
 
-from .. import AuthenticationError, CrawlReport, Progress
-from .._errors import InvalidPostError
+from .. import (
+    AuthenticationError,
+    BudgetExceededError,
+    CrawlReport,
+    InsufficientCreditsError,
+    InvalidPostError,
+    Progress,
+)
 from .._ids import parse_post_id
 from .._terminal import one_line
 from .inputs import FileLines, Inputs, StreamLines, UsageError, open_inputs
-from .runtime import Common, Exit, Session
+from .runtime import GRACE, Common, Exit, Session
 from .screen import Screen, open_screen
 
 __all__ = ["Job", "dry_run"]
@@ -73,9 +79,12 @@ class Job(Struct, frozen=True, kw_only=True):
                     refresh=cast("Literal['missing', 'always']", self.refresh),
                     max_credits=self.max_credits,
                     on_progress=on_progress,
+                    stop=session.stopping,
+                    grace=GRACE,
                 )
         except AuthenticationError:
-            _tidy(self.out, made)
+            if made and not session.client.usage.credits_spent:
+                await asyncio.to_thread(_tidy, self.out)
             raise
         failures = await asyncio.to_thread(_read_failures, self.out, inputs)
         _summarize(session, self, inputs, report, failures)
@@ -96,14 +105,19 @@ def _prepare(out: Path) -> bool:
     return made
 
 
-def _tidy(out: Path, made: bool) -> None:
-    """After a refused token: take back what this run created, if nothing is in it."""
-    if not made:
-        return
-    for path in out.iterdir():
-        if path.name.startswith("journal.sqlite") or path.stat().st_size == 0:
-            path.unlink()
-    with contextlib.suppress(OSError):
+def _tidy(out: Path) -> None:
+    """After a refused token, with nothing bought: take back the folder this run has made."""
+    names = (
+        "posts.jsonl",
+        "comments.jsonl",
+        "failures.jsonl",
+        "journal.sqlite",
+        "journal.sqlite-wal",
+        "journal.sqlite-shm",
+    )
+    for name in names:
+        (out / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # somebody else has put something in it
         out.rmdir()
 
 
@@ -119,6 +133,7 @@ class _Failures(Struct):
 
     shown: list[tuple[str, str]]
     others: int = 0
+    unaffordable: int = 0
 
 
 def _read_failures(out: Path, inputs: Inputs) -> _Failures:
@@ -127,9 +142,12 @@ def _read_failures(out: Path, inputs: Inputs) -> _Failures:
     with contextlib.suppress(FileNotFoundError), (out / "failures.jsonl").open("rb") as lines:
         for line in lines:
             failure = msgspec.json.decode(line, type=_Failure)
-            if failure.error.get("type") == InvalidPostError.__name__:
+            kind = failure.error.get("type")
+            if kind == InvalidPostError.__name__:
                 continue
-            if len(failures.shown) < _SHOWN:
+            if kind in (BudgetExceededError.__name__, InsufficientCreditsError.__name__):
+                failures.unaffordable += 1
+            elif len(failures.shown) < _SHOWN:
                 error = failure.error
                 word = " ".join(str(error[name]) for name in ("status", "code") if error.get(name) is not None)
                 failures.shown.append(
@@ -180,6 +198,8 @@ def _summarize(session: Session, job: Job, inputs: Inputs, report: CrawlReport, 
         lines.extend(f"  {one_line(given, 100)}: {one_line(why, 200)}" for given, why in failures.shown)
         if failures.others:
             lines.append(f"  and {failures.others:,} more")
+    if failures.unaffordable:
+        lines.append(f"{_plural(failures.unaffordable, 'post')} not done for want of credits.")
     if report.stopped_by:
         lines.append("Run the same command again to go on where this ended.")
     elif report.failed:

@@ -20,6 +20,7 @@ from .. import (
     ConfigurationError,
     InsufficientCreditsError,
     InvalidPostError,
+    JournalError,
     PermissionDeniedError,
     Progress,
     TokfluenceClient,
@@ -30,11 +31,11 @@ from .inputs import Inputs, UsageError
 from .output import OutputGoneError
 from .screen import Meter, Screen, Snapshot, open_screen
 
-__all__ = ["Common", "Exit", "Failures", "Session", "run"]
+__all__ = ["GRACE", "Common", "Exit", "Failures", "Session", "run"]
 
 # Seconds that what is under way gets to end after the first Ctrl-C or SIGTERM. Orchestrators kill after thirty by default
 # (Kubernetes), or ten (Docker); a second signal does not wait.
-_GRACE = 25.0
+GRACE = 25.0
 _REFRESH = 0.25
 
 
@@ -93,6 +94,7 @@ class Session:
     Attributes:
         client: Points at the service, or at the embedded sandbox.
         screen: Where messages go.
+        stopping: Set by the first Ctrl-C or SIGTERM.
         inputs: What the command reads from, to be ended by the first Ctrl-C or SIGTERM.
     """
 
@@ -100,6 +102,7 @@ class Session:
         self.client = client
         self.screen = screen
         self.failures = Failures(screen)
+        self.stopping = asyncio.Event()
         self.inputs: Inputs | None = None
         self._loop = asyncio.get_running_loop()
         self._began = self._loop.time()
@@ -196,7 +199,7 @@ def _explain(error: BaseException, screen: Screen) -> int:
         case UsageError():
             screen.say(str(error), "error")
             return Exit.USAGE
-        case ConfigurationError() | AuthenticationError() | PermissionDeniedError():
+        case ConfigurationError() | JournalError() | AuthenticationError() | PermissionDeniedError():
             screen.say(str(error), "error", error=type(error).__name__)
             return Exit.USAGE
         case InvalidPostError():
@@ -264,10 +267,12 @@ def _signals(session: Session, task: asyncio.Future[Any]) -> Any:
         heard.append(which)
         if len(heard) == 1 and session.inputs is not None:
             session.screen.say(
-                f"Stopping: what is under way gets {_GRACE:.0f} s to finish. Once more to stop at once.", "warning"
+                f"Stopping: what is under way gets {GRACE:.0f} s to finish. Once more to stop at once.", "warning"
             )
+            session.stopping.set()
             session.inputs.stop()
-            timers.append(loop.call_later(_GRACE, task.cancel))
+            # A little later than a crawl's own end, which puts its files in order.
+            timers.append(loop.call_later(GRACE + 3, task.cancel))
         elif len(heard) == 1:
             session.screen.say("Stopped; what was written stands.", "warning")
             task.cancel()
