@@ -18,6 +18,7 @@ from ._version import __version__
 
 if TYPE_CHECKING:
     from ._client import TokfluenceClient
+    from ._crawl import crawl
     from ._errors import (
         APIConnectionError,
         APIError,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
         InsufficientCreditsError,
         InternalServerError,
         InvalidPostError,
+        JournalError,
         NotFoundError,
         PermissionDeniedError,
         PostNotReadyError,
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
         UnprocessableEntityError,
         UpstreamError,
     )
+    from ._journal import Journal
     from ._models import (
         Analysis,
         AnalyzeReport,
@@ -74,6 +77,8 @@ __all__ = [
     "InsufficientCreditsError",
     "InternalServerError",
     "InvalidPostError",
+    "Journal",
+    "JournalError",
     "Music",
     "NotFoundError",
     "Outcome",
@@ -91,11 +96,14 @@ __all__ = [
     "UpstreamError",
     "Usage",
     "__version__",
+    "crawl",
     "show_progress",
 ]
 
 _ROOMS = {
     "_client": ("TokfluenceClient",),
+    "_crawl": ("crawl",),
+    "_journal": ("Journal",),
     "_models": (
         "Analysis",
         "AnalyzeReport",

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from ._engine import Engine, Options
     from ._journal import Doubt
 
-__all__ = ["DUPLICATE", "RESEND_WITHIN", "Analyzer", "BatchIds", "BatchLog", "Intake", "is_final"]
+__all__ = ["DUPLICATE", "RESEND_WITHIN", "Analyzer", "BatchIds", "BatchLog", "Intake", "check_batch_size", "is_final"]
 
 logger = logging.getLogger("tokfluence_async")
 
@@ -67,6 +67,12 @@ DUPLICATE = "duplicate_request"
 def is_final(error: TokfluenceError | None) -> bool:
     """Whether an error means that every further request would fail the same way."""
     return isinstance(error, (AuthenticationError, InsufficientCreditsError, PermissionDeniedError))
+
+
+def check_batch_size(batch_size: int | None) -> None:
+    """Raise `ValueError` for one that is not 1 to 50 or None."""
+    if batch_size is not None and not 1 <= batch_size <= MAX_BATCH:
+        raise ValueError(f"batch_size must be 1 to {MAX_BATCH}, or None to let the planner choose, not {batch_size!r}")
 
 
 class BatchLog(Protocol):
@@ -153,6 +159,7 @@ class Analyzer:
             `duplicate_request` and stand in `unsure`: for a caller who reads them anyway.
 
     Attributes:
+        log: Where batches are written down; set before the first is sent.
         unsure: Posts of which only such a 409 says that they were analyzed.
         unsettled: Posts of earlier batches that are still in doubt, and why; they must not be sent under another id.
         seconds: How long answered batches took, and `urls` how many URLs they held.
@@ -178,7 +185,7 @@ class Analyzer:
         self._options = options
         self._budget = budget
         self._force = force
-        self._log = log
+        self.log = log
         self._planner = Planner(options.analyze_concurrency, batch_size)
         self._halted: TokfluenceError | None = None
 
@@ -299,8 +306,8 @@ class Analyzer:
                 except JournalError:
                     raise
                 except TokfluenceError as error:
-                    assert self._log is not None
-                    self._log.forgotten(doubt.request_id)
+                    assert self.log is not None
+                    self.log.forgotten(doubt.request_id)
                     if is_final(error):
                         self.halt(error)
                     logger.warning("%d posts stay in doubt (request %s): %s", len(items), doubt.request_id, error)
@@ -325,20 +332,20 @@ class Analyzer:
             return {_id(item): _failed(item, error) for item in items}
 
     async def _settle_old(self, doubt: Doubt, items: Sequence[Item]) -> None:
-        assert self._log is not None
+        assert self.log is not None
         if self._verifies:
             done = await self._readable(items)
             found = [_duplicate(item) for item in items if _id(item) in done]
-            await self._log.settled(doubt.request_id, found, age=doubt.age)
+            await self.log.settled(doubt.request_id, found, age=doubt.age)
         else:
             self.unsure.update(_id(item) for item in items)
-            await self._log.settled(doubt.request_id, [_duplicate(item) for item in items], unsure=True, age=doubt.age)
+            await self.log.settled(doubt.request_id, [_duplicate(item) for item in items], unsure=True, age=doubt.age)
 
     async def _settle(self, items: Sequence[Item], doubt: Doubt | None = None) -> dict[str, Outcome[Analysis]]:
         """Send the items until every one has an outcome; raise the error of a batch that failed as a whole."""
         outcomes: dict[str, Outcome[Analysis]] = {}
         while items:
-            ids = BatchIds(items, self._log, doubt.request_id if doubt is not None else None)
+            ids = BatchIds(items, self.log, doubt.request_id if doubt is not None else None)
             try:
                 found, again, unsure = await self._send(items, ids, doubt.age if doubt is not None else 0.0)
             except BaseException:
@@ -346,8 +353,8 @@ class Analyzer:
                 with anyio.CancelScope(shield=True):
                     await ids.give_up()
                 raise
-            if self._log is not None and ids.current is not None:
-                await self._log.settled(ids.current, list(found.values()), unsure=unsure)
+            if self.log is not None and ids.current is not None:
+                await self.log.settled(ids.current, list(found.values()), unsure=unsure)
             outcomes.update(found)
             items, doubt = again, None
         return outcomes

@@ -27,10 +27,10 @@ import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -40,7 +40,9 @@ from ._ids import PostRef
 from ._models import Analysis, Outcome
 from ._sources import Item, Source, signed
 
-__all__ = ["Doubt", "Entry", "Journal", "Output", "RememberedSource"]
+__all__ = ["Doubt", "Entry", "Journal", "Output", "RememberedSource", "enter_journal"]
+
+T = TypeVar("T")
 
 _sync = getattr(os, "fdatasync", os.fsync)  # macOS has only fsync
 
@@ -401,16 +403,15 @@ class Journal:
         self._go()
         return await future
 
-    async def write_post(self, output: Output, post_id: str, line: bytes, *, walked: bool) -> None:
-        """Append a post's line; `walked` if its comments are not wanted or there are none."""
-        number = signed(post_id)
+    async def write_post(self, output: Output, post_id: str, line: bytes) -> None:
+        """Append a post's line."""
         self._append(output, line)
-        self._next.writes.append((_WRITTEN, (number,)))
-        if walked:
-            self._next.writes.append((_WALKED, (0, 1, number)))
+        self._next.writes.append((_WRITTEN, (signed(post_id),)))
         await self._queued()
 
-    async def write_page(self, output: Output, post_id: str, lines: bytes, cursor: int, next_cursor: int | None) -> None:
+    async def write_page(
+        self, output: Output, post_id: str, lines: bytes, cursor: int, next_cursor: int | None
+    ) -> None:
         """Append a page of a post's comments; the walk goes on at `next_cursor`, or is over."""
         number = signed(post_id)
         start = output.length
@@ -515,10 +516,10 @@ class Journal:
         self._go()
         await future
 
-    async def _read(self, read: Callable[[], Any]) -> Any:
+    async def _read(self, read: Callable[[], T]) -> T:
         self._check()
         assert self._loop is not None
-        future: asyncio.Future[Any] = self._loop.create_future()
+        future: asyncio.Future[T] = self._loop.create_future()
         self._next.reads.append((read, future))
         self._go()
         return await future
@@ -708,6 +709,13 @@ class RememberedSource:
     def remembered(self, item: Item) -> Entry | None:
         """What is known of the item's analysis; told once."""
         return self._known.pop(item.ref.post_id, None) if item.ref is not None else None
+
+
+async def enter_journal(stack: AsyncExitStack, journal: Journal | str | os.PathLike[str]) -> Journal:
+    """An open journal: the caller's own as it is, or the one at a path until `stack` ends."""
+    if isinstance(journal, Journal):
+        return await journal.open()
+    return await stack.enter_async_context(Journal(journal))
 
 
 def _sync_folder(folder: Path) -> None:

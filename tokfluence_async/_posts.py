@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Literal
+from contextlib import AsyncExitStack, aclosing
+from os import PathLike
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from ._analyze import Analyzer
+from ._analyze import Analyzer, check_batch_size
 from ._budget import Budget
 from ._comments import check_paging, comment_pages
 from ._ids import parse_post_id
+from ._journal import Journal, RememberedSource, enter_journal
 from ._models import Analysis, AnalyzeReport, Comment, CommentPage, Outcome, Post
 from ._progress import OnProgress, Ticker
 from ._resolve import Resolver
-from ._sources import Inputs, Item, Source
+from ._sources import Inputs, Item, ItemSource, Source
 from ._stream import Emit, stream, unwrapped
 from ._wire import MAX_BATCH, PostBody, Shape, build_get_post
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from ._engine import Engine, Options
 
 __all__ = ["Posts"]
+
+JournalOrPath: TypeAlias = "Journal | str | PathLike[str]"
 
 _POST: Shape[PostBody] = Shape(PostBody)
 # Outcomes a bulk call may be ahead of its consumer.
@@ -137,6 +141,7 @@ class Posts:
         force: bool = False,
         batch_size: int | None = None,
         max_credits: int | None = None,
+        journal: JournalOrPath | None = None,
         on_progress: OnProgress | None = None,
     ) -> AnalyzeReport:
         """Have posts analyzed live. 25 credits for each distinct post, whatever comes of it (`fresh` ones too).
@@ -146,17 +151,22 @@ class Posts:
             force: Skip the service's freshness window: analyze again what was analyzed lately.
             batch_size: URLs a request, 1 to 50; None lets the planner choose. The cost is the same.
             max_credits: Credits this call may spend at most. What fits is sent, the rest fails with `BudgetExceededError`.
+            journal: A `Journal` or its path. What it says was analyzed is not sent again; what an earlier run left in doubt is
+                settled first: asked about under its old request id and, where that proves nothing, read (1 credit a post).
             on_progress: Called with a `Progress` a few times a second and at the end.
         Returns:
             A report with one outcome for each distinct input, in the order they were first seen. One failed batch never loses the others' outcomes.
         Raises:
             ValueError: A number out of its range; nothing was sent.
+            JournalError: The journal cannot be used, or its disk is full; nothing is sent that cannot be written down.
 
         A cold URL takes the service several seconds. A batch keeps its request id over all its retries, so a lost answer is not
         paid for twice: its posts come back as `duplicate_request`.
         Source: api/tokfluence-api.md, `POST /v1/posts/analyze` [seed], *Idempotency* [public].
         """
-        analyzer, budget = self._analyzer(force, batch_size, max_credits)
+        check_batch_size(batch_size)
+        budget = Budget(max_credits, self._options.budget)
+        analyzer = Analyzer(self._engine, self._options, budget, force=force, batch_size=batch_size)
         source = Source(urls)
         ticker = self._ticker(on_progress, source, budget)
         order: dict[int, Outcome[Analysis]] = {}
@@ -172,8 +182,12 @@ class Posts:
                 credits_spent=budget.spent,
             )
 
+        async def run() -> None:
+            async with AsyncExitStack() as stack:
+                await analyzer.run(await self._remember(stack, journal, source, analyzer), emit)
+
         try:
-            await unwrapped(analyzer.run(source, emit))
+            await unwrapped(run())
         except Exception as error:
             # The caller's own iterator failed. What was begun was finished, and is not lost with it.
             error.report = report()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
@@ -191,13 +205,16 @@ class Posts:
         force: bool = False,
         batch_size: int | None = None,
         max_credits: int | None = None,
+        journal: JournalOrPath | None = None,
         on_progress: OnProgress | None = None,
     ) -> AsyncGenerator[Outcome[Analysis], None]:
         """As `analyze`, yielding each `Outcome` as its batch finishes. `urls` is read no faster than batches leave.
 
         Stopping early ends the batches in flight; what they were charged is spent, and their posts become readable.
         """
-        analyzer, budget = self._analyzer(force, batch_size, max_credits)
+        check_batch_size(batch_size)
+        budget = Budget(max_credits, self._options.budget)
+        analyzer = Analyzer(self._engine, self._options, budget, force=force, batch_size=batch_size)
         source = Source(urls)
 
         async def work(emit: Emit[Outcome[Analysis]]) -> None:
@@ -208,7 +225,8 @@ class Posts:
                 await emit(outcome)
 
             try:
-                await analyzer.run(source, tell)
+                async with AsyncExitStack() as stack:
+                    await analyzer.run(await self._remember(stack, journal, source, analyzer), tell)
             finally:
                 ticker.tell()
                 await source.aclose()
@@ -224,6 +242,7 @@ class Posts:
         batch_size: int | None = None,
         patience: float = 60.0,
         max_credits: int | None = None,
+        journal: JournalOrPath | None = None,
         on_progress: OnProgress | None = None,
     ) -> AsyncGenerator[Outcome[Post], None]:
         """The cheapest way to readable posts: read (1 credit), analyze only what is missing (25), read that when it is visible (1).
@@ -236,6 +255,8 @@ class Posts:
             patience: Seconds a post may take after its analysis to become readable; then its outcome is
                 `PostNotReadyError`, after a handful of reads (1 credit each).
             max_credits: Credits this call may spend at most.
+            journal: A `Journal` or its path. Posts whose analysis it says was paid for are only read (1 credit), in this run and every
+                later one; what an earlier run left in doubt is settled first.
             on_progress: Called with a `Progress` a few times a second and at the end.
         Raises:
             ValueError: A number out of its range, at the call; nothing was sent.
@@ -255,6 +276,7 @@ class Posts:
             force=force,
             batch_size=batch_size,
             patience=patience,
+            journal=journal,
         )
 
     def _resolve(
@@ -268,8 +290,12 @@ class Posts:
         force: bool = False,
         batch_size: int | None = None,
         patience: float = 60.0,
+        journal: JournalOrPath | None = None,
     ) -> AsyncGenerator[Outcome[Post], None]:
-        analyzer, budget = self._analyzer(force, batch_size, max_credits)
+        check_batch_size(batch_size)
+        budget = Budget(max_credits, self._options.budget)
+        # The posts are read anyway, so a 409 that proves nothing is left to that reading.
+        analyzer = Analyzer(self._engine, self._options, budget, force=force, batch_size=batch_size, verify=False)
         source = Source(urls)
         resolver: Resolver[Post] = Resolver(
             self._engine,
@@ -290,20 +316,29 @@ class Posts:
                 await emit(outcome)
 
             try:
-                await resolver.run(source, tell)
+                async with AsyncExitStack() as stack:
+                    inputs = await self._remember(stack, journal, source, analyzer)
+                    if isinstance(analyzer.log, Journal):
+                        resolver.age = analyzer.log.age
+                    await resolver.run(inputs, tell)
             finally:
                 ticker.tell()
                 await source.aclose()
 
         return stream(self._engine, work, _BUFFER)
 
-    def _analyzer(self, force: bool, batch_size: int | None, max_credits: int | None) -> tuple[Analyzer, Budget]:
-        if batch_size is not None and not 1 <= batch_size <= MAX_BATCH:
-            raise ValueError(
-                f"batch_size must be 1 to {MAX_BATCH}, or None to let the planner choose, not {batch_size!r}"
-            )
-        budget = Budget(max_credits, self._options.budget)
-        return Analyzer(self._engine, self._options, budget, force=force, batch_size=batch_size), budget
+    async def _remember(
+        self, stack: AsyncExitStack, journal: JournalOrPath | None, source: Source, analyzer: Analyzer
+    ) -> ItemSource:
+        """The source, seen through the journal if there is one, after what an earlier run left in doubt is settled."""
+        if journal is None:
+            return source
+        opened = await enter_journal(stack, journal)
+        analyzer.log = opened
+        learnt = await opened.learnt()
+        analyzer.expect(learnt.get("urls", 0.0), learnt.get("seconds", 0.0))
+        await analyzer.resume(await opened.take_up())
+        return RememberedSource(source, opened)
 
     def _ticker(self, on_progress: OnProgress | None, source: Source, budget: Budget) -> Ticker:
         wallet = self._engine.wallet(self._options.token)

@@ -46,6 +46,10 @@ class Resolver(Generic[P]):
         analyze_missing: Whether to analyze at all.
         patience: Seconds after its analysis that a post may take to become readable.
         age: Seconds since a time of day in the journal.
+
+    Attributes:
+        age: As given.
+        visibility: What is known of the delay between an analysis and its post being readable.
     """
 
     def __init__(
@@ -61,7 +65,7 @@ class Resolver(Generic[P]):
         patience: float = 60.0,
         age: Callable[[float | None], float] = lambda _: 0.0,
     ) -> None:
-        self._age = age
+        self.age = age
         self._engine = engine
         self._options = options
         self._budget = budget
@@ -70,7 +74,7 @@ class Resolver(Generic[P]):
         self._read_first = read_first
         self._analyze_missing = analyze_missing
         self._patience = patience
-        self._visibility = Visibility()
+        self.visibility = Visibility()
         self._halted: TokfluenceError | None = None
 
     async def run(self, source: ItemSource, emit: Callable[[Item, Outcome[P]], Awaitable[None]]) -> None:
@@ -93,7 +97,7 @@ class Resolver(Generic[P]):
                     entry = source.remembered(item)
                     if entry is not None:  # an earlier run has paid for its analysis
                         await waiting.acquire()
-                        group.start_soon(wait, [(item, self._recall(item, entry))], self._age(entry.analyzed_at))
+                        group.start_soon(wait, [(item, self._recall(item, entry))], self.age(entry.analyzed_at))
                         continue
                     outcome = await self._first(item)
                     if outcome is None:
@@ -228,7 +232,7 @@ class Resolver(Generic[P]):
         unsure = self._analyzer.unsure
         loop = asyncio.get_running_loop()
         polls = 0
-        age: float | None = min(max(self._visibility.first(), loop.time() - began), patience)
+        age: float | None = min(max(self.visibility.first(), loop.time() - began), patience)
         while age is not None:
             await asyncio.sleep(max(0.0, began + age - loop.time()))
             asked_at = loop.time() - began
@@ -236,14 +240,14 @@ class Resolver(Generic[P]):
                 outcome = await self._read(item)
             except NotFoundError:
                 polls += 1
-                self._visibility.failed(asked_at)
-                age = self._visibility.after(asked_at, patience)
+                self.visibility.failed(asked_at)
+                age = self.visibility.after(asked_at, patience)
             except TokfluenceError as error:
                 await emit(item, self._failed(item, error))
                 return True
             else:
                 unsure.discard(item.ref.post_id)
-                self._visibility.succeeded(asked_at)
+                self.visibility.succeeded(asked_at)
                 await emit(item, outcome)
                 return True
         if item.ref.post_id in unsure and self._analyze_missing:

@@ -197,6 +197,10 @@ class Source:
         self.taken += 1
         return Item(self.taken, given, ref)
 
+    def end(self) -> None:
+        """Give out nothing more."""
+        self._end(self.error)
+
     def _end(self, error: Exception | None = None) -> None:
         self.ended = True
         self.error = error

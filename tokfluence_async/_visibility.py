@@ -27,6 +27,10 @@ class Visibility:
         self.known: float | None = None
         self._failed_at = 0.0
 
+    def expect(self, age: float | None) -> None:
+        """An earlier run found posts readable at `age`; None if it did not."""
+        self.known = age
+
     def first(self) -> float:
         """The age at which to read a post first."""
         if self.known is not None:
