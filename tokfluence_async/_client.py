@@ -84,6 +84,10 @@ class TokfluenceClient:
         max_body: int = MAX_BODY,
         session: aiohttp.ClientSession | None = None,
     ) -> None:
+        if "TOKFLUENCE_LOG" in os.environ:
+            from ._log import configure_from_environment
+
+            configure_from_environment()
         if max_body < 1:
             raise ValueError(f"max_body must be 1 byte or more, not {max_body!r}")
         secret = _check_token(token if token is not None else os.environ.get("TOKFLUENCE_TOKEN"))

@@ -19,6 +19,7 @@ import sys
 import threading
 from datetime import UTC, datetime
 
+from ._errors import ConfigurationError
 from ._terminal import one_line
 
 __all__ = ["LEVELS", "configure", "configure_from_environment"]
@@ -77,11 +78,11 @@ def configure(level: str = "info", *, as_json: bool = False) -> logging.Handler:
         level: debug (every request), info (retries, changes of pace), warning, error or critical; any case.
         as_json: One JSON object per line instead of text.
     Raises:
-        ValueError: A level that is none of these.
+        ConfigurationError: A level that is none of these.
     """
     global _configured
     if level.lower() not in LEVELS:
-        raise ValueError(f"TOKFLUENCE_LOG must be one of {', '.join(LEVELS)}, not {level!r}")
+        raise ConfigurationError(f"TOKFLUENCE_LOG must be one of {', '.join(LEVELS)}, not {level!r}")
     logger = logging.getLogger("tokfluence_async")
     handler = _StandardError()
     handler.setFormatter(_JsonLines() if as_json else _Lines())
@@ -105,7 +106,7 @@ def configure_from_environment() -> None:
         return
     try:
         configure(level)
-    except ValueError as error:
+    except ConfigurationError as error:
         configure("info")
         logging.getLogger("tokfluence_async").warning("%s; taking info", error)
 

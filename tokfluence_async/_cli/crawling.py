@@ -199,7 +199,7 @@ def _summarize(session: Session, job: Job, inputs: Inputs, report: CrawlReport, 
         if failures.others:
             lines.append(f"  and {failures.others:,} more")
     if failures.unaffordable:
-        lines.append(f"{_plural(failures.unaffordable, 'post')} not done for want of credits.")
+        lines.append(f"{_plural(failures.unaffordable, 'post')} not finished for want of credits.")
     if report.stopped_by:
         lines.append("Run the same command again to go on where this ended.")
     elif report.failed:

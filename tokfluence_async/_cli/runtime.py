@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -177,8 +178,9 @@ def run(main: Main, common: Common, *, title: str, unit: str = "posts", data_on_
     live = not (data_on_stdout and sys.stdout.isatty())
     screen = open_screen(quiet=common.quiet, as_json=common.json_logs, live=live)
     try:
-        if level := os.environ.get("TOKFLUENCE_LOG"):
-            log.configure(level, as_json=common.json_logs)
+        # Without a handler of ours, logging's last resort would print warnings as they are, between JSON lines too.
+        wanted = os.environ.get("TOKFLUENCE_LOG")
+        log.configure(wanted or "warning", as_json=common.json_logs)
         with asyncio.Runner(loop_factory=new_loop) as runner:
             return runner.run(_session(main, common, screen, title, unit))
     except BaseExceptionGroup as group:
@@ -265,6 +267,9 @@ def _signals(session: Session, task: asyncio.Future[Any]) -> Any:
 
     def hear(which: signal.Signals) -> None:
         heard.append(which)
+        if not os.environ.get("TOKFLUENCE_LOG"):
+            # What follows has been announced; the library's own words on it would only say it again.
+            logging.getLogger("tokfluence_async").setLevel(logging.CRITICAL)
         if len(heard) == 1 and session.inputs is not None:
             session.screen.say(
                 f"Stopping: what is under way gets {GRACE:.0f} s to finish. Once more to stop at once.", "warning"

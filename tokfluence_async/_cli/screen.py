@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from msgspec import Struct
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -50,7 +51,10 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     @property
     def eta(self) -> float | None:
         """Seconds still to go at the pace so far; None as long as that would be a guess."""
-        if self.total is None or self.done < 2 or self.elapsed < 2 or self.done >= self.total:
+        if self.total is None or not 0 < self.done < self.total:
+            return None
+        # The first posts of a crawl are finished late, so what they say of the others is far too much.
+        if self.elapsed < 30 and self.done < 0.15 * self.total:
             return None
         return (self.total - self.done) * self.elapsed / self.done
 
@@ -241,7 +245,10 @@ class _Rich:
 
     def summary(self, lines: Iterable[str], fields: Mapping[str, Any]) -> None:
         for number, line in enumerate(lines):
-            self._console.print(Text(escape_controls(line), style="" if number else "bold"), soft_wrap=True)
+            text = escape_controls(line).lstrip(" ")
+            # Wrapped between words, under its own beginning; what has no words is broken where it must be.
+            body = Text(text, style="" if number else "bold", overflow="fold")
+            self._console.print(Padding(body, (0, 0, 0, len(line) - len(line.lstrip(" ")))))
 
 
 def open_screen(*, quiet: bool, as_json: bool, live: bool) -> Screen:
