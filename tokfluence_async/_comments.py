@@ -30,6 +30,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from ._budget import Budget
+from ._engine import ClosedError
 from ._errors import APIResponseValidationError
 from ._models import Comment, CommentPage
 from ._wire import MAX_LIMIT, CommentsBody, RawCommentsBody, Shape, build_comments
@@ -235,7 +236,7 @@ async def _result(task: asyncio.Task[Any]) -> Any:
     except asyncio.CancelledError:
         current = asyncio.current_task()
         if task.cancelled() and not (current and current.cancelling()):
-            raise RuntimeError("The client was closed while this was being iterated.") from None
+            raise ClosedError from None
         task.cancel()  # popped, so `_drop` does not see it any more
         raise
 

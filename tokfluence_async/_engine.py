@@ -36,11 +36,18 @@ if TYPE_CHECKING:
 
     from ._transport import Exchange, Transport
 
-__all__ = ["Engine", "FreshIds", "Ids", "Options"]
+__all__ = ["ClosedError", "Engine", "FreshIds", "Ids", "Options"]
 
 T = TypeVar("T")
 
 logger = logging.getLogger("tokfluence_async")
+
+
+class ClosedError(RuntimeError):
+    """The client was closed, before a call or under it. A mistake of the program's and no answer of the service's."""
+
+    def __init__(self) -> None:
+        super().__init__("This client is closed; make a new one, or close it later.")
 
 
 class Options(Struct, frozen=True, kw_only=True):
@@ -118,12 +125,14 @@ class _Wallet:
 class _Home:
     """What a client has in one event loop."""
 
-    __slots__ = ("meter", "places", "tasks", "transport")
+    __slots__ = ("calls", "ended", "meter", "places", "tasks", "transport")
 
     def __init__(self, transport: Transport, meter: _Meter) -> None:
         self.transport = transport
         self.meter = meter
         self.tasks: set[asyncio.Task[Any]] = set()
+        self.calls: set[asyncio.Task[Any]] = set()  # everybody's that are in a call now
+        self.ended: set[asyncio.Task[Any]] = set()  # those whose call `aclose` has ended
         self.places: dict[tuple[bool, int], anyio.Semaphore] = {}
 
     def place(self, analyze: bool, limit: int) -> anyio.Semaphore:
@@ -167,7 +176,7 @@ class Engine:
         if home is not None:
             return home
         if self.closed:
-            raise RuntimeError("This client is closed; make a new one, or close it later.")
+            raise ClosedError
         with self._lock:
             for other in [other for other in self._homes if other.is_closed()]:
                 self._homes.pop(other).transport.close_now()
@@ -181,7 +190,11 @@ class Engine:
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run `work` in the background. It belongs to the client: `aclose` ends it."""
-        home = self.home()
+        try:
+            home = self.home()
+        except ClosedError:
+            work.close()
+            raise
         task = asyncio.get_running_loop().create_task(work)
         home.tasks.add(task)
         task.add_done_callback(home.tasks.discard)
@@ -198,11 +211,17 @@ class Engine:
         for loop, home in homes.items():
             _close_elsewhere(loop, home)
         if mine is not None:
-            tasks = [task for task in mine.tasks if task is not asyncio.current_task()]
+            here_task = asyncio.current_task()
+            tasks = [task for task in mine.tasks if task is not here_task]
             for task in tasks:
                 task.cancel()
             if tasks:
                 await asyncio.wait(tasks)
+            # Whoever awaits a call now, however long it would still wait, gets `ClosedError`: as `asyncio.timeout` does
+            # it, by a cancellation that is turned into an error before it leaves the call.
+            for task in list(mine.calls):
+                mine.ended.add(task)
+                task.cancel()
             await mine.transport.aclose()
 
     # --- counts ------------------------------------------------------------------------------------------------------
@@ -271,6 +290,10 @@ class Engine:
         reserved = 0
         attempt = 0
         began: float | None = None
+        task = asyncio.current_task()
+        assert task is not None
+        home.calls.add(task)
+        cancelling = task.cancelling()
         try:
             while True:
                 attempt += 1
@@ -362,7 +385,14 @@ class Engine:
                     raise
                 if after > 0:
                     await asyncio.sleep(after)
+        except asyncio.CancelledError:
+            if task in home.ended:
+                home.ended.discard(task)
+                if task.uncancel() <= cancelling:
+                    raise ClosedError from None
+            raise
         finally:
+            home.calls.discard(task)
             if reserved:
                 budget.settle(reserved, owed)
 

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 import anyio
 
+from ._engine import ClosedError
+
 if TYPE_CHECKING:
     from ._engine import Engine
 
-__all__ = ["CLOSED", "Emit", "stream", "unwrapped"]
+__all__ = ["Emit", "stream", "unwrapped"]
 
 T = TypeVar("T")
 
 Emit = Callable[[T], Awaitable[None]]
-
-CLOSED = "The client was closed while this was being iterated."
 
 
 async def stream(engine: Engine, work: Callable[[Emit[T]], Awaitable[None]], buffer: int) -> AsyncGenerator[T, None]:
@@ -33,29 +33,34 @@ async def stream(engine: Engine, work: Callable[[Emit[T]], Awaitable[None]], buf
         with send:
             await unwrapped(work(send.send))
 
-    task = engine.spawn(run())
-    try:
-        async for item in receive:
-            yield item
-        await asyncio.wait([task])
-        if task.cancelled():
-            raise RuntimeError(CLOSED)
-        task.result()
-    finally:
-        if not task.done():
-            task.cancel()
+    # Closed also where the wait below is cut short, as it is in a loop that ends.
+    with send, receive:
+        task = engine.spawn(run())
+        try:
+            async for item in receive:
+                yield item
             await asyncio.wait([task])
-        if not task.cancelled():
-            task.exception()  # raised above, or nobody is listening any more
-        send.close()
-        receive.close()
+            if task.cancelled():
+                raise ClosedError
+            task.result()
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait([task])
+            if not task.cancelled():
+                task.exception()  # raised above, or nobody is listening any more
 
 
 async def unwrapped(work: Awaitable[T]) -> T:
-    """Await `work`; a group of a single error, which a task group makes of one child's, becomes that error."""
+    """Await `work`; a group of a single error, which a task group makes of one child's, becomes that error.
+
+    So does a group of nothing but `ClosedError`, which a closed client is to each child alike.
+    """
     try:
         return await work
     except BaseExceptionGroup as group:
+        if group.split(ClosedError)[1] is None:
+            raise ClosedError from None
         error: BaseException = group
         while isinstance(error, BaseExceptionGroup):
             inner = cast("tuple[BaseException, ...]", error.exceptions)
