@@ -1,0 +1,854 @@
+"""The command line: what goes where, what it costs, how it ends."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner, Result
+
+import tokfluence_async
+from tokfluence_async import Comment, Sandbox
+from tokfluence_async._cli import app, runtime
+from tokfluence_async._cli.inputs import FileLines, UsageError, open_inputs
+from tokfluence_async._cli.screen import Meter, Snapshot, _Rich, open_screen
+from tokfluence_async._formats import defuse, open_writer
+from tokfluence_async._sandbox import ANALYZE, COMMENTS, POST
+from tokfluence_async.testing import VirtualLoop
+
+ID = "7234567890123456789"
+URLS = Path(__file__).parent.parent / "examples" / "urls.txt"
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def sandboxes(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The embedded sandbox of a command: `options` go to it, `made` is it. The command runs on a virtual clock."""
+    held: dict[str, Any] = {"options": {}, "prepare": None}
+
+    def make(**options: Any) -> Sandbox:
+        sandbox = held["made"] = Sandbox(**{**options, "record": True, **held["options"]})
+        if held["prepare"]:
+            held["prepare"](sandbox)
+        return sandbox
+
+    monkeypatch.setattr(tokfluence_async, "Sandbox", make)
+    monkeypatch.setattr(runtime, "new_loop", VirtualLoop)
+    return held
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.delenv("TOKFLUENCE_TOKEN", raising=False)
+    monkeypatch.delenv("TOKFLUENCE_BASE_URL", raising=False)
+    monkeypatch.delenv("TOKFLUENCE_LOG", raising=False)
+    return lambda *args, **options: CliRunner().invoke(
+        app, [str(arg) for arg in args], catch_exceptions=False, **options
+    )
+
+
+def _lines(text: str) -> list[Any]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def _file(path: Path) -> list[Any]:
+    return _lines(path.read_text("utf-8"))
+
+
+# --- post ------------------------------------------------------------------------------------------------------------
+
+
+def test_posts_are_json_lines_on_standard_output(run: Run, sandboxes: dict[str, Any]) -> None:
+    """Programs read standard output: nothing but data may be there."""
+    result = run("post", ID, f"https://m.tiktok.com/v/{ID}.html", "2", "--sandbox")
+
+    assert result.exit_code == 0
+    assert sorted(post["post_id"] for post in _lines(result.stdout)) == ["2", ID]
+    assert sandboxes["made"].times(to=POST)
+    assert sandboxes["made"].credits_spent == 2
+    assert "2 credits spent" in result.stderr
+
+
+def test_a_failed_input_is_told_and_the_others_are_written(run: Run, sandboxes: dict[str, Any]) -> None:
+    """Status 1 says that something is missing from the data."""
+    sandboxes["options"] = {"indexed": {ID}}
+
+    result = run("post", ID, "2", "[/nope]", "--sandbox")
+
+    assert result.exit_code == 1
+    assert [post["post_id"] for post in _lines(result.stdout)] == [ID]
+    assert "failed: 2: 404 post_not_found" in result.stderr
+    assert "failed: [/nope]:" in result.stderr
+    assert sandboxes["made"].credits_spent == 2
+
+
+def test_the_budget_stops_a_command(run: Run, sandboxes: dict[str, Any]) -> None:
+    """Status 3, and not a credit more."""
+    result = run("post", "1", "2", "3", "--sandbox", "--max-credits", "2")
+
+    assert result.exit_code == 3
+    assert len(_lines(result.stdout)) == 2
+    assert sandboxes["made"].credits_spent == 2
+    assert "1 not done" in result.stderr
+
+
+def test_an_empty_wallet_stops_a_command(run: Run, sandboxes: dict[str, Any]) -> None:
+    """As with the budget; the service says it."""
+    sandboxes["options"] = {"credits": 0}
+
+    result = run("post", "1", "--sandbox")
+
+    assert result.exit_code == 3
+    assert "insufficient_credits" in result.stderr
+
+
+def test_quiet_keeps_errors_only(run: Run, sandboxes: dict[str, Any]) -> None:
+    """A cron job mails what is on standard error."""
+    assert run("post", ID, "--sandbox", "--quiet").stderr == ""
+    assert "failed: nope" in run("post", "nope", "--sandbox", "--quiet").stderr
+
+
+def test_json_logs_are_json_lines(run: Run, sandboxes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of standard error, the library's own log included, is for programs then; no token is in it."""
+    monkeypatch.setenv("TOKFLUENCE_LOG", "debug")
+
+    result = run("post", ID, "nope", "--sandbox", "--json-logs")
+
+    events = _lines(result.stderr)
+    assert {event["event"] for event in events} >= {"log", "message", "summary"}
+    assert [event["input"] for event in events if event.get("level") == "warning"] == ["nope"]
+    summary = next(event for event in events if event["event"] == "summary")
+    assert (summary["written"], summary["failed"], summary["credits_spent"]) == (1, 1, 1)
+    assert sandboxes["made"].token not in result.stderr
+    assert ID in next(event["message"] for event in events if event["event"] == "log")
+
+
+# --- wrong usage -----------------------------------------------------------------------------------------------------
+
+
+def test_a_missing_token_is_status_2_and_one_line(run: Run, tmp_path: Path) -> None:
+    """Nothing is made, nothing is sent, and the variable is named."""
+    for args in (["post", "1"], ["crawl", URLS, "-o", tmp_path / "out"], ["analyze", URLS]):
+        result = run(*args)
+
+        assert result.exit_code == 2
+        assert result.stdout == ""
+        assert len(result.stderr.splitlines()) == 1
+        assert "TOKFLUENCE_TOKEN" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_wrong_token_is_status_2_and_leaves_nothing(
+    run: Run, sandboxes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder with an empty journal would look like a crawl that was begun."""
+    sandboxes["prepare"] = lambda sandbox: sandbox.revoke()
+
+    for args in (["post", "1", "2"], ["comments", "1"], ["analyze", URLS], ["crawl", URLS, "-o", tmp_path / "out"]):
+        result = run(*args, "--sandbox", "-q")
+
+        assert result.exit_code == 2
+        assert result.stdout == ""
+        assert "401 unauthorized" in result.stderr.splitlines()[-1]
+        assert sandboxes["made"].credits_spent == 0
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_refused_account_leaves_a_folder_that_was_there(run: Run, sandboxes: dict[str, Any], tmp_path: Path) -> None:
+    """Only what the run itself has made is taken back."""
+    sandboxes["prepare"] = lambda sandbox: sandbox.revoke()
+    (tmp_path / "mine").write_text("kept")
+
+    assert run("crawl", URLS, "-o", tmp_path, "--sandbox").exit_code == 2
+
+    assert (tmp_path / "mine").read_text() == "kept"
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "No such file"),
+        (b"1\n\xff\xfe\n", "not UTF-8 text (near line"),
+        (b"1\n\x00\n", "not text"),
+        (b"x" * 200_000, "no end"),
+    ],
+)
+def test_a_file_that_is_no_list_is_status_2(
+    run: Run, sandboxes: dict[str, Any], tmp_path: Path, content: bytes | None, says: str
+) -> None:
+    """One clear line, before anything is made or sent."""
+    path = tmp_path / "urls.txt"
+    if content is not None:
+        path.write_bytes(content)
+
+    for args in (["crawl", path, "-o", tmp_path / "out"], ["analyze", path]):
+        result = run(*args, "--sandbox")
+
+        assert result.exit_code == 2
+        assert says in result.stderr
+        assert len(result.stderr.splitlines()) == 1
+        assert sandboxes["made"].requests_received == 0
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_as_input_or_a_file_as_output_is_status_2(run: Run, sandboxes: dict[str, Any], tmp_path: Path) -> None:
+    """Both are typing errors that are easily made."""
+    (tmp_path / "file").write_text("")
+
+    as_input = run("crawl", tmp_path, "-o", tmp_path / "out", "--sandbox")
+    as_output = run("crawl", URLS, "-o", tmp_path / "file", "--sandbox")
+    below = run("crawl", URLS, "-o", tmp_path / "file" / "out", "--sandbox")
+    nul = run("crawl", "a\0b", "-o", tmp_path / "out", "--sandbox")
+
+    assert [as_input.exit_code, as_output.exit_code, below.exit_code, nul.exit_code] == [2, 2, 2, 2]
+    assert "is a folder" in as_input.stderr
+    assert "cannot write to" in as_output.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["post", "1", "--sandbox", "--base-url", "http://x"],
+        ["nope"],
+        ["[/nope]"],
+        ["post"],
+        ["post", "1", "--max-credits", "-1"],
+        ["analyze", "-", "--batch-size", "51"],
+        ["comments", "1", "--cursor", "-1"],
+        ["sandbox", "--throttle", "nonsense"],
+        ["crawl", "-"],
+    ],
+)
+def test_wrong_usage_is_status_2(run: Run, args: list[str]) -> None:
+    """Markup in an argument is shown, not obeyed."""
+    result = run(*args)
+
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr
+
+
+def test_a_log_level_that_is_none_is_status_2(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It names those that are."""
+    monkeypatch.setenv("TOKFLUENCE_LOG", "verbose")
+
+    result = run("post", "1", "--sandbox")
+
+    assert result.exit_code == 2
+    assert "debug, info" in result.stderr
+
+
+def test_help_and_version(run: Run) -> None:
+    """Help teaches by example, for every command."""
+    assert tokfluence_async.__version__ in run("--version").stdout
+    for command in ("post", "comments", "analyze", "crawl", "sandbox"):
+        shown = run(command, "--help")
+        assert shown.exit_code == 0
+        assert f"tokfluence {command}" in shown.stdout
+        assert "Example" in shown.stdout
+
+
+# --- comments --------------------------------------------------------------------------------------------------------
+
+
+def test_comments_come_in_order(run: Run, sandboxes: dict[str, Any]) -> None:
+    """Two credits a page of 200."""
+    sandboxes["options"] = {"comments_per_post": 450}
+
+    result = run("comments", ID, "--sandbox")
+
+    assert [c["comment_id"] for c in _lines(result.stdout)] == [f"{ID}-c-{n}" for n in range(1, 451)]
+    assert result.exit_code == 0
+    assert sandboxes["made"].credits_spent == 6
+
+
+def test_max_items_and_cursor_bound_what_is_bought(run: Run, sandboxes: dict[str, Any]) -> None:
+    """A look at a few comments costs a page, not a post's worth."""
+    sandboxes["options"] = {"comments_per_post": 5000}
+
+    result = run("comments", ID, "--sandbox", "--max-items", "10", "--cursor", "200")
+
+    assert [c["comment_id"] for c in _lines(result.stdout)] == [f"{ID}-c-{n}" for n in range(201, 211)]
+    assert sandboxes["made"].times(to=COMMENTS)
+    assert sandboxes["made"].credits_spent == 2
+
+
+def test_comments_that_end_early_say_how_to_go_on(run: Run, sandboxes: dict[str, Any]) -> None:
+    """What was paid for stands on standard output; the rest is one option away."""
+    sandboxes["options"] = {"comments_per_post": 1000}
+
+    result = run("comments", ID, "--sandbox", "--max-credits", "4")
+
+    assert result.exit_code == 3
+    assert len(_lines(result.stdout)) == 400
+    assert "--cursor 400" in result.stderr
+
+
+def test_comments_of_an_unknown_post(run: Run, sandboxes: dict[str, Any]) -> None:
+    """Status 1 and the service's word."""
+    sandboxes["options"] = {"indexed": 0.0}
+
+    result = run("comments", "1", "--sandbox")
+    malformed = run("comments", "nope", "--sandbox")
+
+    assert (result.exit_code, malformed.exit_code) == (1, 1)
+    assert "post_not_found" in result.stderr
+    assert "'nope' is not a TikTok post" in malformed.stderr
+
+
+# --- analyze ---------------------------------------------------------------------------------------------------------
+
+
+def test_analyze_reads_a_file_and_skips_comments(run: Run, sandboxes: dict[str, Any], tmp_path: Path) -> None:
+    """Blank lines, `#` comments, a byte order mark and Windows line ends are what files have."""
+    path = tmp_path / "urls.txt"
+    path.write_bytes(b"\xef\xbb\xbf1\r\n\r\n# no\r\n  # neither\r\n 2 \r\n1\r\n3")
+
+    result = run("analyze", path, "--sandbox", "--batch-size", "2")
+
+    assert result.exit_code == 0
+    assert {row["postId"] for row in _lines(result.stdout)} == {"1", "2", "3"}
+    assert sandboxes["made"].times_charged(to=ANALYZE) == {"1": 1, "2": 1, "3": 1}
+
+
+def test_analyze_reads_standard_input(run: Run, sandboxes: dict[str, Any]) -> None:
+    """`-` is standard input."""
+    result = run("analyze", "-", "--sandbox", input="1\nnope\n2")
+
+    assert result.exit_code == 1
+    assert {row["postId"] for row in _lines(result.stdout)} == {"1", "2"}
+
+
+def test_standard_input_that_is_not_text_is_status_2(run: Run, sandboxes: dict[str, Any]) -> None:
+    """What came before it stands."""
+    result = run("analyze", "-", "--sandbox", input=b"1\n\xff")
+
+    assert result.exit_code == 2
+    assert "standard input is not UTF-8 text" in result.stderr
+
+
+# --- crawl -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_main_job_on_real_input(run: Run, sandboxes: dict[str, Any], tmp_path: Path) -> None:
+    """The README's first command: every post and comment once, the two malformed lines told with their numbers."""
+    out = tmp_path / "out"
+
+    result = run("crawl", URLS, "-o", out, "--comments", "--sandbox")
+
+    sandbox = sandboxes["made"]
+    posts, comments = _file(out / "posts.jsonl"), _file(out / "comments.jsonl")
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert len({post["post_id"] for post in posts}) == len(posts) == 59
+    assert len({comment["comment_id"] for comment in comments}) == len(comments)
+    assert len(comments) == sum(sandbox.world.total_comments(post["post_id"]) for post in posts)
+    assert len(_file(out / "failures.jsonl")) == 2
+    assert not sandbox.billed_twice()
+    assert sandbox.rate_limited == 0
+    numbers = [
+        n for n, line in enumerate(URLS.read_text().splitlines(), 1) if "vm.tiktok" in line or line.endswith("@wwe")
+    ]
+    for number in numbers:
+        assert f"line {number}: " in result.stderr
+    assert f"{sandbox.credits_spent:,} credits spent" in result.stderr
+    assert "8 duplicates" in result.stderr
+
+
+def test_a_second_run_sends_nothing(run: Run, sandboxes: dict[str, Any], tmp_path: Path) -> None:
+    """The same command goes on where it ended; here at the end."""
+    run("crawl", URLS, "-o", tmp_path, "--sandbox")
+    before = (tmp_path / "posts.jsonl").read_bytes()
+
+    result = run("crawl", URLS, "-o", tmp_path, "--sandbox")
+
+    assert result.exit_code == 1
+    assert sandboxes["made"].requests_received == 0
+    assert (tmp_path / "posts.jsonl").read_bytes() == before
+    assert "59 posts done in an earlier run" in result.stderr
+
+
+def test_a_crawl_stops_at_its_budget_and_goes_on(run: Run, sandboxes: dict[str, Any], tmp_path: Path) -> None:
+    """Status 3; what was bought is there, and the rest is bought by the next run."""
+    sandboxes["options"] = {"indexed": 1.0}
+
+    result = run("crawl", URLS, "-o", tmp_path, "--sandbox", "--max-credits", "20")
+
+    assert result.exit_code == 3
+    assert sandboxes["made"].credits_spent == 20
+    assert len(_file(tmp_path / "posts.jsonl")) == 20
+    assert "for want of credits" in result.stderr
+    assert run("crawl", URLS, "-o", tmp_path, "--sandbox").exit_code == 1
+    assert sandboxes["made"].credits_spent == 39
+    assert len(_file(tmp_path / "posts.jsonl")) == 59
+
+
+def test_a_crawl_tells_what_failed(run: Run, sandboxes: dict[str, Any], tmp_path: Path) -> None:
+    """The first few with the service's word, however many there are."""
+    sandboxes["options"] = {"indexed": 0.0, "analyze_status": lambda _: "removed", "visibility_delay": 1e9}
+    path = tmp_path / "urls.txt"
+    path.write_text("".join(f"{n}\n" for n in range(1, 16)) + "nope\n" * 12)
+
+    result = run("crawl", path, "-o", tmp_path / "out", "--sandbox")
+
+    assert result.exit_code == 1
+    assert "15 posts failed" in result.stderr
+    assert "and 5 more" in result.stderr  # 15 posts, of which ten are shown
+    assert "12 lines" in result.stderr
+    assert "and 2 more" in result.stderr
+
+
+def test_a_dry_run_sends_and_writes_nothing(run: Run, tmp_path: Path) -> None:
+    """It needs no token, and says what it would cost at least and at most."""
+    result = run("crawl", URLS, "-o", tmp_path / "out", "--comments", "--dry-run", "--max-credits", "100")
+    always = run("crawl", URLS, "-o", tmp_path / "out", "--dry-run", "--refresh", "always", "--json-logs")
+    arriving = run("crawl", "-", "-o", tmp_path / "out", "--dry-run", input="1\n2\n1\n")
+
+    assert result.exit_code == 1  # the two malformed lines
+    assert "59 distinct posts in 69 lines" in result.stderr
+    assert "59 credits if all of them are in the index already, 1,593 if none is" in result.stderr
+    assert "--max-credits 100: perhaps not all of it" in result.stderr
+    assert json.loads(always.stderr)["credits_at_least"] == 59 * 26
+    assert arriving.exit_code == 0
+    assert "2 distinct posts in 3 lines" in arriving.stderr
+    assert not (tmp_path / "out").exists()
+    assert run("crawl", "nope.txt", "-o", tmp_path / "out", "--dry-run").exit_code == 2
+    (tmp_path / "file").write_text("")
+    assert run("crawl", URLS, "-o", tmp_path / "file", "--dry-run").exit_code == 2
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_a_crawl_makes_tables(run: Run, sandboxes: dict[str, Any], tmp_path: Path, form: str) -> None:
+    """Beside the JSON lines, with as many rows; a second run makes them anew from all lines."""
+    result = run("crawl", URLS, "-o", tmp_path, "--comments", "--sandbox", "--format", form, "--max-credits", "300")
+    assert result.exit_code == 3
+    run("crawl", URLS, "-o", tmp_path, "--comments", "--sandbox", "--format", form)
+
+    for name in ("posts", "comments"):
+        lines = _file(tmp_path / f"{name}.jsonl")
+        if form == "csv":
+            with (tmp_path / f"{name}.csv").open(newline="", encoding="utf-8") as file:
+                rows = list(csv.DictReader(file))
+        else:
+            import pyarrow.parquet as pq
+
+            rows = pq.read_table(tmp_path / f"{name}.parquet").to_pylist()
+        key = "post_id" if name == "posts" else "comment_id"
+        assert [row[key] for row in rows] == [line[key] for line in lines]
+        assert next(iter(rows[0])) == "post_id"
+    assert not list(tmp_path.glob(".*part"))
+
+
+def test_a_crawl_that_is_refused_leaves_no_table(run: Run, sandboxes: dict[str, Any], tmp_path: Path) -> None:
+    """A readable file or none."""
+    sandboxes["prepare"] = lambda sandbox: sandbox.revoke()
+
+    run("crawl", URLS, "-o", tmp_path, "--sandbox", "--format", "parquet")
+
+    assert not [path for path in tmp_path.iterdir() if "parquet" in path.name]
+
+
+# --- formats on standard output --------------------------------------------------------------------------------------
+
+
+def test_csv_on_standard_output_is_safe_for_spreadsheets(run: Run, sandboxes: dict[str, Any]) -> None:
+    """The sandbox's people write formulas, too."""
+    sandboxes["options"] = {"comments_per_post": 400}
+
+    result = run("comments", ID, "--sandbox", "--format", "csv")
+
+    rows = list(csv.DictReader(io.StringIO(result.stdout_bytes.decode(), newline="")))
+    assert len(rows) == 400
+    assert any(row["text"].startswith("'=SUM") for row in rows)
+    assert not any(row["text"].lstrip(" ").startswith(("=", "+", "-", "@")) for row in rows)
+
+
+def test_parquet_on_standard_output(run: Run, sandboxes: dict[str, Any]) -> None:
+    """A pipe takes it: nothing is written out of order."""
+    import pyarrow.parquet as pq
+
+    result = run("post", ID, "--sandbox", "--format", "parquet")
+
+    assert pq.read_table(io.BytesIO(result.stdout_bytes)).column("post_id").to_pylist() == [ID]
+
+
+def test_parquet_is_written_in_row_groups() -> None:
+    """Memory holds one of them, whatever the length of the file."""
+    import pyarrow.parquet as pq
+
+    sink = io.BytesIO()
+    writer = open_writer("parquet", Comment, sink)
+    written = []
+    for start in range(0, 50_000, 10_000):
+        writer.write([Comment(comment_id=str(n), likes=n) for n in range(start, start + 10_000)])
+        written.append(sink.tell())
+    writer.close()
+
+    file = pq.ParquetFile(sink)
+    assert file.metadata.num_rows == 50_000
+    assert file.metadata.num_row_groups == 3
+    assert written[1] > written[0]  # the first group was written before the others came
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@a", "\t=1", "\r=1", "  =1", "＝1", "\n=1"])
+def test_formulas_are_defused(text: str) -> None:
+    """Each of these starts a formula in some spreadsheet."""
+    assert defuse(text) == "'" + text
+
+
+def test_csv_spreads_music_and_keeps_numbers() -> None:
+    """A negative number is a number; a list is JSON; null is an empty cell."""
+    from tokfluence_async import Music, Post
+
+    sink = io.BytesIO()
+    writer = open_writer("csv", Post, sink)
+    writer.write(
+        [Post(post_id="1", likes=-3, hashtags=["a", "=b"], music=Music(title="=x", original=True)), Post(post_id="2")]
+    )
+    writer.close()
+
+    first, second = csv.DictReader(io.StringIO(sink.getvalue().decode()))
+    assert (first["likes"], first["hashtags"]) == ("-3", '["a","=b"]')
+    assert (first["music.title"], first["music.original"]) == ("'=x", "true")
+    assert (second["music.title"], second["likes"]) == ("", "")
+
+
+# --- inputs ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_knows_its_length_and_its_malformed_lines(tmp_path: Path) -> None:
+    """For the progress, and for who has to mend them."""
+    path = tmp_path / "urls.txt"
+    path.write_text("1\n\nnope\n# x\n2")
+
+    inputs = open_inputs(str(path))
+
+    assert isinstance(inputs, FileLines)
+    assert len(inputs) == 3
+    assert list(inputs) == ["1", "nope", "2"]
+    assert [(bad.line, bad.text) for bad in inputs.malformed] == [(3, "nope")]
+
+
+def test_a_stopped_input_ends(tmp_path: Path) -> None:
+    """After Ctrl-C nothing new is begun."""
+    path = tmp_path / "urls.txt"
+    path.write_text("1\n2\n3\n")
+    inputs = open_inputs(str(path))
+    assert isinstance(inputs, FileLines)
+    read: Iterator[str] = iter(inputs)
+
+    first = next(read)
+    inputs.stop()
+
+    assert (first, list(read)) == ("1", [])
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told with the system's own words."""
+    path = tmp_path / "urls.txt"
+    path.write_text("1")
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+
+    with pytest.raises(UsageError, match="Permission denied"):
+        open_inputs(str(path))
+
+
+# --- the screen ------------------------------------------------------------------------------------------------------
+
+
+def _snapshot(**changes: Any) -> Snapshot:
+    values: dict[str, Any] = {
+        "title": "crawl", "done": 40, "total": 100, "failed": 2, "comments": 1234, "credits_spent": 500,
+        "credits_remaining": 9500, "elapsed": 20.0, "requests": 180, "rate": 9.0, "permitted": 9.9, "rate_limited": 1,
+    }  # fmt: skip
+    return Snapshot(**{**values, **changes})
+
+
+def _draw(width: int, snapshot: Snapshot) -> list[str]:
+    console = Console(width=width, file=io.StringIO(), force_terminal=True, color_system=None, markup=False)
+    screen = _Rich(console, live=False)
+    screen.update(snapshot)
+    console.print(screen._display)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue().splitlines()
+
+
+@pytest.mark.parametrize("width", [20, 40, 80, 200])
+def test_the_display_fits_every_terminal(width: int) -> None:
+    """No line is longer than the terminal is wide, and all numbers are there where there is room."""
+    lines = _draw(width, _snapshot())
+
+    assert max(map(len, lines)) <= width
+    if width >= 80:
+        text = "\n".join(lines)
+        for number in (
+            "40/100",
+            "1,234 comments",
+            "2 failed",
+            "500 credits spent",
+            "9,500 left",
+            "9.0 of 9.9",
+            "1 x 429",
+        ):
+            assert number in text
+        assert "0:30 to go" in text
+        assert len(lines) == (3 if width == 80 else 2)
+
+
+def test_the_display_without_an_end_or_a_wallet() -> None:
+    """Standard input has no length, and before the first answer nothing is known of credits."""
+    text = "\n".join(_draw(80, _snapshot(total=None, credits_remaining=None, permitted=None, comments=None, failed=0)))
+
+    assert "40 posts" in text
+    assert "to go" not in text
+    assert "left" not in text
+    assert _draw(80, _snapshot(elapsed=4000.0))[0].count("1:06:40 gone") == 1
+
+
+def test_no_time_to_go_is_guessed_from_too_little() -> None:
+    """The first posts of a crawl are finished late."""
+    assert _snapshot(done=5, elapsed=9.0).eta is None
+    assert _snapshot(done=0).eta is None
+    assert _snapshot(done=100).eta is None
+    assert _snapshot(done=50, elapsed=10.0).eta == 10.0
+
+
+def test_the_rate_is_that_of_the_last_seconds() -> None:
+    """A crawl of days must show what happens now."""
+    meter = Meter()
+
+    assert meter.rate(0.0, 0) == 0.0
+    for second in range(1, 101):
+        rate = meter.rate(float(second), 100 * min(second, 50))
+    assert rate == 0.0
+
+
+def test_plain_lines_become_rare(capsys: pytest.CaptureFixture[str]) -> None:
+    """A job of days does not fill its log."""
+    screen = open_screen(quiet=False, as_json=False, live=True)
+    screen.start()
+    for second in range(3600):
+        screen.update(_snapshot(elapsed=float(second)))
+    screen.stop()
+
+    lines = capsys.readouterr().err.splitlines()
+    assert 20 < len(lines) < 60
+    assert lines[0].startswith(
+        "40 of 100 posts, 1,234 comments, 2 failed, 500 credits spent, 9,500 left, 9.0 of 9.9 requests/s"
+    )
+
+
+def test_progress_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    """With every number a display has."""
+    open_screen(quiet=False, as_json=True, live=True).update(_snapshot())
+
+    event = json.loads(capsys.readouterr().err)
+    assert event["event"] == "progress"
+    assert (event["done"], event["rate"], event["permitted"], event["eta"]) == (40, 9.0, 9.9, 30.0)
+
+
+def test_nothing_reaches_a_terminal_that_would_steer_it() -> None:
+    """Comments are written by strangers; rich prints ESC as it is, and reads `[/nope]` as markup."""
+    console = Console(width=80, file=io.StringIO(), force_terminal=True, color_system=None, markup=False)
+    screen = _Rich(console, live=True)
+
+    screen.start()
+    screen.say("\x1b]0;owned\x07 [/nope] \u202e", "warning")
+    screen.stop()
+    screen.summary(["\x9b2J [bold]"], {})
+
+    assert isinstance(console.file, io.StringIO)
+    shown = console.file.getvalue()
+    assert "\\u001b]0;owned\\u0007 [/nope] \\u202e" in shown
+    assert "\\u009b2J [bold]" in shown
+    assert "owned\x07" not in shown
+
+
+# --- the real command ------------------------------------------------------------------------------------------------
+
+
+def _command(*args: object) -> list[str]:
+    return [sys.executable, "-m", "tokfluence_async", *map(str, args)]
+
+
+_ENV = {name: value for name, value in os.environ.items() if not name.startswith("TOKFLUENCE")} | {"NO_COLOR": "1"}
+
+
+@pytest.mark.real_time
+def test_a_reader_who_leaves_ends_the_command_quietly() -> None:
+    """`tokfluence … | head` is the most usual thing to do."""
+    with subprocess.Popen(
+        _command("comments", "7234567890123456807", "--sandbox", "-q"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=_ENV,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        errors = process.stderr.read()
+
+    assert errors == b""
+    assert process.returncode in (0, 141)  # 0 where the whole of it fitted into the pipe
+
+
+@pytest.mark.real_time
+def test_lines_are_worked_as_they_arrive() -> None:
+    """`tail -f | tokfluence analyze -`: the first answer comes while the input is still open."""
+    with subprocess.Popen(
+        _command("analyze", "-", "--sandbox"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=_ENV,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"1\n")
+        process.stdin.flush()
+        first = process.stdout.readline()
+        process.stdin.write(b"2")
+        process.stdin.close()
+        rest = process.stdout.read()
+
+    assert json.loads(first)["postId"] == "1"
+    assert json.loads(rest)["postId"] == "2"
+    assert process.returncode == 0
+
+
+@pytest.mark.real_time
+@pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_input_and_what_is_paid_for_is_written(which: signal.Signals) -> None:
+    """What is under way when Ctrl-C comes has been paid for."""
+    with subprocess.Popen(
+        _command("analyze", "-", "--sandbox"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=_ENV,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdin.write(b"1\n")
+        process.stdin.flush()
+        process.stdout.readline()
+        process.send_signal(which)
+        errors = process.stderr.read().decode()
+
+    assert process.returncode == 128 + which
+    assert "Stopping" in errors
+    assert "1 posts analyzed" in errors
+
+
+@pytest.mark.real_time
+def test_a_terminal_gets_escaped_data_and_a_pipe_the_text_itself() -> None:
+    """The data is the same JSON; a terminal is only not told what to do by it."""
+    body = json.dumps({"data": {"post_id": "1", "caption": "\x9b2J\u202e"}}, ensure_ascii=False).encode()
+    answered = threading.Event()
+    piped, shown = _with_canned_answer(body, answered)
+
+    assert "\x9b2J\u202e" in piped
+    assert "\x9b" not in shown
+    assert "\\u009b2J\\u202e" in shown
+    assert json.loads(shown.strip())["caption"] == json.loads(piped)["caption"]
+
+
+def _with_canned_answer(body: bytes, answered: threading.Event) -> tuple[str, str]:
+    """The output of `tokfluence post 1` to a pipe and to a terminal, from a server that answers `body`."""
+    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+            answered.set()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        env = _ENV | {"TOKFLUENCE_TOKEN": "x", "TOKFLUENCE_BASE_URL": f"http://127.0.0.1:{server.server_port}"}
+        command = _command("post", "1", "--quiet")
+        piped = subprocess.run(command, env=env, capture_output=True, check=True).stdout.decode()
+        ours, theirs = pty.openpty()
+        with subprocess.Popen(command, env=env, stdout=theirs) as process:
+            os.close(theirs)
+            shown = _read_all(ours)
+        assert process.returncode == 0
+        return piped, shown
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def _read_all(descriptor: int) -> str:
+    data = b""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and select.select([descriptor], [], [], 60)[0]:
+        try:
+            piece = os.read(descriptor, 65_536)
+        except OSError:  # Linux's way of saying that the other end of a terminal is closed
+            break
+        if not piece:
+            break
+        data += piece
+    os.close(descriptor)
+    return data.decode()
+
+
+@pytest.mark.real_time
+def test_the_sandbox_is_served_and_the_commands_find_it() -> None:
+    """Two terminals: the stand-in in one, the command in the other."""
+    with subprocess.Popen(_command("sandbox"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=_ENV) as server:
+        assert server.stdout is not None
+        where = json.loads(server.stdout.readline())
+        env = _ENV | {"TOKFLUENCE_TOKEN": where["token"], "TOKFLUENCE_BASE_URL": where["url"]}
+        result = subprocess.run(_command("post", ID), env=env, capture_output=True, check=False)
+        server.send_signal(signal.SIGTERM)
+        _, errors = server.communicate()
+
+    assert (result.returncode, server.returncode) == (0, 0)
+    assert msgspec.json.decode(result.stdout)["post_id"] == ID
+    assert b"1 requests, 1 credits charged" in errors
+
+
+@pytest.mark.real_time
+def test_a_port_that_is_taken_is_status_2(run: Run) -> None:
+    """One line, not a traceback."""
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+
+        result = run("sandbox", "--port", taken.getsockname()[1])
+
+    assert result.exit_code == 2
+    assert "cannot listen" in result.stderr
