@@ -173,11 +173,25 @@ class _Connector(aiohttp.TCPConnector):
 
     def close_now(self) -> None:
         """Close without waiting for the peers' goodbyes, also where there is no loop to wait on."""
+        if self._loop.is_closed():
+            for connections in self._conns.values():
+                for protocol, _ in connections:
+                    _close_socket(protocol.transport)
         self._close()
 
     def abandon(self) -> None:
         """Forget the connections without touching them: in a forked child they are the parent's."""
         self._closed = True
+
+
+def _close_socket(transport: asyncio.Transport | None) -> None:
+    """Close what a closed loop has left open; a transport can only be closed by its loop, and complains when collected."""
+    inner = getattr(transport, "_ssl_protocol", None)  # TLS: the socket is that of the transport below
+    transport = getattr(inner, "_transport", transport)
+    sock = getattr(transport, "_sock", None)
+    if sock is not None:
+        sock.close()
+        transport._sock = None  # type: ignore[union-attr]  # what it looks at when it is collected
 
 
 class Transport:
