@@ -21,21 +21,19 @@ What is hard about aiohttp here, and is coped with:
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
-import time
-from collections.abc import Awaitable, Callable
-from email.utils import parsedate_to_datetime
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 import aiohttp
 from aiohttp import ClientRequest, ClientResponse, hdrs
 from multidict import CIMultiDict
 from yarl import URL
 
-from ._errors import APIConnectionError, APIResponseValidationError, APITimeoutError, TokfluenceError
+from ._direct import Direct
+from ._errors import TokfluenceError
+from ._failures import Exchange, answer_of, late, lost, too_large
 from ._models import Timeout
-from ._pace import parse_retry_after
 from ._secret import Secret
 from ._throttle import Lanes
 from ._version import __version__
@@ -43,34 +41,22 @@ from ._wire import Answer, Call
 
 __all__ = ["Exchange", "Transport"]
 
-_E = TypeVar("_E", bound=APIConnectionError)
-
 _USER_AGENT = f"tokfluence_async/{__version__}"
 _REQUEST_ID = "X-Request-Id"
-_CREDITS = "X-Credits-Remaining"
 _KEEPALIVE = 15.0
 
 
-class Exchange:
-    """What one attempt did, for whoever counts.
+def _original() -> Any:
+    """`ClientSession._request` as aiohttp has it; None if it had been replaced before this module was loaded."""
+    found = getattr(aiohttp.ClientSession, "_request", None)
+    code = getattr(found, "__code__", None)
+    return found if code is not None and code.co_filename == aiohttp.client.__file__ else None
 
-    Attributes:
-        sent: Whether its bytes may have left.
-        waited: Seconds spent waiting for a slot of the throttle.
-        order: The place of this send among all sends of the process; answers are ordered by it, not by arrival.
-    """
 
-    __slots__ = ("order", "sent", "waited")
-
-    def __init__(self) -> None:
-        self.sent = False
-        self.waited = 0.0
-        self.order = 0
-
+_REQUEST = _original()
 
 # aiohttp 4 makes it private.
 _SEND = "send" if hasattr(ClientRequest, "send") else "_send"
-_next_order = itertools.count(1).__next__
 
 
 class _Attempt:
@@ -115,8 +101,8 @@ class _Attempt:
             raise
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
             # Left alone, this is what makes aiohttp send again.
-            self.leaves()
-            raise _lost(error, self.exchange, self._request_id, self._token) from None
+            self.exchange.leaves()
+            raise lost(error, self.exchange, self._request_id, self._token) from None
 
     def _send_when_connected(
         self, send: Callable[[aiohttp.connector.Connection], Awaitable[ClientResponse]]
@@ -147,12 +133,7 @@ class _Attempt:
             await self._take_slot()
         elif not self._own:
             self._start_clock(now)
-        self.leaves()
-
-    def leaves(self) -> None:
-        if not self.exchange.sent:
-            self.exchange.sent = True
-            self.exchange.order = _next_order()
+        self.exchange.leaves()
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -208,6 +189,7 @@ class Transport:
         self._max_body = max_body
         self._own = session is None
         self._pid = os.getpid()
+        self._direct: Direct | None = None
         if session is None:
             session = aiohttp.ClientSession(
                 # No limit of its own: the concurrency limits above bound it, and a wait in the pool would be timed.
@@ -218,11 +200,47 @@ class Transport:
                 raise_for_status=False,
                 headers={hdrs.USER_AGENT: _USER_AGENT},
             )
+            self._direct = Direct.over(session, base_url, max_body=max_body, user_agent=_USER_AGENT)
         self._session = session
 
     exchange = Exchange
 
-    async def send(
+    def send(
+        self,
+        call: Call,
+        exchange: Exchange,
+        *,
+        request_id: str,
+        token: Secret,
+        lanes: Lanes,
+        timeout: Timeout,
+        limit: float | None,
+        priority: bool,
+    ) -> Coroutine[Any, Any, Answer]:
+        """Send `call` once and read its answer to the end, whatever its status.
+
+        Args:
+            limit: Seconds from the moment the request may leave to the last byte of the answer; None for no limit.
+            priority: Take the next slot before those who wait without it.
+        Raises:
+            APIConnectionError: No complete answer; `exchange.sent` says whether the request may have been done.
+            APIResponseValidationError: The body is larger than the cap.
+        """
+        # Somebody who puts something in the place of the session's method (aioresponses, tracing) wants to see the call.
+        short = _REQUEST is not None and aiohttp.ClientSession._request is _REQUEST  # pyright: ignore[reportPrivateUsage]
+        way = self._direct.send if short and self._direct is not None else self._send
+        return way(
+            call,
+            exchange,
+            request_id=request_id,
+            token=token,
+            lanes=lanes,
+            timeout=timeout,
+            limit=limit,
+            priority=priority,
+        )
+
+    async def _send(
         self,
         call: Call,
         exchange: Exchange,
@@ -234,15 +252,6 @@ class Transport:
         limit: float | None,
         priority: bool,
     ) -> Answer:
-        """Send `call` once and read its answer to the end, whatever its status.
-
-        Args:
-            limit: Seconds from the moment the request may leave to the last byte of the answer; None for no limit.
-            priority: Take the next slot before those who wait without it.
-        Raises:
-            APIConnectionError: No complete answer; `exchange.sent` says whether the request may have been done.
-            APIResponseValidationError: The body is larger than the cap.
-        """
         clock = asyncio.timeout(None)
         try:
             async with clock:
@@ -260,7 +269,7 @@ class Transport:
                     middlewares=(attempt,),
                 )
                 try:
-                    exchange.sent = True
+                    exchange.leaves()
                     body = await self._read(response, request_id)
                 except BaseException:
                     response.close()
@@ -268,20 +277,10 @@ class Transport:
         except TokfluenceError:
             raise
         except TimeoutError as error:
-            raise _late(error, exchange, request_id, clock.expired(), limit, timeout) from None
+            raise late(error, exchange, request_id, clock.expired(), limit, timeout) from None
         except (aiohttp.ClientError, OSError) as error:
-            raise _lost(error, exchange, request_id, token) from None
-        headers = response.headers
-        credits_left = headers.get(_CREDITS)
-        return Answer(
-            response.status,
-            body,
-            request_id,
-            int(credits_left)
-            if credits_left is not None and credits_left.isdecimal() and credits_left.isascii()
-            else None,
-            _retry_after(response.status, headers),
-        )
+            raise lost(error, exchange, request_id, token) from None
+        return answer_of(response.status, response.headers, body, request_id)
 
     async def _read(self, response: ClientResponse, request_id: str) -> bytes:
         length = response.content_length
@@ -292,12 +291,7 @@ class Transport:
         async for piece in response.content.iter_any():
             size += len(piece)
             if size > self._max_body:
-                raise APIResponseValidationError(
-                    f"The body of a {response.status} answer is larger than {self._max_body} bytes, so it was not "
-                    "read on. No documented answer is.",
-                    status=response.status,
-                    request_id=request_id,
-                )
+                raise too_large(response.status, self._max_body, request_id)
             pieces.append(piece)
         return b"".join(pieces)
 
@@ -328,57 +322,3 @@ class Transport:
 
 _PLAIN_HEADERS = CIMultiDict[str]()
 _JSON_HEADERS = CIMultiDict({hdrs.CONTENT_TYPE: "application/json"})
-
-
-def _retry_after(status: int, headers: Any) -> float | None:
-    text = headers.get(hdrs.RETRY_AFTER) if status >= 300 else None
-    # A date is read against the service's own clock where it tells it.
-    return parse_retry_after(text, _epoch(headers.get(hdrs.DATE))) if text is not None else None
-
-
-def _epoch(date: str | None) -> float:
-    try:
-        return parsedate_to_datetime(date or "").timestamp()
-    except ValueError:
-        return time.time()
-
-
-def _late(
-    error: TimeoutError, exchange: Exchange, request_id: str, ours: bool, limit: float | None, timeout: Timeout
-) -> APITimeoutError:
-    if ours:
-        what = f"No complete answer within {limit:g} s"
-    elif isinstance(error, aiohttp.ConnectionTimeoutError):
-        exchange.sent = False
-        what = f"No connection within {timeout.connect:g} s"
-    elif timeout.read is not None:
-        what = f"The answer stalled for {timeout.read:g} s"
-    else:
-        what = "The operating system gave the connection up"  # ETIMEDOUT, after its keep-alive probes
-    return _failed(APITimeoutError(f"{what}. {_ADVICE[exchange.sent]}"), exchange, request_id)
-
-
-def _lost(error: Exception, exchange: Exchange, request_id: str, token: Secret) -> APIConnectionError:
-    if isinstance(error, aiohttp.ClientConnectorError):
-        exchange.sent = False
-        what = str(error)
-    elif isinstance(error, aiohttp.ClientResponseError):
-        # Its text quotes what arrived, its repr what was sent; only the former is told, and without the token, which a
-        # server may have echoed.
-        said = " ".join((error.message or str(error.status)).split()).replace(token.reveal(), "[token]")
-        what = f"The answer is not HTTP ({said[:200]})"
-    else:
-        what = f"The connection broke before the answer was complete ({type(error).__name__})"
-    return _failed(APIConnectionError(f"{what}. {_ADVICE[exchange.sent]}"), exchange, request_id)
-
-
-_ADVICE = {
-    False: "Nothing was sent and nothing was charged.",
-    True: "The request may have been done and charged; repeating a batch under its request id is safe.",
-}
-
-
-def _failed(error: _E, exchange: Exchange, request_id: str) -> _E:
-    error.sent = exchange.sent
-    error.request_id = request_id
-    return error
