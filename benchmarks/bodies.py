@@ -6,15 +6,12 @@ import json
 import random
 from datetime import UTC, datetime, timedelta
 
-__all__ = ["PAGE_SIZE", "POST_ID", "comments_page", "comments_data", "post_body", "post_id"]
+__all__ = ["PAGE_SIZE", "POST_ID", "comments_data", "comments_page", "post_body", "post_id"]
 
 POST_ID = 7234567890123456789
 PAGE_SIZE = 200
 _SEED = 20260412
-_WORDS = (
-    "love this so much 😂 where is it from best one yet first comment please part two the song name what a move "
-    "no way crazy happy for you omg wow nice cool great day team win never give up haha same here à bientôt très bien"
-).split()
+_WORDS = ["love", "this", "so", "much", "😂", "where", "is", "it", "from", "best", "one", "yet", "first", "comment", "please", "part", "two", "the", "song", "name", "what", "a", "move", "no", "way", "crazy", "happy", "for", "you", "omg", "wow", "nice", "cool", "great", "day", "team", "win", "never", "give", "up", "haha", "same", "here", "à", "bientôt", "très", "bien"]
 
 
 def post_id(index: int) -> str:

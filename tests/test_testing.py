@@ -60,9 +60,9 @@ async def test_a_loopback_server_and_its_client_share_the_clock():
     loop = asyncio.get_running_loop()
     began = loop.time()
 
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout()) as session:
-        async with session.get(f"http://127.0.0.1:{port}/") as response:
-            assert await response.text() == "done"
+    session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout())
+    async with session, session.get(f"http://127.0.0.1:{port}/") as response:
+        assert await response.text() == "done"
 
     assert loop.time() - began == pytest.approx(100, abs=0.1)
     await runner.cleanup()

@@ -27,7 +27,7 @@ import asyncio
 import selectors
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
-from typing import Any, TypeVar, TypeVarTuple, Unpack
+from typing import Any, TypeVar, TypeVarTuple
 
 __all__ = ["VirtualLoop"]
 
@@ -100,7 +100,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._jumping.now += seconds
 
     def run_in_executor(
-        self, executor: Executor | None, func: Callable[[Unpack[_Args]], _R], *args: Unpack[_Args]
+        self, executor: Executor | None, func: Callable[[*_Args], _R], *args: *_Args
     ) -> asyncio.Future[_R]:
         """As the base class; the clock stands still until the job is done."""
         future = super().run_in_executor(executor, func, *args)
