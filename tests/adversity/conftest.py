@@ -105,10 +105,10 @@ CALLS: dict[str, tuple[str, Callable[[TokfluenceClient], Awaitable[Any]], dict[s
 
 @dataclass
 class Request:
-    """One request as its bytes came."""
+    """One request as its bytes came. Its repr shows none of them: it is among the locals of tracebacks."""
 
-    head: bytes
-    body: bytes
+    head: bytes = field(repr=False)
+    body: bytes = field(repr=False)
 
     def header(self, name: str) -> str | None:
         for line in self.head.split(b"\r\n")[1:]:
