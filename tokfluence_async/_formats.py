@@ -32,10 +32,11 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 
 class RowWriter(Protocol):
-    """Takes rows; `close` makes what was written complete. The stream itself stays open."""
+    """Takes rows; `close` makes what was written complete, `drop` gives up. The stream itself stays open."""
 
     def write(self, rows: Sequence[Struct]) -> None: ...
     def close(self) -> None: ...
+    def drop(self) -> None: ...
 
 
 def check_format(form: str) -> None:
@@ -82,6 +83,9 @@ class _Csv:
         self._put(self._cells(row) for row in rows)
 
     def close(self) -> None:
+        pass
+
+    def drop(self) -> None:
         pass
 
     def _put(self, lines: Any) -> None:
@@ -132,7 +136,8 @@ class _Parquet:
 
         self._converter = _Converter(row_type)
         self._rows: list[Struct] = []
-        self._sink = pa.PythonFile(_Unclosed(stream), mode="w")
+        self._stream = _Unclosed(stream)
+        self._sink = pa.PythonFile(self._stream, mode="w")
         self._writer = pq.ParquetWriter(self._sink, self._converter.schema, compression="zstd")
 
     def write(self, rows: Sequence[Struct]) -> None:
@@ -145,6 +150,12 @@ class _Parquet:
         self._writer.close()
         self._sink.close()
 
+    def drop(self) -> None:
+        # Arrow writes a file's index when the writer is collected at the latest; by then the stream is closed.
+        self._stream.discard = True
+        self._rows = []
+        self.close()
+
     def _flush(self) -> None:
         if self._rows:
             self._writer.write_batch(self._converter.batch(self._rows))
@@ -155,6 +166,7 @@ class _Unclosed:
     """A stream that Arrow may not close, as it is standard output or somebody else's file."""
 
     closed = False
+    discard = False
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -162,7 +174,8 @@ class _Unclosed:
 
     def write(self, data: Any) -> int:
         data = bytes(data)
-        self._stream.write(data)
+        if not self.discard:
+            self._stream.write(data)
         self._position += len(data)
         return len(data)
 
@@ -170,7 +183,8 @@ class _Unclosed:
         return self._position
 
     def flush(self) -> None:
-        self._stream.flush()
+        if not self.discard:
+            self._stream.flush()
 
     def close(self) -> None:
         pass

@@ -73,10 +73,13 @@ class _Table:
         assert self._writer is not None
         assert self._file is not None
         self._writer.close()
+        self._writer = None
         self._file.close()
         self._part.replace(self._path)
 
     def drop(self) -> None:
+        if self._writer is not None:
+            self._writer.drop()
         if self._file is not None:
             self._file.close()
         self._part.unlink(missing_ok=True)

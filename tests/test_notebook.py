@@ -1,0 +1,221 @@
+"""What a notebook shows: safe, compact, and progress that redraws itself."""
+
+from __future__ import annotations
+
+import datetime as dt
+import sys
+import types
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tokfluence_async import (
+    Analysis,
+    AnalyzeReport,
+    Comment,
+    CommentPage,
+    CrawlReport,
+    InvalidPostError,
+    Music,
+    Outcome,
+    Post,
+    Progress,
+    TokfluenceClient,
+    Usage,
+    show_progress,
+)
+
+EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'&\x1b[2J\u202e"
+TAGS = {"div", "span", "b", "bdi", "a", "table", "thead", "tbody", "tr", "th", "td", "progress"}
+VOID = {"progress"}
+
+
+class _Reader(HTMLParser):
+    """Holds HTML to what we write ourselves: known tags, closed in order, and links to http only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag in TAGS
+        for name, value in attrs:
+            assert name in {"style", "href", "target", "rel", "value", "max"}
+            assert name != "href" or (value or "").startswith(("https://", "http://"))
+        self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def _read(html: str) -> str:
+    """The text of `html`, which is well-formed and safe."""
+    reader = _Reader()
+    reader.feed(html)
+    reader.close()
+    assert reader.open == []
+    assert not set(reader.text) & {"\x1b", "\u202e"}
+    return reader.text
+
+
+def _html(shown: Any) -> str:
+    html = shown._repr_html_()
+    assert isinstance(html, str)
+    return html
+
+
+def test_a_post_is_a_card() -> None:
+    """Caption, numbers, tags and sound, and a link to the video."""
+    post = Post(
+        post_id="7234567890123456789",
+        url="https://www.tiktok.com/@wwe/video/7234567890123456789",
+        caption="Big match tonight",
+        published_at=dt.datetime(2026, 4, 12, 19, 0, tzinfo=dt.UTC),
+        duration=28,
+        views=1_240_000,
+        hashtags=["wwe"],
+        mentions=["fan1"],
+        music=Music(title="original sound", author="wwe"),
+        is_sponsored=True,
+    )
+
+    text = _read(_html(post))
+
+    for part in (
+        "7234567890123456789",
+        "2026-04-12 19:00 UTC",
+        "28 s",
+        "Big match",
+        "1,240,000",
+        "#wwe",
+        "@fan1",
+        "sponsored",
+    ):
+        assert part in text
+    assert f'href="{post.url}"' in _html(post)
+    assert len(_html(post)) < 3000
+
+
+def test_a_link_that_is_none_is_not_made() -> None:
+    """`javascript:` would run with the notebook's rights."""
+    assert "href" not in _html(Post(post_id="1", url="javascript:alert(1)"))
+
+
+def test_a_page_shows_its_first_comments() -> None:
+    """Ten of them, and where the page stands."""
+    items = [Comment(comment_id=str(n), text=EVIL, parent_comment_id="0" if n else None) for n in range(200)]
+
+    text = _read(_html(CommentPage(items=items, total=1900, cursor=200, next_cursor=400, repeated=3)))
+
+    assert "200 comments of 1,900" in text
+    assert "the next at cursor 400" in text
+    assert "3 repeated" in text
+    assert "and 190 more" in text
+    assert text.count("<script>") == 10  # as text
+    assert "the last page" in _read(_html(CommentPage(items=[], total=None, cursor=0, next_cursor=None)))
+
+
+def test_a_report_counts_and_shows_failures() -> None:
+    """By the service's own words."""
+    outcomes: list[Outcome[Analysis]] = [
+        Outcome(input="1", post_id="1", value=Analysis(post_id="1", status="analyzed")),
+        Outcome(input="2", post_id="2", value=Analysis(post_id="2")),
+        *(Outcome(input=EVIL, error=InvalidPostError(EVIL, EVIL)) for _ in range(12)),
+    ]
+
+    text = _read(_html(AnalyzeReport(outcomes=outcomes, duplicates=4, credits_spent=1050)))
+
+    for part in ("14 posts", "analyzed", "no status", "failed", "1,050", "InvalidPostError", "and 2 more"):
+        assert part in text
+    assert "InvalidPostError" not in _read(_html(AnalyzeReport(outcomes=outcomes[:1])))
+
+
+def test_the_other_reports() -> None:
+    """A crawl's, a client's, and how far a call is."""
+    assert "everything was tried" in _read(_html(CrawlReport(posts=5)))
+    assert "stopped by budget" in _read(_html(CrawlReport(stopped_by="budget")))
+    assert "9.9/s, slowed down" in _read(_html(Usage(pace=9.9, slowed=True)))
+    assert "not limited" in _read(_html(Usage()))
+    known = Progress(done=5, failed=1, total=10, credits_spent=9, credits_remaining=91, elapsed=2.0, comments=7)
+    assert "5 of 10" in _read(_html(known))
+    assert "<progress></progress>" in _html(
+        Progress(done=5, failed=1, total=None, credits_spent=9, credits_remaining=None, elapsed=2.0)
+    )
+    assert "Usage" in _read(_html(TokfluenceClient("x").usage))
+
+
+@given(st.text(), st.one_of(st.none(), st.text()), st.one_of(st.none(), st.integers(), st.floats(allow_nan=False)))
+def test_no_text_becomes_markup(text: str, url: str | None, number: float | None) -> None:
+    """Whatever strangers write, and whatever the service sends for a number."""
+    post = Post(
+        post_id=text,
+        url=url,
+        caption=text,
+        duration=number,
+        hashtags=[text],
+        mentions=[text],
+        music=Music(title=text, author=text),
+    )
+
+    _read(_html(post))
+    _read(
+        _html(
+            CommentPage(
+                items=[Comment(comment_id="1", text=text, author_username=text)], total=1, cursor=0, next_cursor=None
+            )
+        )
+    )
+    _read(_html(CrawlReport(stopped_by=text)))
+
+
+def _progress(done: int) -> Progress:
+    return Progress(done=done, failed=0, total=2, credits_spent=1, credits_remaining=9, elapsed=1.0, comments=3)
+
+
+def test_progress_redraws_itself_in_a_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One output per call, updated in place: re-running a cell leaves no trail."""
+    shown: list[tuple[str, dict[str, str]]] = []
+
+    class Handle:
+        def update(self, what: dict[str, str], *, raw: bool) -> None:
+            shown.append(("update", what))
+
+    def display(what: dict[str, str], *, raw: bool, display_id: bool) -> Handle:
+        shown.append(("display", what))
+        return Handle()
+
+    shell: Any = types.SimpleNamespace(kernel=object())
+    ipython: Any = types.ModuleType("IPython")
+    ipython.get_ipython = lambda: shell
+    ipython.display = types.SimpleNamespace(display=display)
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
+
+    tell = show_progress()
+    tell(_progress(1))
+    tell(_progress(2))
+
+    assert [how for how, _ in shown] == ["display", "update"]
+    assert "2 of 2" in _read(shown[1][1]["text/html"])
+    assert shown[1][1]["text/plain"].startswith("2 of 2 done, 3 comments")
+
+
+def test_progress_is_a_line_elsewhere(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a kernel, in IPython's own terminal too."""
+    monkeypatch.delitem(sys.modules, "IPython", raising=False)
+    show_progress()(_progress(1))
+    ipython: Any = types.ModuleType("IPython")
+    ipython.get_ipython = lambda: None
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
+    show_progress()(_progress(2))
+
+    assert (
+        capsys.readouterr().err
+        == "1 of 2 done, 3 comments, 0 failed, 1 credits, 1 s\n2 of 2 done, 3 comments, 0 failed, 1 credits, 1 s\n"
+    )
