@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import anyio
 from anyio.abc import TaskGroup
 
-from ._analyze import DUPLICATE, Analyzer, is_final
+from ._analyze import DUPLICATE, RESEND_WITHIN, Analyzer, is_final
 from ._budget import Budget
 from ._errors import NotFoundError, PostNotReadyError, TokfluenceError
 from ._models import Analysis, Outcome
@@ -142,7 +142,9 @@ class Resolver(Generic[P]):
 
     def _recall(self, item: Item, entry: Entry) -> Analysis:
         assert item.ref is not None
-        if entry.unsure:
+        # A 409 that was taken for "done" and has left no post to read after all this time was something else: a 500
+        # that did no work and used up its id.
+        if entry.unsure or (entry.status == DUPLICATE and self.age(entry.analyzed_at) > RESEND_WITHIN):
             self._analyzer.unsure.add(item.ref.post_id)
         return Analysis(post_id=item.ref.post_id, url=entry.url, status=entry.status or DUPLICATE)
 

@@ -1,0 +1,65 @@
+"""A crawl in a process of its own, which is to be killed; run by multiprocessing's fork server, which imports this once.
+
+It can kill itself at the n-th boundary: each time the journal's thread is about to write lines, has written them (or half of
+them), is about to commit, or has committed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import tokfluence_async._transport  # noqa: F401 - loaded once, before the forks
+from tokfluence_async import Journal, Throttle, TokfluenceClient, _analyze, _journal, _visibility, crawl
+from tokfluence_async._journal import _Work
+
+# The sandbox is quick here, as the clock is real.
+_visibility._FIRST = 0.02
+_analyze._LINGER = 0.01
+_journal._LAZY = 0.004  # more boundaries
+
+
+class MortalJournal(Journal):
+    """A journal that kills its process at the n-th boundary; 0 for never."""
+
+    left = 0
+
+    def _boundary(self) -> None:
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def _append_lines(self, work: _Work) -> None:
+        self._boundary()
+        if work.lines and self.left == 1:
+            output, lines = next(iter(work.lines.items()))
+            os.write(output.fd, b"".join(lines)[: max(1, len(lines[0]) // 2)])
+            self._boundary()
+        super()._append_lines(work)
+        self._boundary()
+
+    def _commit(self) -> None:
+        self._boundary()
+        super()._commit()
+        self._boundary()
+
+
+def live(url: str, token: str, out: str, inputs: list[str], boundary: int, options: dict[str, Any]) -> None:
+    """Crawl until done or killed. The exit status is 0 when all is done, 3 when stopped by a signal."""
+    sys.exit(asyncio.run(_live(url, token, Path(out), inputs, boundary, options)))
+
+
+async def _live(url: str, token: str, out: Path, inputs: list[str], boundary: int, options: dict[str, Any]) -> int:
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    out.mkdir(exist_ok=True)
+    journal = MortalJournal(out / "journal.sqlite")
+    journal.left = boundary
+    client = TokfluenceClient(token, base_url=url, throttle=Throttle(None, None), analyze_concurrency=3)
+    async with client, journal:
+        report = await crawl(client, inputs, out, comments=True, journal=journal, stop=stop, **options)
+    return 3 if report.stopped_by else 1 if report.failed else 0
