@@ -134,14 +134,17 @@ class _Queue:
 class _Lane:
     """One budget: its pacer, and for whom it is."""
 
-    __slots__ = ("name", "pacer", "refusals", "throttles", "warned_at")
+    __slots__ = ("forked", "name", "pacer", "refusals", "throttles", "warned_at")
 
-    def __init__(self, name: LaneName, now: float, empty: bool) -> None:
+    # There from the first `configure` on, and always the same.
+    pacer: Pacer
+
+    def __init__(self, name: LaneName, forked: bool) -> None:
         self.name: LaneName = name
         self.throttles: weakref.WeakSet[Throttle] = weakref.WeakSet()
         self.refusals = 0  # in a row, without an answer between them
         self.warned_at = -math.inf
-        self.pacer = Pacer(None, 1.0, burst=1, jitter=0.0, now=now, empty=empty)
+        self.forked = forked
 
     def configure(self, now: float) -> None:
         """The smallest of the numbers of the throttles in use, with that throttle's own period and the most careful margins."""
@@ -154,14 +157,17 @@ class _Lane:
         _, limit, period = min(limits, default=(0.0, None, throttles[0].period))
         burst = min(throttle.burst for throttle in throttles)
         jitter = max(throttle.jitter for throttle in throttles)
-        self.pacer.configure(limit, period, burst=burst, jitter=jitter, now=now)
+        if hasattr(self, "pacer"):
+            self.pacer.configure(limit, period, burst=burst, jitter=jitter, now=now)
+        else:
+            self.pacer = Pacer(limit, period, burst=burst, jitter=jitter, now=now, empty=self.forked)
 
 
 class _KeyLane(_Lane):
     __slots__ = ("answered_after", "label", "reads", "refused_as", "urgent", "waiting")
 
-    def __init__(self, label: str, now: float, empty: bool) -> None:
-        super().__init__("key", now, empty)
+    def __init__(self, label: str, forked: bool) -> None:
+        super().__init__("key", forked)
         self.label = label
         self.reads = _Queue()
         self.urgent = _Queue()
@@ -185,12 +191,12 @@ class _LoopTimer:
 class _Origin:
     """All budgets of one service: the IP lane and the keys under it. Unless said otherwise, methods want `lock` held."""
 
-    def __init__(self, name: str, real: bool, forked: bool, now: float) -> None:
+    def __init__(self, name: str, real: bool, forked: bool) -> None:
         self.name = name
         self.real = real
         self.forked = forked
         self.lock = threading.Lock()
-        self.ip = _Lane("ip", now, forked)
+        self.ip = _Lane("ip", forked)
         self.keys: dict[bytes, _KeyLane] = {}
         self.throttles = 0
         self.refusals = 0
@@ -202,6 +208,8 @@ class _Origin:
         self.urgent_last = False
         # Granted to another loop, not yet delivered there.
         self.in_transit: set[_Waiter] = set()
+        # Cancelled meanwhile, and met by one of the two that have to know: the delivery, and the waiter's own task.
+        self.left: set[_Waiter] = set()
         # Loops that stood still when it was their turn.
         self.parked: set[asyncio.AbstractEventLoop] = set()
         self.thread = get_ident()
@@ -226,8 +234,8 @@ class _Origin:
     def configure(self, now: float) -> None:
         """Throttles came or went: the smallest numbers hold."""
         self.throttles = len(self.ip.throttles)
-        ip = self.ip.pacer
         self.ip.configure(now)
+        ip = self.ip.pacer
         for lane in self.keys.values():
             if not lane.throttles:
                 continue
@@ -410,6 +418,7 @@ class _Origin:
             if not waiter.done():
                 waiter.set_result(taken)
                 return
+            self.left ^= {waiter}
             loop = waiter.get_loop()
             now = self.now(loop)
             self.give_back(key, taken, now)
@@ -613,8 +622,7 @@ class Lanes:
             origin = origins.get(self._origin_name)
             if origin is None:
                 real = origins is registry.real
-                now = monotonic() if real or loop is None else loop.time()
-                origin = origins[self._origin_name] = _Origin(self._origin_name, real, registry.forked, now)
+                origin = origins[self._origin_name] = _Origin(self._origin_name, real, registry.forked)
             elif origin.thread != thread and not origin.shared:
                 origin.share()
         with origin.lock:
@@ -623,7 +631,7 @@ class Lanes:
             if lane is None:
                 # What statistics call it: salted, so that nobody can try tokens against it.
                 label = hashlib.blake2b(self._key, key=registry.salt, digest_size=4).hexdigest()
-                lane = origin.keys[self._key] = _KeyLane(label, now, origin.forked)
+                lane = origin.keys[self._key] = _KeyLane(label, origin.forked)
             if self._throttle not in lane.throttles:
                 origin.ip.throttles.add(self._throttle)
                 lane.throttles.add(self._throttle)
@@ -699,7 +707,11 @@ class Lanes:
                 if not waiter.cancelled():  # granted, then cancelled before it could run
                     origin.give_back(key, waiter.result(), now)
                     origin.dispatch(now, loop)
-                elif waiter not in origin.in_transit:  # else `deliver` passes the slot on
+                elif (
+                    waiter in origin.in_transit or waiter in origin.left
+                ):  # `deliver` passes the slot on, or has done so
+                    origin.left ^= {waiter}
+                else:
                     origin.leave(key, loop)
                     (key.urgent if priority else key.reads).forget_cancelled()
                     origin.arm(now, loop)
