@@ -108,6 +108,8 @@ class _Attempt:
         self, send: Callable[[aiohttp.connector.Connection], Awaitable[ClientResponse]]
     ) -> Callable[[aiohttp.connector.Connection], Awaitable[ClientResponse]]:
         async def send_(connection: aiohttp.connector.Connection) -> ClientResponse:
+            if _has_spoken(connection):
+                raise lost(aiohttp.ServerDisconnectedError(), self.exchange, self._request_id, self._token)
             await self.connected()
             return await send(connection)
 
@@ -136,6 +138,14 @@ class _Attempt:
         self.exchange.leaves()
 
 
+def _has_spoken(connection: aiohttp.connector.Connection) -> bool:
+    """Whether bytes came in before anything was asked: an answer that aiohttp would take for that of the next request.
+
+    HAProxy says 408 to idle connections, and a proxy that has lost step may send what was meant for somebody else.
+    """
+    return connection.protocol is not None and connection.protocol.should_close
+
+
 class _Connector(aiohttp.TCPConnector):
     """aiohttp's connector, which says when a connection is in hand."""
 
@@ -143,6 +153,13 @@ class _Connector(aiohttp.TCPConnector):
         self, req: ClientRequest, traces: list[Any], timeout: aiohttp.ClientTimeout
     ) -> aiohttp.connector.Connection:
         connection = await super().connect(req, traces, timeout)
+        new = False
+        while _has_spoken(connection):
+            connection.close()
+            if new:  # whoever speaks first there speaks no HTTP
+                raise aiohttp.ServerDisconnectedError
+            new = not any(self._conns.values())
+            connection = await super().connect(req, traces, timeout)
         attempt: _Attempt | None = getattr(req, "tokfluence_attempt", None)
         if attempt is not None:
             try:

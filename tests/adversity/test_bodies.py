@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import gzip
 import json
@@ -10,11 +11,14 @@ import threading
 import tracemalloc
 import zlib
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from typing import Any
 
+import aiohttp
 import pytest
 
 from tokfluence_async import (
+    APIConnectionError,
     APIError,
     APIResponseValidationError,
     APIStatusError,
@@ -22,6 +26,7 @@ from tokfluence_async import (
     InternalServerError,
     NotFoundError,
     Timeout,
+    TokfluenceClient,
     TokfluenceError,
 )
 
@@ -330,3 +335,54 @@ async def test_a_server_that_echoes_the_token_gets_it_into_no_error(echo: Callab
             await client.posts.get(POST_ID)
 
         assert SECRET not in str(caught.value) + repr(caught.value) + repr(vars(caught.value))
+
+
+@pytest.mark.parametrize("stray", ["408 Request Timeout", "200 OK"])
+@pytest.mark.parametrize("own", [True, False], ids=["own session", "user's session"])
+@pytest.mark.parametrize("then", ["stays open", "closes"])
+async def test_an_answer_without_a_request_is_nobodys(stray: str, own: bool, then: str) -> None:
+    """HAProxy tells an idle connection 408 before it closes it; taken for the next call's, it would be another post's."""
+    first = GOOD_POST.replace(b"Connection: close\r\n", b"")
+    other = http(b'{"data":{"post_id":"666"}}', stray).replace(b"Connection: close\r\n", b"")
+
+    async def answer(request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(first)
+        await asyncio.sleep(1)
+        writer.write(other)
+        if then == "closes":
+            return
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            server.requests.append(Request(await reader.readuntil(b"\r\n\r\n"), b""))
+            writer.write(first)
+            await writer.drain()
+
+    async with AsyncExitStack() as stack:
+        session = None if own else await stack.enter_async_context(aiohttp.ClientSession())
+        server, client = await stack.enter_async_context(raw_rig(answer, max_retries=0 if own else 1, session=session))
+        for _ in range(2):
+            assert (await client.posts.get(POST_ID)).post_id == POST_ID
+            await asyncio.sleep(2)
+
+
+async def test_a_server_that_speaks_first_is_given_up() -> None:
+    """SSH and SMTP greet their callers: that is no HTTP, on however many connections it is tried."""
+    greeted = 0
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal greeted
+        greeted += 1
+        writer.write(b"220 mail.example.com ESMTP\r\n")
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+        writer.close()
+
+    listener = await asyncio.start_server(greet, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+    async with TokfluenceClient(TOKEN, base_url=url, max_retries=2) as client:
+        with pytest.raises(APIConnectionError):
+            await client.posts.get(POST_ID)
+    listener.close()
+    await listener.wait_closed()
+    await asyncio.sleep(0.1)
+
+    assert greeted == 3
