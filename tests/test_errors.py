@@ -24,6 +24,7 @@ from tokfluence_async import (
     InsufficientCreditsError,
     InternalServerError,
     InvalidPostError,
+    JournalError,
     NotFoundError,
     PermissionDeniedError,
     PostNotReadyError,
@@ -36,6 +37,7 @@ from tokfluence_async._errors import status_error
 
 TREE: dict[type[TokfluenceError], type[Exception]] = {
     ConfigurationError: TokfluenceError,
+    JournalError: ConfigurationError,
     InvalidPostError: TokfluenceError,
     BudgetExceededError: TokfluenceError,
     PostNotReadyError: TokfluenceError,
@@ -77,6 +79,7 @@ def every_error() -> list[TokfluenceError]:
     errors: list[TokfluenceError] = [
         TokfluenceError("something"),
         ConfigurationError("no token"),
+        JournalError("held by another process"),
         InvalidPostError("https://example.org/\ud800", "the host is example.org"),
         InvalidPostError(10**5000, "an id is a positive 64-bit number"),
         InvalidPostError(object(), "it is of type object"),
