@@ -50,13 +50,13 @@ class MortalJournal(Journal):
 
 def live(url: str, token: str, out: str, inputs: list[str], boundary: int, options: dict[str, Any]) -> None:
     """Crawl until done or killed. The exit status is 0 when all is done, 3 when stopped by a signal."""
+    Path(out).mkdir(exist_ok=True)
     sys.exit(asyncio.run(_live(url, token, Path(out), inputs, boundary, options)))
 
 
 async def _live(url: str, token: str, out: Path, inputs: list[str], boundary: int, options: dict[str, Any]) -> int:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    out.mkdir(exist_ok=True)
     journal = MortalJournal(out / "journal.sqlite")
     journal.left = boundary
     client = TokfluenceClient(token, base_url=url, throttle=Throttle(None, None), analyze_concurrency=3)
