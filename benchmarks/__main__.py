@@ -59,7 +59,7 @@ def comments(quick: bool, out: Path) -> None:
 
 _HERE = {"posts": posts, "comments": comments}
 # Comparisons in modules of their own, each with a `run(quick, out)`.
-_MODULES: tuple[str, ...] = ()
+_MODULES: tuple[str, ...] = ("planner",)
 
 
 def main() -> int:

@@ -241,13 +241,13 @@ class Analyzer:
         """An earlier run saw `urls` take `seconds`."""
         # Worth no more than two batches of this run's own: the service may have become slower.
         urls, seconds = (urls, seconds) if urls <= _TRUSTED else (_TRUSTED, seconds * _TRUSTED / urls)
-        if urls >= 1:
-            self._planner.observe(round(urls), seconds)
+        if urls > 0:
+            self._planner.expect(urls, seconds)
 
     def allowance(self, urls: int) -> float:
         """Seconds after which a batch of `urls` that was sent is not at work any more."""
         total = self._options.timeout.total
-        return (60.0 if total is None else total) + self._options.per_url * urls
+        return max((60.0 if total is None else total) + self._options.per_url * urls, self._planner.limit(urls))
 
     async def analyze(self, items: Sequence[Item]) -> list[Outcome[Analysis]]:
         """Analyze up to 50 posts under one request id, and return their outcomes, in order. Raises nothing of the API's.
@@ -369,7 +369,15 @@ class Analyzer:
         loop = asyncio.get_running_loop()
         call = build_analyze([_ref(item).url for item in items], self._force)
         began = loop.time()
-        answer = await self._engine.perform(call, _ANALYZE, self._options, self._budget, batch=True, ids=ids)
+        answer = await self._engine.perform(
+            call,
+            _ANALYZE,
+            self._options,
+            self._budget,
+            batch=True,
+            ids=ids,
+            at_least=self._planner.limit(len(items)),
+        )
         if not isinstance(answer, Settled):
             ids.state = step(ids.state, BatchEvent.ANSWERED)
             self._observe(len(items), loop.time() - began)
@@ -463,6 +471,7 @@ class Intake:
                             scope.deadline = anyio.current_time() + _LINGER
                 except anyio.EndOfStream:
                     pass
+            self._planner.cut()
         return items
 
     def _all(self, taken: int) -> int | None:

@@ -5,9 +5,19 @@ in doubt when one answer is lost. *Guided* cutting sends large batches first and
 
     size = ceil(left / (1.5 * concurrency)), from 1 to 50
 
-and no batch is expected to take longer than a minute, by the seconds per URL seen so far (the first ones are cut to 10,
-when nothing has been seen). Measured against a lower bound it stays within 1.25 where 50s reach 8
-(shared/performance.md, *Analyze*). The price is the same whatever the cut.
+and no batch is expected to take longer than a minute. What a batch takes is learnt from the answers, as
+
+    seconds = a + b * urls
+
+by least squares. A service that works a batch one URL after another shows an `a` near nothing, and guided cutting is
+right as it stands: within 1.25 of a lower bound where 50s reach 8. One that works all of them at once shows an `a` and
+hardly a `b`; small batches then only add rounds. With `n` URLs a batch, what is left takes about
+
+    left / (n * concurrency) * (a + b * n)  and, as the last ones do not end together,  half of  a + b * n  on top,
+
+which is least at n = sqrt(2 * left * a / (concurrency * b)); no batch is cut smaller than that, nor larger than an even
+share. Heavy-tailed seconds make `a` uncertain, so only what is left of it after twice its standard error counts.
+(`python -m benchmarks planner` has the table.) The price is the same whatever the cut.
 
 Source: api/tokfluence-api.md, `POST /v1/posts/analyze` [seed].
 """
@@ -25,12 +35,20 @@ from ._wire import MAX_BATCH, AnalyzeRow
 __all__ = ["Planner", "match_rows"]
 
 _FACTOR = 1.5
-_FIRST = 10
 _EXPECTED_SECONDS = 60.0
+# The sizes of batches that are sent before anything has been seen, in turn: small, because a URL may take long, and
+# different, because otherwise `a` and `b` cannot be told apart.
+_FIRST = (10, 4, 7)
+# Standard errors by which `a` has to be more than nothing.
+_SURE = 2.0
+# A limit is this many times what is expected: seconds are heavy-tailed, and a limit that is too short costs more than a
+# long wait. (Of simulated batches with lognormal seconds, sigma 1, one in 10,000 of a single URL takes longer than 40 times the
+# median, none of 20 URLs longer than 4 times the mean.)
+_PATIENCE = 4.0
 
 
 class Planner:
-    """Chooses the size of the next batch.
+    """Chooses the size of the next batch, and says what it may take.
 
     Args:
         concurrency: Batches in flight at once.
@@ -40,8 +58,14 @@ class Planner:
     def __init__(self, concurrency: int, batch_size: int | None = None) -> None:
         self._concurrency = concurrency
         self._fixed = batch_size
-        self._urls = 0
-        self._seconds = 0.0
+        self._cut = 0
+        # The even share of this round, and the batch with which it ends.
+        self._round = self._round_ends = 0
+        # Of the batches seen: how many, and the sums of urls, seconds, and their products.
+        self._seen = 0
+        self._n = self._t = self._nn = self._nt = self._tt = 0.0
+        # What an earlier run saw: URLs and seconds in all, from which no `a` can be told.
+        self._told_n = self._told_t = 0.0
 
     def next_size(self, left: int | None) -> int:
         """URLs for the next batch, 1 to 50.
@@ -51,20 +75,82 @@ class Planner:
         """
         if self._fixed is not None:
             return self._fixed
-        size = MAX_BATCH if left is None else math.ceil(left / (_FACTOR * self._concurrency))
-        most = MAX_BATCH if self._urls else _FIRST
-        if self._seconds > 0:
-            most = min(most, int(_EXPECTED_SECONDS * self._urls / self._seconds))
+        overhead, slope = self.fit()
+        size = most = MAX_BATCH
+        if left is not None:
+            size = math.ceil(left / (_FACTOR * self._concurrency))
+            if overhead > 0.0:
+                size = max(size, self._even_share(left, overhead, slope))
+        if not self._seen and not self._told_n:
+            most = min(most, _FIRST[self._cut % len(_FIRST)])
+        elif overhead + slope * MAX_BATCH > _EXPECTED_SECONDS:
+            most = min(most, int((_EXPECTED_SECONDS - overhead) / slope) if slope > 0.0 else MAX_BATCH)
         return max(1, min(size, most, MAX_BATCH))
+
+    def _even_share(self, left: int, overhead: float, slope: float) -> int:
+        # The same for as many batches as there are workers: by what is left at each one's turn, every batch would be
+        # smaller than the one before it, and the job would never end.
+        if self._cut >= self._round_ends:
+            rounds = max(1, math.ceil(left / (self._concurrency * MAX_BATCH)))
+            even = math.ceil(left / (self._concurrency * rounds))
+            self._round = min(even, _cheapest(left / self._concurrency, overhead, slope))
+            self._round_ends = self._cut + self._concurrency
+        return self._round
+
+    def fit(self) -> tuple[float, float]:
+        """`(a, b)` of `seconds = a + b * urls` by what has been seen: `a` only as far as it is sure, neither below 0."""
+        if not self._n + self._told_n:
+            return 0.0, 0.0
+        # With `a` as nothing, `b` is all seconds by all URLs.
+        none = (0.0, (self._t + self._told_t) / (self._n + self._told_n))
+        count = self._seen
+        if count < 4:
+            return none
+        spread = self._nn - self._n * self._n / count
+        if spread <= 1e-9 * self._nn:
+            return none
+        b = (self._nt - self._n * self._t / count) / spread
+        a = (self._t - b * self._n) / count
+        squares = max(self._tt - a * self._t - b * self._nt, 0.0)
+        error = math.sqrt(squares / (count - 2) * (1.0 / count + (self._n / count) ** 2 / spread))
+        sure = min(a - _SURE * error, self._t / count)
+        if sure <= 0.0:
+            return none
+        return sure, (self._t - sure * count) / self._n
 
     def expected(self, urls: int) -> float:
         """Seconds a batch of `urls` is expected to take; 0.0 as long as nothing has been seen."""
-        return self._seconds / self._urls * urls if self._urls else 0.0
+        overhead, slope = self.fit()
+        return overhead + slope * urls
+
+    def limit(self, urls: int) -> float:
+        """Seconds a batch of `urls` is to be given at least, by what has been seen; 0.0 as long as nothing has."""
+        return _PATIENCE * self.expected(urls)
+
+    def cut(self) -> None:
+        """A batch was cut; the next one may have another size."""
+        self._cut += 1
+
+    def expect(self, urls: float, seconds: float) -> None:
+        """An earlier run saw `urls` take `seconds` in all, in batches of sizes not known."""
+        self._told_n += urls
+        self._told_t += seconds
 
     def observe(self, urls: int, seconds: float) -> None:
         """A batch of `urls` was answered after `seconds`."""
-        self._urls += urls
-        self._seconds += seconds
+        self._seen += 1
+        self._n += urls
+        self._t += seconds
+        self._nn += urls * urls
+        self._nt += urls * seconds
+        self._tt += seconds * seconds
+
+
+def _cheapest(share: float, overhead: float, slope: float) -> int:
+    """The size at which `share` URLs of one worker, and half a batch of waiting for the others, take least."""
+    if slope <= 0.0:
+        return MAX_BATCH
+    return min(math.ceil(math.sqrt(2.0 * share * overhead / slope)), MAX_BATCH)
 
 
 def match_rows(refs: Sequence[PostRef], rows: Sequence[AnalyzeRow]) -> dict[str, Analysis]:

@@ -1,0 +1,129 @@
+"""How large the next batch is, and what it may take; the makespans themselves are `benchmarks/planner.py`'s to show."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tokfluence_async._plan import Planner
+from tokfluence_async._wire import MAX_BATCH
+
+SIZES = st.integers(1, MAX_BATCH)
+
+
+def seen(planner: Planner, pairs: list[tuple[int, float]]) -> Planner:
+    for urls, seconds in pairs:
+        planner.observe(urls, seconds)
+    return planner
+
+
+@given(
+    st.integers(1, 64),
+    st.none() | st.integers(0, 2_000_000),
+    st.lists(st.tuples(SIZES, st.floats(0.0, 1e5, allow_nan=False)), max_size=40),
+    st.integers(0, 100),
+)
+def test_a_size_is_always_from_1_to_50(
+    concurrency: int, left: int | None, pairs: list[tuple[int, float]], cuts: int
+) -> None:
+    """Whatever was seen, the service takes no other."""
+    planner = seen(Planner(concurrency), pairs)
+    for _ in range(cuts):
+        planner.cut()
+
+    assert 1 <= planner.next_size(left) <= MAX_BATCH
+    overhead, slope = planner.fit()
+    assert overhead >= 0.0
+    assert slope >= 0.0
+    assert planner.limit(50) >= planner.expected(50) >= 0.0
+
+
+def test_a_size_that_was_asked_for_is_kept() -> None:
+    """`batch_size=` is the caller's word, whatever the answers say."""
+    planner = seen(Planner(8, batch_size=33), [(33, 10_000.0)])
+
+    assert planner.next_size(1_000) == 33
+    assert planner.next_size(None) == 33
+
+
+def test_the_first_batches_are_small_and_differ() -> None:
+    """A URL may take a minute, and one size alone does not tell what a request costs from what a URL costs."""
+    planner = Planner(8)
+    sizes = []
+    for _ in range(6):
+        sizes.append(planner.next_size(10_000))
+        planner.cut()
+
+    assert max(sizes) <= 10
+    assert len(set(sizes)) >= 3
+
+
+def test_batches_shrink_towards_the_end() -> None:
+    """Guided: the last ones are single URLs, so that no worker is left alone with fifty."""
+    planner = seen(Planner(8), [(10, 20.0)])
+    left, sizes = 1_000, []
+    while left:
+        sizes.append(min(planner.next_size(left), left))
+        left -= sizes[-1]
+        planner.cut()
+
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[-1] == 1
+
+
+@pytest.mark.parametrize("per_url", [1.0, 4.0, 30.0, 90.0])
+def test_no_batch_is_expected_to_take_longer_than_a_minute(per_url: float) -> None:
+    """Or than one URL takes: fewer in doubt when an answer is lost, and proxies do not time out."""
+    planner = seen(Planner(8), [(n, per_url * n) for n in (10, 4, 7, 10, 4, 7)])
+
+    assert planner.expected(planner.next_size(100_000)) <= max(60.0, per_url)
+
+
+def test_seconds_that_do_not_grow_with_the_batch_lead_to_large_batches() -> None:
+    """A service that works a batch at once: small batches would only add rounds."""
+    parallel = seen(Planner(8), [(n, 5.0) for n in (10, 4, 7, 10, 4, 7)])
+    serial = seen(Planner(8), [(n, 0.5 * n) for n in (10, 4, 7, 10, 4, 7)])
+
+    assert parallel.fit() == (pytest.approx(5.0), pytest.approx(0.0, abs=1e-9))
+    # 320 URLs for 8 workers: an even share each, and not 27, 24, 22 ... down to single ones.
+    sizes = []
+    for _ in range(8):
+        sizes.append(parallel.next_size(320 - sum(sizes)))
+        parallel.cut()
+    assert sizes == [40] * 8
+    assert serial.next_size(320) == 27
+
+
+def test_a_cost_per_request_beside_one_per_url_is_told_from_both() -> None:
+    """The fit is by least squares, so exact numbers come out exactly."""
+    planner = seen(Planner(8), [(n, 3.0 + 2.0 * n) for n in (10, 4, 7, 10, 4, 7)])
+
+    assert planner.fit() == (pytest.approx(3.0), pytest.approx(2.0))
+    assert planner.expected(20) == pytest.approx(43.0)
+
+
+def test_scattered_seconds_are_not_taken_for_a_cost_per_request() -> None:
+    """Of heavy-tailed URLs a few batches say little; guided cutting is not given up for a guess."""
+    planner = seen(Planner(8), [(10, 12.0), (4, 31.0), (7, 9.0), (10, 64.0), (4, 8.0)])
+
+    assert planner.fit() == (0.0, pytest.approx(124.0 / 35))
+
+
+def test_what_an_earlier_run_saw_saves_the_small_first_batches() -> None:
+    """A journal's run is resumed with what it learnt."""
+    planner = Planner(8)
+    planner.expect(100.0, 200.0)
+
+    assert planner.expected(10) == pytest.approx(20.0)
+    assert planner.next_size(10_000) == 30
+
+
+def test_a_limit_is_several_times_what_is_expected_and_nothing_before_anything_was_seen() -> None:
+    """Too short a limit sends a paid batch again; seconds per URL are heavy-tailed."""
+    planner = Planner(8)
+    assert planner.limit(50) == 0.0
+
+    planner.observe(10, 300.0)
+
+    assert planner.limit(10) >= 2 * planner.expected(10) == pytest.approx(600.0)
