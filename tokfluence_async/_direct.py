@@ -154,7 +154,7 @@ class Direct:
         self._loop = asyncio.get_running_loop()
         self._connector = connector
         self._max_body = max_body
-        base = URL(base_url + "/", encoded=True)
+        base = URL(base_url + "/")  # quotes what its path may need
         self._prefix = base.raw_path.rstrip("/")
         self._template = _Template("GET", base, loop=self._loop, session=session)
         defaults = ClientRequest.DEFAULT_HEADERS

@@ -202,7 +202,7 @@ class Transport:
     """
 
     def __init__(self, base_url: str, *, max_body: int, session: aiohttp.ClientSession | None) -> None:
-        self._base = base_url
+        self._base = str(URL(base_url)).rstrip("/")  # with its path quoted, once
         self._max_body = max_body
         self._own = session is None
         self._pid = os.getpid()
