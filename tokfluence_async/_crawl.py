@@ -10,6 +10,9 @@ page, where the journal ends. Nothing here compares a status or touches a clock 
 Source: api/tokfluence-api.md, *Posts* [seed], *Idempotency* [public]; shared/design.md, *Files of a crawl*.
 """
 
+# `crawl` is a driver that users call with a client; it takes the rooms out of it that `Posts` is given by it.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import asyncio
