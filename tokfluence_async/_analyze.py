@@ -24,6 +24,7 @@ from ._errors import (
     APIResponseValidationError,
     AuthenticationError,
     BudgetExceededError,
+    DuplicateRequestError,
     InsufficientCreditsError,
     JournalError,
     NotFoundError,
@@ -106,13 +107,15 @@ class BatchIds:
     Attributes:
         current: The id in use, None before the first.
         state: Where the batch is, by the table of `_batch`.
-        lost_here: Whether an attempt of *this process* may have run without its answer.
+        lost_here: Whether an attempt of *this process* may have run without its answer; also by a 409 for an id that was never
+            sent before, as a proxy that sends again by itself causes it (HAProxy's `retry-on` does it to analyze too).
     """
 
     def __init__(self, items: Sequence[Item], log: BatchLog | None, resumed: str | None = None) -> None:
         self._items = items
         self._log = log
         self._resumed = resumed
+        self._new = resumed is None
         self.state = BatchState.PLANNED if resumed is None else BatchState.MIXED
         self.current: str | None = None
         self.lost_here = False
@@ -135,7 +138,8 @@ class BatchIds:
 
     def note(self, error: TokfluenceError | None) -> None:
         event = BatchEvent.LOST if error is None else event_of(error)
-        self.lost_here = self.lost_here or event is BatchEvent.LOST
+        answered_twice = self._new and isinstance(error, DuplicateRequestError)
+        self.lost_here = self.lost_here or event is BatchEvent.LOST or answered_twice
         self.state = step(self.state, event)
 
     async def give_up(self) -> None:

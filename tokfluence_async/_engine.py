@@ -360,7 +360,9 @@ class Engine:
                     effect = effect_of(error)
                     ids.note(error)
                     if isinstance(error, APIStatusError):
-                        if is_charged(error.status, error.code):
+                        # 409 for an id that was never sent before: something in between has sent it twice, and the answer that is
+                        # lost was charged.
+                        if is_charged(error.status, error.code) or (error.status == 409 and past is Past.FRESH):
                             owed = call.price
                     elif exchange.sent:
                         owed = call.price

@@ -180,6 +180,29 @@ async def test_proxies_in_the_environment_are_not_obeyed(monkeypatch: pytest.Mon
         assert len(server.requests) == 1
 
 
+async def test_a_read_that_a_proxy_sent_twice_was_charged() -> None:
+    """409 under an id that is new means that somebody in between repeated it: the answer is lost, its price is not."""
+    conflict = http(b'{"error":{"code":"duplicate_request","message":"seen"}}', "409 Conflict")
+    async with raw_rig(conflict, GOOD_POST) as (server, client):
+        await client.posts.get(POST_ID)
+
+        assert len({request.header("x-request-id") for request in server.requests}) == 2
+        assert client.usage.credits_spent == 2
+
+
+async def test_a_batch_that_a_proxy_sent_twice_was_charged() -> None:
+    """HAProxy's `retry-on` repeats an analyze call whose answer was lost, and passes the 409 on as the first answer."""
+    async with rig(indexed=0.0, seconds_per_url=0.0) as (sandbox, client):
+        conflict = {"error": {"code": "duplicate_request", "message": "seen"}}
+        sandbox.answer(conflict, status=409, to=ANALYZE, when="after")
+
+        report = await client.posts.analyze(ids(3), batch_size=3)
+
+        assert [outcome.unwrap().status for outcome in report.outcomes] == ["duplicate_request"] * 3
+        assert report.credits_spent == sandbox.credits_spent
+        check_money(sandbox, client)
+
+
 # --- 429 --------------------------------------------------------------------------------------------------------------
 
 RETRY_AFTER = {
