@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import importlib
 import os
 import platform
@@ -57,9 +58,18 @@ def comments(quick: bool, out: Path) -> None:
     plot.bars({"comments": rows}, "comments: CPU µs a comment", out / "comments.png")
 
 
-_HERE = {"posts": posts, "comments": comments}
+def crawl(quick: bool, out: Path) -> None:
+    """Through `crawl` to disk: posts and comments as JSON lines, a journal beside them, killed at any time without loss."""
+    order = {"what": "comments", "count": 4}
+    with raw() as url:
+        rows = measure(("ours", "ours-crawl", "hand"), url, order, rounds=2 if quick else 7, reference="ours")
+    rows = [dataclasses.replace(row, label=f"{row.label} ({100 / row.ratio:.0f} % of the bare loop)") for row in rows]
+    print(table("crawl of 4 posts with 20 000 comments each", "comment", rows, "the bare loop"), flush=True)
+
+
+_HERE = {"posts": posts, "comments": comments, "crawl": crawl}
 # Comparisons in modules of their own, each with a `run(quick, out)`.
-_MODULES: tuple[str, ...] = ("planner",)
+_MODULES: tuple[str, ...] = ("prefetch", "planner", "imports", "memory")
 
 
 def main() -> int:

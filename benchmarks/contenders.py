@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import datetime
 from typing import Any
@@ -42,6 +43,10 @@ class Contender:
     async def comments(self, post_id: str) -> int:
         """Walk them all, one comment at a time, and return how many there were."""
         raise NotImplementedError
+
+    async def all_comments(self, post_ids: list[str]) -> int:
+        """Of several posts."""
+        return sum([await self.comments(post_id) for post_id in post_ids])
 
 
 # --- what is sold ------------------------------------------------------------------------------------------------------
@@ -86,6 +91,17 @@ class OursPages(Ours):
             for _ in page.items:
                 count += 1
         return count
+
+
+class OursCrawl(Ours):
+    label = "tokfluence_async, crawl to disk with a journal"
+
+    async def all_comments(self, post_ids: list[str]) -> int:
+        from tokfluence_async import crawl
+
+        with tempfile.TemporaryDirectory(prefix="tokfluence-bench-") as folder:
+            report = await crawl(self.client, post_ids, folder, comments=True)
+        return report.comments
 
 
 # --- the bar -----------------------------------------------------------------------------------------------------------
@@ -354,6 +370,7 @@ CONTENDERS: dict[str, type[Contender]] = {
     "ours": Ours,
     "ours-uvloop": OursUvloop,
     "ours-pages": OursPages,
+    "ours-crawl": OursCrawl,
     "hand": HandWritten,
     "hand-uvloop": HandWrittenUvloop,
     "hand-tuned": HandTuned,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import json
 import shutil
 import socket
 import subprocess
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qs
 
-from .bodies import PAGE_SIZE, comments_data, comments_page, post_body
+from .bodies import PAGE_SIZE, POST_ID, comments_data, comments_page, post_body
 
 __all__ = ["CREDITS", "PAGES", "find_nginx", "nginx", "raw"]
 
@@ -108,31 +109,35 @@ class _Canned(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
         self.left = b""
-        self.skip = 0
 
     def data_received(self, data: bytes) -> None:
         left = self.left + data if self.left else data
         while True:
-            if self.skip:
-                taken = min(self.skip, len(left))
-                self.skip -= taken
-                left = left[taken:]
             end = left.find(b"\r\n\r\n")
-            if end < 0 or self.skip:
+            if end < 0:
                 break
             head, left = left[:end], left[end + 4 :]
-            self.skip = _length(head)
-            answer = self.answer(head.split(b" ", 2)[1].decode())
+            length = _length(head)
+            if len(left) < length:
+                left = head + b"\r\n\r\n" + left
+                break
+            body, left = left[:length], left[length:]
+            answer = self.answer(head.split(b" ", 2)[1].decode(), body)
             if self.latency:
                 asyncio.get_running_loop().call_later(self.latency, self.transport.write, answer)
             else:
                 self.transport.write(answer)
         self.left = left
 
-    def answer(self, target: str) -> bytes:
+    def answer(self, target: str, body: bytes) -> bytes:
         path, _, query = target.partition("?")
+        if path.endswith("/analyze"):
+            urls = json.loads(body)["urls"]
+            rows = [{"url": url, "postId": url.rsplit("/", 1)[-1], "status": "analyzed"} for url in urls]
+            meta = {"submitted": len(urls), "cost": 25 * len(urls)}
+            return _framed(json.dumps({"data": rows, "meta": meta}).encode())
         if not path.endswith("/comments"):
-            return _framed(self.post)
+            return _framed(self.post.replace(b"%d" % POST_ID, path.rsplit("/", 1)[-1].encode()))
         cursor = int(parse_qs(query).get("cursor", ["0"])[0])
         reached = cursor + PAGE_SIZE
         after = b"null" if reached >= self.comments else b"%d" % reached

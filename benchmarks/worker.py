@@ -29,7 +29,7 @@ async def _work(contender: Contender, order: dict[str, Any]) -> int:
         count = int(order["count"])
         await drive(contender.get, (post_id(n % _IDS) for n in range(count)), int(order["in_flight"]))
         return count
-    return sum([await contender.comments(post_id(n)) for n in range(int(order["count"]))])
+    return await contender.all_comments([post_id(n) for n in range(int(order["count"]))])
 
 
 async def _serve(contender: Contender) -> None:

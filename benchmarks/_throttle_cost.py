@@ -1,0 +1,130 @@
+"""What a slot costs: free, and with 100 000 in the line. Ratios of one run, as the figures themselves drift from machine to machine."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import itertools
+import time
+import tracemalloc
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+from aiolimiter import AsyncLimiter
+
+from tokfluence_async._throttle import Lanes, Throttle
+from tokfluence_async.testing import VirtualLoop
+
+__all__ = ["bytes_per_waiter", "free_slot", "wake"]
+
+_numbers = itertools.count()
+
+
+def _lanes(limit: float) -> Lanes:
+    return Throttle(limit, 2 * limit, 60.0, jitter=0.6).lanes(f"http://cost-{next(_numbers)}.test", "key")
+
+
+def free_slot(rounds: int = 60, calls: int = 10_000) -> dict[str, float]:
+    """Nanoseconds for a free slot, the best of `rounds`, on the real clock."""
+
+    async def main() -> dict[str, float]:
+        lanes = _lanes(6e10)  # every call finds the lane idle
+        limiter = AsyncLimiter(6e10, 60)
+        best = dict.fromkeys(("try_acquire", "acquire", "AsyncLimiter.acquire"), float("inf"))
+        for _ in range(rounds):
+            began = time.perf_counter()
+            for _ in range(calls):
+                lanes.try_acquire()
+            best["try_acquire"] = min(best["try_acquire"], time.perf_counter() - began)
+            for name, acquire in (("acquire", lanes.acquire), ("AsyncLimiter.acquire", limiter.acquire)):
+                began = time.perf_counter()
+                for _ in range(calls):
+                    await acquire()
+                best[name] = min(best[name], time.perf_counter() - began)
+        return {name: seconds / calls * 1e9 for name, seconds in best.items()}
+
+    return asyncio.run(main())
+
+
+async def _sleeping(count: int) -> list[Awaitable[object]]:
+    return [asyncio.sleep(1 + 0.001 * number) for number in range(count)]
+
+
+async def _deque(count: int) -> list[Awaitable[object]]:
+    loop = asyncio.get_running_loop()
+    line: deque[asyncio.Future[None]] = deque()
+
+    async def wait() -> None:
+        future = loop.create_future()
+        line.append(future)
+        await future
+
+    def tick() -> None:
+        line.popleft().set_result(None)
+        if line:
+            loop.call_later(0.001, tick)
+
+    loop.call_later(1.0, tick)
+    return [wait() for _ in range(count)]
+
+
+async def _ours(count: int) -> list[Awaitable[object]]:
+    lanes = _lanes(60_000)
+    return [lanes.acquire() for _ in range(count)]
+
+
+async def _aiolimiter(count: int) -> list[Awaitable[object]]:
+    limiter = AsyncLimiter(1, 0.001)
+    return [limiter.acquire() for _ in range(count)]
+
+
+WAITERS: dict[str, Callable[[int], Awaitable[list[Awaitable[object]]]]] = {
+    "asyncio.sleep": _sleeping,
+    "a deque and one timer": _deque,
+    "tokfluence_async": _ours,
+    "AsyncLimiter": _aiolimiter,
+}
+
+
+def wake(count: int = 100_000, rounds: int = 3) -> dict[str, float]:
+    """Microseconds of CPU to grant and wake each of `count` waiters, one a millisecond of virtual time; the best of rounds in turns."""
+
+    async def main(kind: str) -> float:
+        tasks = [asyncio.ensure_future(wait) for wait in await WAITERS[kind](count)]
+        await asyncio.sleep(0)
+        gc.collect()
+        gc.disable()
+        began = time.process_time()
+        await asyncio.gather(*tasks)
+        seconds = time.process_time() - began
+        gc.enable()
+        return seconds / count * 1e6
+
+    best = dict.fromkeys(WAITERS, float("inf"))
+    for _ in range(rounds):
+        for kind in WAITERS:
+            with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+                best[kind] = min(best[kind], runner.run(main(kind)))
+    return best
+
+
+def bytes_per_waiter(count: int = 20_000) -> dict[str, float]:
+    """Memory of one waiting task, its task and coroutine included."""
+
+    async def main(kind: str) -> float:
+        gc.collect()
+        tracemalloc.start()
+        tasks = [asyncio.ensure_future(wait) for wait in await WAITERS[kind](count)]
+        await asyncio.sleep(0)
+        held = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return held / count
+
+    result = {}
+    for kind in WAITERS:
+        with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+            result[kind] = runner.run(main(kind))
+    return result

@@ -1,0 +1,51 @@
+"""What importing costs, in turns, each in an interpreter of its own: CPU time beyond that of an interpreter that imports nothing."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+__all__ = ["run"]
+
+_REFERENCE = "import aiohttp, msgspec"
+_LINES = (
+    "pass",
+    "import tokfluence_async",
+    "from tokfluence_async import TokfluenceClient",
+    "import asyncio, msgspec",
+    _REFERENCE,
+    "import httpx, pydantic",
+    "import openai",
+    "import apify_client",
+)
+_CODE = "import time\n{line}\nprint(time.process_time())"
+
+
+def run(quick: bool, out: Path) -> None:
+    """`process_time` begins with the process, so the interpreter's own start is in every figure and taken off again."""
+    rounds = 3 if quick else 15
+    figures: dict[str, list[float]] = {line: [] for line in _LINES if _works(line)}
+    for _ in range(rounds):
+        for line, found in figures.items():
+            code = _CODE.format(line=line)
+            done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+            found.append(float(done.stdout))
+    bare = figures["pass"]
+    cost = {line: [mine - none for mine, none in zip(found, bare, strict=True)] for line, found in figures.items()}
+    print(f"### Imports; CPU, median of {rounds} rounds\n")
+    print(f"| line | ms | against `{_REFERENCE}` |")
+    print("|---|---|---|")
+    for line, found in cost.items():
+        if line != "pass":
+            ratio = statistics.median(mine / theirs for mine, theirs in zip(found, cost[_REFERENCE], strict=True))
+            print(f"| `{line}` | {1e3 * statistics.median(found):.0f} | **{ratio:.2f}** |")
+    print(
+        "\nGoal: `import tokfluence_async` <= 0.45. aiohttp comes with the first call, whatever was imported.\n",
+        flush=True,
+    )
+
+
+def _works(line: str) -> bool:
+    return subprocess.run([sys.executable, "-c", line], capture_output=True).returncode == 0

@@ -1,0 +1,99 @@
+"""Memory does not grow with the job: peak resident size for 10 000 and for a million inputs, each in a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .bodies import POST_ID
+from .contenders import TOKEN, UNLIMITED
+from .servers import raw
+
+__all__ = ["run"]
+
+_JOBS = ("comments", "comments kept", "analyze_iter", "resolve", "crawl")
+_SMALL = 10_000
+# In flight at once: what bytes in flight are divided by.
+_IN_FLIGHT = {"comments": 200, "analyze_iter": 8 * 50, "resolve": 50, "crawl": 50}
+
+
+def run(quick: bool, out: Path) -> None:
+    """The growth from the small job to the large one is what counts; the rest is the interpreter and its modules."""
+    large = 100_000 if quick else 1_000_000
+    print(f"### Peak resident memory, {_SMALL:,} and {large:,} inputs\n")
+    print("| job | peak, small | peak, large | growth | bytes an input | a large one's seconds, CPU |")
+    print("|---|---|---|---|---|---|")
+    for job in _JOBS:
+        many = min(large, 200_000) if job == "comments kept" else large
+        small, big = (measure(job, count) for count in (_SMALL, many))
+        growth = big["peak"] - small["peak"]
+        each = growth / (many - _SMALL)
+        print(
+            f"| {job}{f' ({many:,})' if many != large else ''} | {small['peak'] / 1e6:.0f} MB | {big['peak'] / 1e6:.0f} MB "
+            f"| {growth / 1e6:.1f} MB | {each:.1f} | {big['wall']:.0f}, {big['cpu']:.0f} |",
+            flush=True,
+        )
+    print("\nGoals: <= 64 MB growth from 10,000 to 1,000,000; <= 830 bytes a comment where comments are kept.")
+    print(
+        "Folding duplicates by video id needs to remember every id of a job: that is what grows in the last three.\n",
+        flush=True,
+    )
+
+
+def measure(job: str, count: int) -> dict[str, Any]:
+    """`job` over `count` inputs in a new process; peak resident bytes, wall and CPU seconds."""
+    comments = count if job.startswith("comments") else 0
+    with raw(comments=comments) as url:
+        command = [sys.executable, "-m", "benchmarks.memory", job, str(count), url]
+        done = subprocess.run(command, cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=True)
+    return dict(json.loads(done.stdout))
+
+
+def _ids(count: int) -> Iterator[str]:
+    return (str(POST_ID + n) for n in range(count))
+
+
+async def _do(job: str, count: int, url: str) -> None:
+    from tokfluence_async import Throttle, TokfluenceClient, crawl
+
+    throttle = Throttle(per_ip=UNLIMITED, per_key=UNLIMITED)
+    done = 0
+    async with TokfluenceClient(TOKEN, base_url=url, throttle=throttle) as client:
+        if job == "comments":
+            async for _ in client.posts.comments(POST_ID):
+                done += 1
+        elif job == "comments kept":
+            done = len([comment async for comment in client.posts.comments(POST_ID)])
+        elif job == "analyze_iter":
+            async for outcome in client.posts.analyze_iter(_ids(count)):
+                done += outcome.ok
+        elif job == "resolve":
+            async for found in client.posts.resolve(_ids(count)):
+                done += found.ok
+        else:
+            with tempfile.TemporaryDirectory(prefix="tokfluence-bench-") as folder:
+                done = (await crawl(client, _ids(count), folder)).posts
+    if done != count:
+        raise RuntimeError(f"{job}: {done} of {count}")
+
+
+def main() -> None:
+    job, count, url = sys.argv[1:]
+    began = time.perf_counter()
+    asyncio.run(_do(job, int(count), url))
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    figures = {"peak": peak, "wall": time.perf_counter() - began, "cpu": usage.ru_utime + usage.ru_stime}
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""Use and refusals of the throttle, beside what everybody writes: `python -m benchmarks.throttle`.
+
+Caveats first. The server algorithms are the sandbox's; nginx and HAProxy are the real ones, where they are installed, on loopback and at a
+tenth of the time scale, where a timer's lateness weighs ten times as much. Transit times are exponential, 200 ms in the mean (20 ms
+at the tenth), which has a longer tail than the margin of 0.6 s covers: a refusal in some hours of a sliding log is to be expected. Refused
+requests of the other limiters are not retried in a smarter way than they come. Needs pyrate-limiter beside the test dependencies.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable
+
+from . import _throttle_cost as cost
+from . import _throttle_real as real
+from . import _throttle_virtual as virtual
+from ._throttle_limiters import LIMITERS
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
+    lines = [list(head), *(list(row) for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    for number, line in enumerate(lines):
+        print("| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |")
+        if number == 0:
+            print("|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    print(flush=True)
+
+
+def cell(use: float, refusals: int) -> str:
+    return f"{100 * use:.2f} % / {refusals}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.throttle", description=__doc__)
+    parser.add_argument("--minutes", type=int, default=30, help="virtual minutes per cell")
+    parser.add_argument(
+        "--seconds", type=float, default=24.0, help="real seconds per cell; 0 leaves the real servers out"
+    )
+    parser.add_argument("--no-cost", action="store_true", help="leave the cost of a slot out")
+    options = parser.parse_args()
+    print(__doc__)
+
+    print(
+        f"600 a minute, saturated, {options.minutes} virtual minutes from a cold start: use of what is permitted / refusals"
+    )
+    table(
+        ("the service counts by", *LIMITERS),
+        (
+            (name, *(cell(*virtual.steady(limiter, rule, minutes=options.minutes)) for limiter in LIMITERS.values()))
+            for name, rule in virtual.ALGORITHMS.items()
+        ),
+    )
+
+    print("the same, demand on for 20 s and off for 10 s: use of what is permitted while there is demand / refusals")
+    table(
+        ("the service counts by", *LIMITERS),
+        (
+            (
+                name,
+                *(
+                    cell(*virtual.steady(limiter, rule, minutes=options.minutes, on=20.0, off=10.0))
+                    for limiter in LIMITERS.values()
+                ),
+            )
+            for name, rule in virtual.ALGORITHMS.items()
+        ),
+    )
+
+    print(f"the service drops to a quarter for {options.minutes} minutes, and returns")
+    table(
+        ("the service counts by", "refused at once", "refused later", "use of the quarter", "full rate after"),
+        (
+            (name, str(at_once), f"{100 * later:.2f} %", f"{100 * use:.0f} %", f"{full:.0f} s")
+            for name, rule in virtual.ALGORITHMS.items()
+            for at_once, later, use, full in [virtual.drop(LIMITERS["tokfluence_async"], rule, minutes=options.minutes)]
+        ),
+    )
+
+    servers: dict[str, Callable[[], object]] = {
+        name: server for name, server in real.SERVERS.items() if real.find(name) and options.seconds
+    }
+    if servers:
+        print(
+            f"the real ones: 600 in 6 s, {options.seconds:.0f} s from a cold start: use of what is permitted / refusals"
+        )
+        table(
+            ("server", *LIMITERS),
+            (
+                (
+                    name,
+                    *(cell(*real.race(real.SERVERS[name], limiter, options.seconds)) for limiter in LIMITERS.values()),
+                )
+                for name in servers
+            ),
+        )
+
+    if not options.no_cost:
+        free = cost.free_slot()
+        woken = cost.wake()
+        held = cost.bytes_per_waiter()
+        print("a free slot")
+        table(
+            ("", "ns", "of AsyncLimiter's"),
+            ((name, f"{ns:.0f}", f"{ns / free['AsyncLimiter.acquire']:.2f}") for name, ns in free.items()),
+        )
+        print("100 000 waiters, one slot a millisecond")
+        table(
+            ("", "CPU µs a grant", "of sleeping tasks'", "bytes a waiter"),
+            (
+                (name, f"{us:.1f}", f"{us / woken['asyncio.sleep']:.2f}", f"{held[name]:.0f}")
+                for name, us in woken.items()
+            ),
+        )
+
+
+if __name__ == "__main__":
+    main()
