@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
+import gc
 import io
 import json
 import os
@@ -13,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +28,9 @@ from typer.testing import CliRunner, Result
 import tokfluence_async
 from tokfluence_async import Comment, Sandbox
 from tokfluence_async._cli import app, runtime
-from tokfluence_async._cli.inputs import FileLines, UsageError, open_inputs
+from tokfluence_async._cli.following import CommentLine, _Table
+from tokfluence_async._cli.inputs import FileLines, StreamLines, UsageError, open_inputs
+from tokfluence_async._cli.output import Output
 from tokfluence_async._cli.screen import Meter, Snapshot, _Rich, open_screen
 from tokfluence_async._formats import defuse, open_writer
 from tokfluence_async._sandbox import ANALYZE, COMMENTS, POST
@@ -529,6 +534,258 @@ def test_csv_spreads_music_and_keeps_numbers() -> None:
     assert (second["music.title"], second["likes"]) == ("", "")
 
 
+# --- signals ---------------------------------------------------------------------------------------------------------
+
+
+def _signalling(times: int, which: signal.Signals = signal.SIGINT) -> Callable[[str], float]:
+    """Seconds a URL takes; the first one that is analyzed has the signal sent so many times."""
+    sent = []
+
+    def seconds(_: str) -> float:
+        while len(sent) < times:
+            sent.append(os.kill(os.getpid(), which))
+        return 1.0
+
+    return seconds
+
+
+@pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
+def test_what_is_under_way_is_finished_after_a_signal(
+    run: Run, sandboxes: dict[str, Any], tmp_path: Path, which: signal.Signals
+) -> None:
+    """It has been paid for. Nothing new is begun, and every row that was charged is written."""
+    sandboxes["options"] = {"seconds_per_url": _signalling(1, which), "indexed": 0.0}
+    path = tmp_path / "urls.txt"
+    path.write_text("".join(f"{n}\n" for n in range(1, 2001)))
+
+    result = run("analyze", path, "--sandbox", "--batch-size", "1")
+
+    sandbox = sandboxes["made"]
+    assert result.exit_code == 128 + which
+    assert {row["postId"] for row in _lines(result.stdout)} == set(sandbox.times_charged(to=ANALYZE))
+    assert 0 < sandbox.credits_spent < 2000 * 25
+    assert result.stderr.count("Stopping") == 1
+
+
+def test_a_crawl_that_is_stopped_goes_on_later(run: Run, sandboxes: dict[str, Any], tmp_path: Path) -> None:
+    """Between the two runs nothing is lost and nothing is paid twice."""
+    sandboxes["options"] = {"seconds_per_url": _signalling(1), "indexed": 0.5}
+    stopped = run("crawl", URLS, "-o", tmp_path, "--sandbox", "--format", "csv")
+    first = sandboxes["made"]
+
+    sandboxes["options"] = {"indexed": lambda post_id: first.is_indexed(post_id)}
+    done = run("crawl", URLS, "-o", tmp_path, "--sandbox", "--format", "csv")
+
+    assert (stopped.exit_code, done.exit_code) == (130, 1)
+    assert "Stopped by a signal" in stopped.stderr
+    assert len({post["post_id"] for post in _file(tmp_path / "posts.jsonl")}) == 59
+    charged = Counter(first.times_charged(to=ANALYZE)) + Counter(sandboxes["made"].times_charged(to=ANALYZE))
+    assert max(charged.values()) == 1
+    assert len((tmp_path / "posts.csv").read_text("utf-8").splitlines()) > 59
+
+
+def test_a_second_signal_does_not_wait(run: Run, sandboxes: dict[str, Any], tmp_path: Path) -> None:
+    """Who presses twice means it."""
+    path = tmp_path / "urls.txt"
+    path.write_text("1\n2\n")
+    began: list[float] = []
+
+    def seconds(_: str) -> float:
+        began.append(0.0)
+        os.kill(os.getpid(), signal.SIGINT)
+        asyncio.get_running_loop().call_later(1.0, os.kill, os.getpid(), signal.SIGINT)
+        return 1000.0
+
+    sandboxes["options"] = {"seconds_per_url": seconds, "indexed": 0.0}
+
+    result = run("analyze", path, "--sandbox", "--batch-size", "2")
+
+    assert result.exit_code == 130
+    assert result.stdout == ""
+
+
+def test_a_third_signal_leaves_at_once(
+    run: Run, sandboxes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even where a cancelled task would not end."""
+    left: list[int] = []
+    monkeypatch.setattr(os, "_exit", left.append)
+
+    def seconds(_: str) -> float:
+        loop = asyncio.get_running_loop()
+        for _ in range(3):
+            loop.call_soon(os.kill, os.getpid(), signal.SIGTERM)
+        return 1000.0
+
+    sandboxes["options"] = {"seconds_per_url": seconds, "indexed": 0.0}
+
+    run("analyze", "-", "--sandbox", input="1\n")
+
+    assert left == [143]
+
+
+def test_a_read_is_given_up_at_the_first_signal(run: Run, sandboxes: dict[str, Any]) -> None:
+    """There is nothing that would be lost: what was written stands."""
+
+    def latency() -> float:
+        os.kill(os.getpid(), signal.SIGINT)
+        return 20.0
+
+    sandboxes["options"] = {"latency": latency}
+
+    result = run("post", ID, "--sandbox")
+
+    assert result.exit_code == 130
+    assert result.stdout == ""
+    assert "Stopped; what was written stands" in result.stderr
+
+
+# --- errors ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "says"),
+    [
+        (tokfluence_async.APITimeoutError("no answer in 60 s"), 1, "no answer"),
+        (ExceptionGroup("", [tokfluence_async.NotFoundError(404, "post_not_found", "gone")]), 1, "gone"),
+        (OSError(28, "No space left on device", "/out/x"), 2, "/out/x: No space left on device"),
+        (tokfluence_async.BudgetExceededError(1, 0, 5), 3, "max_credits"),
+        (tokfluence_async.PermissionDeniedError(403, "plan_required", "no plan"), 2, "plan_required"),
+    ],
+)
+def test_errors_that_end_a_run_are_one_line(
+    error: BaseException, status: int, says: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And an exit status; a traceback would be of use to nobody."""
+
+    async def main(_: runtime.Session) -> int:
+        raise error
+
+    monkeypatch.setattr(runtime, "new_loop", VirtualLoop)
+
+    assert runtime.run(main, runtime.Common(sandbox=True), title="post") == status
+
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert says in lines[0]
+
+
+def test_what_nobody_expected_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a bug, and has to be found."""
+
+    async def main(_: runtime.Session) -> int:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(runtime, "new_loop", VirtualLoop)
+
+    with pytest.raises(ZeroDivisionError):
+        runtime.run(main, runtime.Common(sandbox=True), title="post")
+
+
+def test_uvloop_is_used_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The extra `fast` is all it takes."""
+    uvloop = pytest.importorskip("uvloop")
+    for expected in (uvloop.Loop, asyncio.SelectorEventLoop):
+        loop = runtime.new_loop()
+        loop.close()
+        assert isinstance(loop, expected)
+        monkeypatch.setitem(sys.modules, "uvloop", None)
+
+
+class _Terminal(io.TextIOWrapper):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv"])
+async def test_data_is_escaped_on_a_terminal(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As text and as CSV."""
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", _Terminal(raw))
+    output = Output(form, Comment)
+
+    await output.write([Comment(comment_id="1", text="\x1b[2J\x9b2J")])
+    await output.close()
+
+    shown = raw.getvalue().decode()
+    assert "\\u001b[2J\\u009b2J" in shown
+    assert not set(shown) & {"\x1b", "\x9b"}
+
+
+def test_parquet_is_refused_by_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be noise; the message says what to do."""
+    monkeypatch.setattr(sys, "stdout", _Terminal(io.BytesIO()))
+
+    with pytest.raises(UsageError, match="not for a terminal"):
+        Output("parquet", Comment)
+
+
+# --- tables that follow ----------------------------------------------------------------------------------------------
+
+
+def test_a_table_follows_lines_as_they_are_completed(tmp_path: Path) -> None:
+    """A line under way is left for the next look; lines longer than a chunk are taken whole."""
+    lines, table = tmp_path / "comments.jsonl", tmp_path / "comments.csv"
+    follower = _Table(lines, table, "csv", CommentLine)
+    long = "x" * (3 << 20)
+
+    follower.follow()
+    with lines.open("a", buffering=1) as file:
+        file.write('{"post_id":"1","comment_id":"1","text":"a"}\n{"post_id":"1",')
+        file.flush()
+        follower.follow()
+        assert not table.exists()
+        file.write('"comment_id":"2","new":[1]}\n{"post_id":"1","comment_id":"3","text":"' + long)
+        file.flush()
+        follower.follow()
+        file.write('"}\n')
+    follower.finish()
+
+    csv.field_size_limit(10 << 20)
+    rows = list(csv.DictReader(io.StringIO(table.read_text("utf-8"), newline="")))
+    assert [(row["comment_id"], row["text"]) for row in rows] == [("1", "a"), ("2", ""), ("3", long)]
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_a_table_that_is_dropped_was_never_there(tmp_path: Path, form: str) -> None:
+    """The one of the run before stays."""
+    lines, table = tmp_path / "comments.jsonl", tmp_path / f"comments.{form}"
+    lines.write_text('{"post_id":"1","comment_id":"1"}\n')
+    table.write_text("of the run before")
+    follower = _Table(lines, table, form, CommentLine)
+
+    follower.follow()
+    follower.drop()
+    del follower
+    gc.collect()
+
+    assert table.read_text() == "of the run before"
+    assert {path.name for path in tmp_path.iterdir()} == {lines.name, table.name}
+
+
+@pytest.mark.real_time
+def test_a_killed_crawl_leaves_a_readable_table_or_none(tmp_path: Path) -> None:
+    """SIGKILL, nothing can be tidied up; the run after it makes the table whole."""
+    import pyarrow.parquet as pq
+
+    command = _command("crawl", URLS, "-o", tmp_path, "--sandbox", "--format", "parquet", "--comments")
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, env=_ENV) as process:
+        while not list(tmp_path.glob(".*.part")):
+            assert process.poll() is None
+            select.select([], [], [], 0.05)
+        process.kill()
+    assert not list(tmp_path.glob("*.parquet"))
+    before = len((tmp_path / "posts.jsonl").read_text("utf-8").splitlines())
+
+    done = subprocess.run(
+        _command(*command[3:], "--max-credits", "0"), stderr=subprocess.DEVNULL, env=_ENV, check=False
+    )
+
+    assert done.returncode == 3
+    assert pq.read_table(tmp_path / "posts.parquet").num_rows == before
+    assert not list(tmp_path.glob(".*.part"))
+
+
 # --- inputs ----------------------------------------------------------------------------------------------------------
 
 
@@ -557,6 +814,52 @@ def test_a_stopped_input_ends(tmp_path: Path) -> None:
     inputs.stop()
 
     assert (first, list(read)) == ("1", [])
+
+
+@pytest.mark.real_time
+async def test_a_named_pipe_is_read_as_it_arrives(tmp_path: Path) -> None:
+    """`tokfluence crawl <(zcat ids.gz)`: it has no length, and can be read once."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    inputs = open_inputs(str(path))
+    assert isinstance(inputs, StreamLines)
+    read = aiter(inputs)
+    opened = asyncio.ensure_future(anext(read))
+    writer = await asyncio.to_thread(os.open, path, os.O_WRONLY)
+
+    os.write(writer, b"1\n# no\n")
+    first = await opened
+    os.write(writer, b"nope\n2")
+    second = await anext(read)
+    os.close(writer)
+    rest = [line async for line in read]
+
+    assert (first, second, rest) == ("1", "nope", ["2"])
+    assert [(bad.line, bad.text) for bad in inputs.malformed] == [(3, "nope")]
+
+
+@pytest.mark.real_time
+async def test_a_pipe_that_is_stopped_ends_without_another_line(tmp_path: Path) -> None:
+    """Ctrl-C must not wait for somebody to write."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    inputs = open_inputs(str(path))
+    assert isinstance(inputs, StreamLines)
+    read = aiter(inputs)
+    waiting = asyncio.ensure_future(anext(read, "ended"))
+    writer = await asyncio.to_thread(os.open, path, os.O_WRONLY)
+
+    inputs.stop()
+
+    assert await waiting == "ended"
+    os.close(writer)
+
+
+@pytest.mark.real_time
+async def test_a_stream_that_breaks_is_wrong_usage(tmp_path: Path) -> None:
+    """Told with the system's own words; a folder stands in for a failing disk here."""
+    with pytest.raises(UsageError, match="Is a directory"):
+        [line async for line in StreamLines("input", tmp_path)]
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -696,12 +999,11 @@ _ENV = {name: value for name, value in os.environ.items() if not name.startswith
 
 @pytest.mark.real_time
 def test_a_reader_who_leaves_ends_the_command_quietly() -> None:
-    """`tokfluence … | head` is the most usual thing to do."""
+    """`tokfluence … | head` is the most usual thing to do; the status is that of every tool killed by SIGPIPE."""
+    world = Sandbox().world
+    popular = next(str(n) for n in range(1, 1000) if world.total_comments(str(n)) > 2500)  # far more than a pipe holds
     with subprocess.Popen(
-        _command("comments", "7234567890123456807", "--sandbox", "-q"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=_ENV,
+        _command("comments", popular, "--sandbox", "-q"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=_ENV
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
@@ -710,7 +1012,7 @@ def test_a_reader_who_leaves_ends_the_command_quietly() -> None:
         errors = process.stderr.read()
 
     assert errors == b""
-    assert process.returncode in (0, 141)  # 0 where the whole of it fitted into the pipe
+    assert process.returncode == 141
 
 
 @pytest.mark.real_time
@@ -837,6 +1139,31 @@ def test_the_sandbox_is_served_and_the_commands_find_it() -> None:
     assert (result.returncode, server.returncode) == (0, 0)
     assert msgspec.json.decode(result.stdout)["post_id"] == ID
     assert b"1 requests, 1 credits charged" in errors
+
+
+@pytest.mark.real_time
+def test_importing_the_package_loads_nothing_of_this() -> None:
+    """An application pays for what it uses."""
+    program = (
+        "import sys, tokfluence_async; tokfluence_async.TokfluenceClient('x'); "
+        "print({'typer', 'rich', 'pyarrow', 'pandas', 'IPython', 'aiohttp.web', 'tokfluence_async._log'} & set(sys.modules))"
+    )
+
+    done = subprocess.run([sys.executable, "-c", program], env=_ENV, capture_output=True, text=True, check=True)
+
+    assert done.stdout == "set()\n"
+
+
+@pytest.mark.real_time
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_can_complete(shell: str) -> None:
+    """`tokfluence --install-completion` puts this where the shell reads it."""
+    env = _ENV | {"_TOKFLUENCE_COMPLETE": f"source_{shell}"}
+
+    done = subprocess.run(_command(), env=env, capture_output=True, text=True, check=False)
+
+    assert "tokfluence" in done.stdout
+    assert "_TOKFLUENCE_COMPLETE" in done.stdout
 
 
 @pytest.mark.real_time

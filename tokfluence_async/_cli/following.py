@@ -94,6 +94,9 @@ class Follower:
     """
 
     def __init__(self, out: Path, form: str, *, comments: bool) -> None:
+        # Left by a run that was killed.
+        for left in out.glob(f".*.{form}.*.part"):
+            left.unlink()
         self._tables = [_Table(out / "posts.jsonl", out / f"posts.{form}", form, Post)]
         if comments:
             self._tables.append(_Table(out / "comments.jsonl", out / f"comments.{form}", form, CommentLine))
