@@ -54,7 +54,8 @@ async def stream(engine: Engine, work: Callable[[Emit[T]], Awaitable[None]], buf
 async def unwrapped(work: Awaitable[T]) -> T:
     """Await `work`; a group of a single error, which a task group makes of one child's, becomes that error.
 
-    So does a group of nothing but `ClosedError`, which a closed client is to each child alike.
+    So does a group of nothing but `ClosedError`, which a closed client is to each child alike, and a group whose children all
+    met one and the same error, as with a journal that broke.
     """
     try:
         return await work
@@ -64,7 +65,7 @@ async def unwrapped(work: Awaitable[T]) -> T:
         error: BaseException = group
         while isinstance(error, BaseExceptionGroup):
             inner = cast("tuple[BaseException, ...]", error.exceptions)
-            if len(inner) != 1:
+            if any(other is not inner[0] for other in inner):
                 break
             error = inner[0]
         raise error from error.__cause__

@@ -1,0 +1,556 @@
+"""The journal: written before it is sent, told after it is written, and clear about files it cannot use."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tokfluence_async import (
+    Analysis,
+    APIConnectionError,
+    ConfigurationError,
+    Journal,
+    JournalError,
+    Outcome,
+    Sandbox,
+    TokfluenceClient,
+    _journal,
+)
+from tokfluence_async._analyze import RESEND_WITHIN
+from tokfluence_async._ids import PostRef
+from tokfluence_async._sources import Item, Source
+
+ANALYZE = "POST /v1/posts/analyze"
+GET = "GET /v1/posts/:id"
+IDS = [str(7234567890123456789 + n) for n in range(12)]
+
+
+def items(*post_ids: str) -> list[Item]:
+    return [Item(n, post_id, PostRef(post_id)) for n, post_id in enumerate(post_ids)]
+
+
+def analyzed(post_id: str, status: str = "analyzed") -> Outcome[Analysis]:
+    return Outcome(input=post_id, post_id=post_id, value=Analysis(post_id=post_id, url="u", status=status))
+
+
+class Clock:
+    """The time of day, moved by hand."""
+
+    def __init__(self) -> None:
+        self.now = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "journal.sqlite"
+
+
+# --- batches and posts -------------------------------------------------------------------------------------------------
+
+
+async def test_what_was_about_to_be_sent_is_in_doubt_after_a_restart(path: Path) -> None:
+    """Between the record and the answer anything may have happened."""
+    clock = Clock()
+    async with Journal(path, clock=clock) as journal:
+        await journal.sending("id-1", items(*IDS[:3]), replaces=None)
+    clock.now += 100
+
+    async with Journal(path, clock=clock) as journal:
+        [doubt] = await journal.unsettled()
+
+    assert (doubt.request_id, doubt.posts, doubt.age) == ("id-1", [PostRef(i) for i in IDS[:3]], 100.0)
+
+
+async def test_settled_batches_are_posts_that_are_known(path: Path) -> None:
+    """The next run must not pay for them."""
+    async with Journal(path) as journal:
+        await journal.sending("id-1", items(*IDS[:2]), replaces=None)
+        await journal.settled("id-1", [analyzed(IDS[0]), analyzed(IDS[1], "fresh")])
+
+    async with Journal(path) as journal:
+        assert await journal.unsettled() == []
+        entries = [await journal.look_up(post_id) for post_id in IDS[:3]]
+
+    assert [entry and entry.status for entry in entries] == ["analyzed", "fresh", None]
+
+
+async def test_a_replaced_id_is_gone_with_the_commit_that_brings_the_new_one(path: Path) -> None:
+    """Both in doubt would ask about posts twice; neither would forget them."""
+    async with Journal(path) as journal:
+        await journal.sending("id-1", items(IDS[0]), replaces=None)
+        await journal.sending("id-2", items(IDS[0]), replaces="id-1")
+
+    async with Journal(path) as journal:
+        assert [doubt.request_id for doubt in await journal.unsettled()] == ["id-2"]
+
+
+async def test_a_batch_under_way_here_is_not_taken_up_here(path: Path) -> None:
+    """Two calls that share a journal must not ask about each other's batches."""
+    async with Journal(path) as journal:
+        await journal.sending("id-1", items(IDS[0]), replaces=None)
+        assert await journal.take_up() == []
+        journal.forgotten("id-1")
+        assert [doubt.request_id for doubt in await journal.take_up()] == ["id-1"]
+        assert await journal.take_up() == []
+
+
+async def test_ids_beyond_sqlites_integers_are_kept_apart(path: Path) -> None:
+    """Ids are 64 bits without a sign, SQLite's integers have one."""
+    big = str(2**64 - 1)
+    async with Journal(path) as journal:
+        await journal.settled("none", [analyzed(big)])
+        assert (await journal.look_up(big)) is not None
+        assert await journal.look_up("1") is None
+
+
+async def test_records_of_concurrent_calls_share_a_commit(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit is an fsync; fifty of them in a row would take as long as the work."""
+    commits = 0
+    commit = Journal._commit
+
+    def counted(self: Journal) -> None:
+        nonlocal commits
+        commits += 1
+        commit(self)
+
+    monkeypatch.setattr(Journal, "_commit", counted)
+    async with Journal(path) as journal:
+        await asyncio.gather(*[journal.sending(f"id-{n}", items(IDS[0]), replaces=None) for n in range(50)])
+
+        assert commits <= 3
+        assert len(await journal._read(lambda: journal._db.execute("SELECT 1 FROM batches").fetchall())) == 50  # type: ignore[union-attr]
+
+
+# --- output files ------------------------------------------------------------------------------------------------------
+
+
+async def test_torn_and_unknown_lines_are_cut_after_a_crash(path: Path, tmp_path: Path) -> None:
+    """What the journal does not know of was bought but not recorded; it will be bought and written again."""
+    out = tmp_path / "posts.jsonl"
+    async with Journal(path) as journal:
+        await journal.write_post(await journal.attach("posts.jsonl", out), IDS[0], b'{"a":1}\n')
+    with out.open("ab") as file:
+        file.write(b'{"b":2}\n{"c":')
+
+    async with Journal(path) as journal:
+        await journal.attach("posts.jsonl", out)
+        assert (await journal.look_up(IDS[0])).written  # type: ignore[union-attr]
+
+    assert out.read_bytes() == b'{"a":1}\n'
+
+
+async def test_an_output_that_lost_lines_is_an_error_and_is_left_alone(path: Path, tmp_path: Path) -> None:
+    """Going on would leave posts out for ever, as the journal says they are there."""
+    out = tmp_path / "posts.jsonl"
+    async with Journal(path) as journal:
+        await journal.write_post(await journal.attach("posts.jsonl", out), IDS[0], b'{"a":1}\n')
+    out.write_bytes(b'{"a"')
+
+    async with Journal(path) as journal:
+        with pytest.raises(JournalError, match="4 bytes, 4 less than the journal"):
+            await journal.attach("posts.jsonl", out)
+
+    assert out.read_bytes() == b'{"a"'
+
+
+async def test_lines_without_their_journal_are_an_error_and_are_left_alone(path: Path, tmp_path: Path) -> None:
+    """A journal that was lost, or truncated to nothing, would have everything bought and written once more."""
+    out = tmp_path / "posts.jsonl"
+    out.write_bytes(b'{"a":1}\n')
+    path.touch()
+
+    async with Journal(path) as journal:
+        with pytest.raises(JournalError, match="knows nothing of them"):
+            await journal.attach("posts.jsonl", out)
+
+    assert out.read_bytes() == b'{"a":1}\n'
+
+
+async def test_lines_that_wait_for_the_disk_are_bounded(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is slower than the network slows the network down, and does not fill the memory."""
+    monkeypatch.setattr(_journal, "_BACKLOG", 1000)
+    async with Journal(path) as journal:
+        output = await journal.attach("posts.jsonl", tmp_path / "posts.jsonl")
+        waiting = []
+        for n in range(50):
+            await journal.write_post(output, str(n + 1), b"x" * 99 + b"\n")
+            waiting.append(journal._next.size)
+
+    assert max(waiting) <= 1000
+    assert (tmp_path / "posts.jsonl").stat().st_size == 5000
+
+
+# --- files it cannot use -----------------------------------------------------------------------------------------------
+
+
+async def test_two_journals_never_share_a_file(path: Path) -> None:
+    """Two crawls on one journal would both pay."""
+    async with Journal(path):
+        with pytest.raises(JournalError, match="in use by another process, or by another Journal"):
+            await Journal(path).open()
+
+
+@pytest.mark.real_time
+async def test_a_journal_held_by_another_process_is_said_to_be(path: Path) -> None:
+    """And free again as soon as that process is dead, however it died."""
+    script = (
+        "import asyncio, sys\nfrom tokfluence_async import Journal\n"
+        "async def main():\n    await Journal(sys.argv[1]).open()\n    print('open', flush=True)\n    sys.stdin.read()\n"
+        "asyncio.run(main())"
+    )
+    other = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", script, str(path), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert other.stdout is not None
+    assert await other.stdout.readline() == b"open\n"
+
+    with pytest.raises(JournalError, match="in use by another process"):
+        await Journal(path).open()
+    other.kill()
+    await other.communicate()
+    async with Journal(path) as journal:
+        assert await journal.unsettled() == []
+
+
+async def test_a_newer_format_is_not_touched(path: Path) -> None:
+    """What a newer version wrote, this one would misread."""
+    async with Journal(path):
+        pass
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version = 99")
+    db.close()
+    before = path.read_bytes()
+
+    with pytest.raises(JournalError, match="newer version of this package \\(format 99"):
+        await Journal(path).open()
+
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("left", [100, 1000, 5000, 20_000])
+async def test_a_truncated_journal_is_damaged_and_said_to_be(path: Path, left: int) -> None:
+    """Restoring it is the user's decision: going on would pay for what it has forgotten."""
+    async with Journal(path) as journal:
+        await journal.settled("none", [analyzed(str(n + 1)) for n in range(2000)])
+    with path.open("r+b") as file:
+        file.truncate(left)
+
+    with pytest.raises(JournalError, match="damaged"):
+        await Journal(path).open()
+
+
+@pytest.mark.parametrize("content", [b"not a database at all, but long enough to be looked at" * 20, "other"])
+async def test_a_foreign_file_is_no_journal(path: Path, content: Any) -> None:
+    """A path typed wrongly must not cost somebody else's file."""
+    if content == "other":
+        with sqlite3.connect(path) as db:
+            db.execute("CREATE TABLE theirs (a)")
+        db.close()
+    else:
+        path.write_bytes(content)
+    before = path.read_bytes()
+
+    with pytest.raises(JournalError, match=r"no journal of this package|damaged"):
+        await Journal(path).open()
+
+    assert path.read_bytes() == before
+
+
+async def test_a_folder_that_is_not_there_is_one_clear_error(tmp_path: Path) -> None:
+    """And of the kind that means: set it up otherwise."""
+    with pytest.raises(ConfigurationError, match="cannot be opened: no such folder"):
+        await Journal(tmp_path / "missing" / "journal.sqlite").open()
+
+
+# --- a full disk -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_full_disk_ends_the_run_and_keeps_what_was_recorded(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of a line may be written when the disk is full; it must not stay."""
+    out = tmp_path / "posts.jsonl"
+    write = os.write
+    room = 30
+
+    def small_disk(fd: int, data: Any) -> int:
+        nonlocal room
+        if not room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written = write(fd, bytes(data[:room]))
+        room -= written
+        return written
+
+    monkeypatch.setattr(_journal.os, "write", small_disk)
+    journal = await Journal(path).open()
+    output = await journal.attach("posts.jsonl", out)
+    await journal.write_post(output, IDS[0], b"x" * 19 + b"\n")
+    await journal.flush()
+    await journal.write_post(output, IDS[1], b"y" * 19 + b"\n")
+    with pytest.raises(JournalError, match="No space left on device"):
+        await journal.flush()
+    with pytest.raises(JournalError):
+        await journal.sending("id-1", items(IDS[2]), replaces=None)
+    await journal.aclose()
+
+    assert out.read_bytes() == b"x" * 19 + b"\n"
+    async with Journal(path) as journal:
+        assert await journal.look_up(IDS[1]) is None
+
+
+async def test_a_full_disk_under_the_journal_itself_is_said_to_be(path: Path) -> None:
+    """SQLite's own limit on pages stands in for the disk's end."""
+    async with Journal(path) as journal:
+        await journal._read(lambda: journal._db.execute("PRAGMA max_page_count = 12").fetchall())  # type: ignore[union-attr]
+        with pytest.raises(JournalError, match="disk is full"):
+            await journal.settled("none", [analyzed(str(n + 1)) for n in range(5000)])
+
+    async with Journal(path) as journal:
+        assert await journal.look_up("1") is None
+
+
+async def test_nothing_is_sent_that_cannot_be_written_down(
+    path: Path, sandbox: Sandbox, client: TokfluenceClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch nobody remembers is a batch paid for twice."""
+
+    def full(self: Journal) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    async with Journal(path) as journal:
+        monkeypatch.setattr(Journal, "_commit", full)
+        with pytest.raises(JournalError, match="disk is full"):
+            await client.posts.analyze(IDS, journal=journal)
+
+    assert sandbox.requests_received == 0
+
+
+# --- life cycle --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_journal_opens_once_and_closes_twice(path: Path) -> None:
+    """Opening what is open and closing what is closed are no mistakes; using what is closed is."""
+    journal = Journal(path)
+    with pytest.raises(RuntimeError, match="not open"):
+        await journal.look_up("1")
+    async with journal:
+        assert await journal.open() is journal
+        assert "open" in repr(journal)
+    await journal.aclose()
+    assert "closed" in repr(journal)
+    async with journal:
+        assert await journal.unsettled() == []
+    assert sorted(p.name for p in path.parent.iterdir()) == [path.name]
+
+
+def test_a_journal_belongs_to_one_event_loop_at_a_time(path: Path) -> None:
+    """Its waiters are futures of the loop it was opened in."""
+    journal = Journal(path)
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(journal.open())
+
+    async def elsewhere() -> None:
+        with pytest.raises(RuntimeError, match="another event loop"):
+            await journal.open()
+
+    asyncio.run(elsewhere())
+    loop.run_until_complete(journal.aclose())
+    loop.close()
+
+
+async def test_what_was_learnt_is_there_in_the_next_run(path: Path) -> None:
+    """Seconds per URL and the visibility delay cost time and credits to find out."""
+    async with Journal(path) as journal:
+        journal.learn(urls=10, seconds=25.5)
+
+    async with Journal(path) as journal:
+        assert await journal.learnt() == {"urls": 10.0, "seconds": 25.5}
+
+
+# --- with analyze and resolve ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.sandbox(indexed=0.0)
+async def test_what_the_journal_knows_is_not_analyzed_again(
+    path: Path, sandbox: Sandbox, client: TokfluenceClient
+) -> None:
+    """The same inputs with the same journal cost nothing the second time, and tell the same."""
+    first = await client.posts.analyze(IDS, journal=path)
+    sent = sandbox.requests_received
+    second = await client.posts.analyze(IDS, journal=path)
+
+    assert [outcome.value for outcome in second] == [outcome.value for outcome in first]
+    assert (sandbox.requests_received, second.credits_spent, sandbox.credits_spent) == (sent, 0, 25 * len(IDS))
+
+
+@pytest.mark.sandbox(indexed=0.0, visibility_delay=0.0)
+@pytest.mark.client(max_retries=0)
+@pytest.mark.parametrize("done", [True, False])
+async def test_a_batch_in_doubt_is_asked_about_under_its_old_id(
+    path: Path, sandbox: Sandbox, client: TokfluenceClient, done: bool
+) -> None:
+    """A 409 means it was done, and its posts are read, 1 credit each; a 200 means it never ran. Neither is paid twice."""
+    if done:
+        sandbox.drop_answer(to=ANALYZE)
+    else:
+        sandbox.refuse_connection(to=ANALYZE)
+    first = await client.posts.analyze(IDS, batch_size=50, journal=path)
+    assert [type(outcome.error) for outcome in first] == [APIConnectionError] * len(IDS)
+
+    second = await client.posts.analyze(IDS, batch_size=50, journal=path)
+
+    assert len(second.succeeded) == len(IDS)
+    batches = [entry.request_id for entry in sandbox.requests if entry.route == ANALYZE]
+    assert len(batches) == 2
+    assert len(set(batches)) == 1
+    assert set(sandbox.times_charged(ANALYZE).values()) == {1}
+    assert sandbox.credits_spent == 25 * len(IDS) + (len(IDS) if done else 0)
+    assert {o.value.status for o in second if o.value} == {"duplicate_request" if done else "analyzed"}
+    assert second.credits_spent == (len(IDS) if done else 25 * len(IDS))
+
+
+@pytest.mark.sandbox(indexed=0.0, visibility_delay=0.0)
+@pytest.mark.client(max_retries=0)
+@pytest.mark.parametrize("done", [True, False])
+async def test_an_old_doubt_is_settled_by_reading_first(
+    path: Path, sandbox: Sandbox, client: TokfluenceClient, done: bool
+) -> None:
+    """A service that has forgotten the id would do the work again under it."""
+    clock = Clock()
+    if done:
+        sandbox.drop_answer(to=ANALYZE)
+    else:
+        sandbox.refuse_connection(to=ANALYZE)
+    async with Journal(path, clock=clock) as journal:
+        await client.posts.analyze(IDS, batch_size=50, journal=journal)
+    clock.now += RESEND_WITHIN + 1
+    await asyncio.sleep(RESEND_WITHIN + 1)
+
+    async with Journal(path, clock=clock) as journal:
+        report = await client.posts.analyze(IDS, batch_size=50, journal=journal)
+
+    assert len(report.succeeded) == len(IDS)
+    sent = [entry.request_id for entry in sandbox.requests if entry.route == ANALYZE]
+    assert len(sent) == len(set(sent)) == (1 if done else 2)
+    assert set(sandbox.times_charged(ANALYZE).values()) == {1}
+    assert report.credits_spent == len(IDS) + (0 if done else 25 * len(IDS))
+
+
+@pytest.mark.sandbox(indexed=0.0, seconds_per_url=5.0)
+async def test_a_batch_that_is_still_at_work_is_waited_for_and_not_paid_for(
+    path: Path, sandbox: Sandbox, client: TokfluenceClient
+) -> None:
+    """A killed process leaves its batch at work; the 409 comes early, and the posts come late."""
+    task = asyncio.create_task(client.posts.analyze(IDS, batch_size=50, journal=path))
+    await asyncio.sleep(2)
+    assert sandbox.in_flight(ANALYZE)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+    report = await client.posts.analyze(IDS, batch_size=50, journal=path)
+
+    assert len(report.succeeded) == len(IDS)
+    assert set(sandbox.times_charged(ANALYZE).values()) == {1}
+    early = [entry for entry in sandbox.requests if entry.route == GET and entry.status == 404]
+    assert len(early) <= 8
+
+
+@pytest.mark.sandbox(indexed=0.0, refusals_burn_ids=True, credits=0)
+async def test_a_wallet_that_ran_dry_leaves_no_doubt(path: Path, sandbox: Sandbox, client: TokfluenceClient) -> None:
+    """A 402 was refused for certain: the next run begins anew, with no reading and no waiting."""
+    report = await client.posts.analyze(IDS, journal=path)
+    assert not report.succeeded
+    async with Journal(path) as journal:
+        assert await journal.unsettled() == []
+    sandbox.credits = 10_000
+
+    report = await client.posts.analyze(IDS, journal=path)
+
+    assert len(report.succeeded) == len(IDS)
+    assert sandbox.credits_spent == 25 * len(IDS)
+
+
+@pytest.mark.sandbox(indexed=0.0)
+async def test_what_cannot_be_settled_stays_listed_and_is_not_sent_under_another_id(
+    path: Path, sandbox: Sandbox, client: TokfluenceClient
+) -> None:
+    """A new id for a batch in doubt is a second bill."""
+    once = client.with_options(max_retries=0)
+    sandbox.drop_answer(to=ANALYZE)
+    await once.posts.analyze(IDS[:5], batch_size=50, journal=path)
+    sandbox.proxy_error(to=ANALYZE, times=1)
+
+    report = await once.posts.analyze(IDS[:5], batch_size=50, journal=path)
+
+    assert len(report.failed) == 5
+    async with Journal(path) as journal:
+        [doubt] = await journal.unsettled()
+    assert {ref.post_id for ref in doubt.posts} == set(IDS[:5])
+    assert len({entry.request_id for entry in sandbox.requests if entry.route == ANALYZE}) == 1
+
+
+@pytest.mark.sandbox(indexed=0.0)
+async def test_resolve_reads_what_an_earlier_run_has_paid_for(
+    path: Path, sandbox: Sandbox, client: TokfluenceClient
+) -> None:
+    """25 credits are spent once over all runs; reading is 1."""
+    await client.posts.analyze(IDS, journal=path)
+    await asyncio.sleep(60)
+    spent = sandbox.credits_spent
+
+    outcomes = [outcome async for outcome in client.posts.resolve(IDS, journal=path)]
+
+    assert all(outcome.ok for outcome in outcomes)
+    assert sandbox.credits_spent - spent == len(IDS)
+
+
+@pytest.mark.sandbox(indexed=0.0)
+async def test_analyze_iter_takes_a_journal_too(path: Path, sandbox: Sandbox, client: TokfluenceClient) -> None:
+    """It is `analyze` with its outcomes told as they come, and stopped at will."""
+    stopped = client.posts.analyze_iter(IDS, batch_size=4, journal=path)
+    first = await anext(stopped)
+    await stopped.aclose()
+    everything = [outcome async for outcome in client.posts.analyze_iter(IDS, batch_size=4, journal=path)]
+
+    assert first.ok
+    assert sorted(outcome.post_id or "" for outcome in everything) == sorted(IDS)
+    assert all(outcome.ok for outcome in everything)
+    assert set(sandbox.times_charged(ANALYZE).values()) == {1}
+
+
+@pytest.mark.sandbox(indexed=0.0, analyze_rows=lambda rows: rows[1:])
+async def test_a_post_left_out_of_an_answer_is_read_before_it_is_paid_for_again(
+    path: Path, sandbox: Sandbox, client: TokfluenceClient
+) -> None:
+    """It was charged, and may well be there."""
+    first = await client.posts.analyze(IDS, batch_size=50, journal=path)
+    assert len(first.failed) == 1
+    await asyncio.sleep(60)
+
+    second = await client.posts.analyze(IDS, batch_size=50, journal=path)
+
+    assert len(second.succeeded) == len(IDS)
+    assert set(sandbox.times_charged(ANALYZE).values()) == {1}
+
+
+async def test_a_source_over_a_journal_counts_as_its_inputs_do(path: Path) -> None:
+    """The planner and the progress go by these numbers."""
+    async with Journal(path) as journal:
+        source = _journal.RememberedSource(Source([IDS[0], "bad", IDS[1]]), journal)
+        assert (source.total, source.left, source.error) == (3, 3, None)
+        given = [await source.next() for _ in range(4)]
+        assert [item and item.ref and item.ref.post_id for item in given] == [IDS[0], None, IDS[1], None]
+        assert source.left == 0
