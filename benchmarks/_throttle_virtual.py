@@ -97,10 +97,16 @@ def steady(
         client = limiter(LIMIT, PERIOD)
         service = Service(rule(LIMIT, PERIOD), jitter)
         seconds = minutes * PERIOD
+        if on is None:
+            # The last requests are under way when the time is up; what arrives in the second after the first counts instead.
+            began = asyncio.get_running_loop().time()
+            await crawl(client, service, seconds + 2)
+            arrived = sum(began + 1 <= moment < began + 1 + seconds for moment in service.accepted)
+            return arrived / (minutes * LIMIT), len(service.refused)
         asked = 0.0
         while asked < seconds:
-            await crawl(client, service, on or seconds)
-            asked += on or seconds
+            await crawl(client, service, on)
+            asked += on
             await asyncio.sleep(off)
         return len(service.accepted) / (asked / PERIOD * LIMIT), len(service.refused)
 

@@ -9,6 +9,7 @@ requests of the other limiters are not retried in a smarter way than they come. 
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Callable, Iterable
 
 from . import _throttle_cost as cost
@@ -40,6 +41,7 @@ def main() -> None:
     parser.add_argument("--no-cost", action="store_true", help="leave the cost of a slot out")
     options = parser.parse_args()
     print(__doc__)
+    logging.getLogger("tokfluence_async").setLevel(logging.ERROR)  # it would report every drop
 
     print(
         f"600 a minute, saturated, {options.minutes} virtual minutes from a cold start: use of what is permitted / refusals"

@@ -211,6 +211,14 @@ class Pacer:
         if not self._slots:
             return
         late = now - self._due
+        if queued and 0.0 <= late < self._interval and self._low == 1.0 and not self._saved and not self._repaying:
+            # The way of a slot somebody waited for, in a steady state: as `_reopen` would have it.
+            self._due = when = self._due + self._interval
+            self._idle_when = when + self._idle_span
+            if len(log) == self._slots and log[0] + self._span > when:
+                when = log[0] + self._span
+            self.free_at = when
+            return
         if late < 0.0:
             self._saved -= 1
             self._repaying.append(now)

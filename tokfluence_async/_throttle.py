@@ -328,13 +328,16 @@ class _Origin:
                 turns.rotate(-1)
                 continue
             queue = key.urgent if urgent else key.reads
-            waiter = self.head(key, queue, loop)
-            if waiter is None:
-                queue.listed = False
-                turns.popleft()
-                continue
+            waiter = queue.waiters[0] if queue.waiters else None
+            if waiter is None or waiter.done() or waiter.get_loop() is not loop:
+                waiter = self.head(key, queue, loop)
+                if waiter is None:
+                    queue.listed = False
+                    turns.popleft()
+                    continue
             queue.waiters.popleft()
-            turns.rotate(-1)
+            if len(turns) > 1:
+                turns.rotate(-1)
             self.urgent_last = urgent
             return key, waiter
         return None

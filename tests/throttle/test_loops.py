@@ -180,7 +180,7 @@ async def test_waiters_of_a_closed_loop_do_not_block_the_rest(origin):
     throttle = Throttle(**QUICK)
     lanes = throttle.lanes(origin, "key")
     dead = LoopThread()
-    lanes.refused(0.02)
+    lanes.refused(0.3)
     task = dead.start(lanes.acquire())
     dead.start(lanes.acquire(priority=True))
     assert throttle.statistics().waiting == 2
@@ -200,7 +200,7 @@ async def test_a_loop_closed_while_its_waiters_are_passed_over_is_forgotten(orig
     throttle = Throttle(**QUICK)
     lanes = throttle.lanes(origin, "key")
     dead = LoopThread()
-    lanes.refused(0.01)
+    lanes.refused(0.3)
     task = dead.start(lanes.acquire())
     dead.stop()
     await lanes.acquire()  # passes the waiter of the loop that stands still
@@ -220,7 +220,7 @@ async def test_waiters_of_a_loop_that_stands_still_keep_their_place(origin):
     throttle = Throttle(**QUICK)
     lanes = throttle.lanes(origin, "key")
     other = LoopThread()
-    lanes.refused(0.02)
+    lanes.refused(0.3)
     first = other.start(lanes.acquire())
     second = other.start(lanes.acquire(priority=True))
     other.stop()
