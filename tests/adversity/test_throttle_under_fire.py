@@ -1,0 +1,142 @@
+"""The limits of the service hold on the bad days too: jitter on the way, faults, retries, several clients, keys, loops."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+from typing import Any
+
+import pytest
+
+from tokfluence_async import Sandbox, Throttle, TokfluenceClient, TokfluenceError
+from tokfluence_async._sandbox import ANALYZE
+
+from .conftest import TOKEN, check_money, ids, rig
+
+LIMITS: dict[str, Any] = {"per_ip": 60, "per_key": 120}
+
+
+def throttle() -> Throttle:
+    return Throttle(60, 120, burst=5)
+
+
+async def hammer(client: TokfluenceClient, count: int, start: int = 0) -> None:
+    async for outcome in client.posts.get_many(ids(count, start)):
+        assert outcome.ok or isinstance(outcome.error, TokfluenceError)
+
+
+@pytest.mark.parametrize("algorithm", ["fixed_window", "sliding_window", "token_bucket", "gcra"])
+async def test_no_429_under_jitter_faults_and_retries(algorithm: str) -> None:
+    """Requests bunch up on the way by as much as the margin allows, a third of them fails; none is one too many."""
+    rng = random.Random(7)
+    options = {"throttle": throttle(), "max_retries": 8}
+    async with rig(options, throttle=algorithm, transit=lambda: rng.uniform(0, 0.25), **LIMITS) as (sandbox, client):
+        sandbox.drop_reused(times=None, where=lambda entry: entry.number % 5 == 0)
+        sandbox.proxy_error(503, times=None, where=lambda entry: entry.number % 7 == 0)
+        sandbox.cut_body(times=None, where=lambda entry: entry.number % 11 == 0)
+
+        await hammer(client, 150)
+
+        assert sandbox.rate_limited == client.usage.rate_limited == 0
+        assert sandbox.peak(60) <= 60
+        check_money(sandbox, client)
+
+
+async def test_clients_of_one_process_share_the_limits() -> None:
+    """Three clients, two keys, one IP: together they stay below what the IP may."""
+    async with rig({"throttle": throttle()}, **LIMITS) as (sandbox, client):
+        other = sandbox.add_key("tkf_live_" + "B" * 32)
+        async with (
+            TokfluenceClient(TOKEN, base_url=sandbox.url, throttle=throttle()) as second,
+            TokfluenceClient(other.token, base_url=sandbox.url, throttle=throttle()) as third,
+        ):
+            sandbox.drop_answer(times=20, nth=10)
+            await asyncio.gather(*(hammer(each, 70, 100 * n) for n, each in enumerate((client, second, third))))
+
+            assert sandbox.rate_limited == 0
+            assert sandbox.peak(60) <= 60
+            total = sum(each.usage.requests for each in (client, second, third))
+            assert total == sandbox.requests_received
+
+
+async def test_a_new_client_does_not_start_with_a_full_bucket() -> None:
+    """Trap 9: a crash loop makes a client a second; the process remembers what it has sent."""
+    async with Sandbox(token=TOKEN, **LIMITS) as sandbox:
+        for n in range(12):
+            async with TokfluenceClient(TOKEN, base_url=sandbox.url, throttle=throttle()) as client:
+                await hammer(client, 10, 10 * n)
+
+        assert sandbox.rate_limited == 0
+        assert sandbox.peak(60) <= 60
+
+
+async def test_waiters_that_give_up_swallow_no_slot() -> None:
+    """Trap 11: of two hundred callers every second one is cancelled while it waits; the pace of the others is whole."""
+    async with rig({"throttle": throttle(), "max_concurrency": 200}, **LIMITS) as (sandbox, client):
+        calls = [asyncio.create_task(client.posts.get(post_id)) for post_id in ids(200)]
+        await asyncio.sleep(5)
+        for call in calls[1::2]:
+            call.cancel()
+        began = asyncio.get_running_loop().time()
+        await asyncio.gather(*calls, return_exceptions=True)
+
+        assert asyncio.get_running_loop().time() - began < 110
+        assert sandbox.rate_limited == 0
+        assert client._options.budget.reserved == 0
+
+
+async def test_a_shared_budget_is_slowed_down_for() -> None:
+    """Somebody else uses the same IP: 429s come although our own limits hold, and they stay few."""
+    async with rig({"throttle": throttle(), "max_retries": 50}, per_ip=30, per_key=None) as (sandbox, client):
+        await hammer(client, 150)
+
+        assert sandbox.rate_limited <= 20
+        assert client.usage.slowed
+        assert sandbox.statuses[200] == 150
+        check_money(sandbox, client)
+
+
+async def test_long_batches_and_reads_share_the_limits() -> None:
+    """Analysis takes its slots like everything else."""
+    async with rig({"throttle": throttle()}, indexed=0.0, seconds_per_url=0.1, **LIMITS) as (sandbox, client):
+        await asyncio.gather(hammer(client, 80), client.posts.analyze(ids(80, 500), batch_size=1))
+
+        assert sandbox.rate_limited == 0
+        assert sandbox.peak(60) <= 60
+        assert len(sandbox.times(to=ANALYZE)) == 80
+
+
+@pytest.mark.real_time
+def test_two_threads_share_the_limits() -> None:
+    """Each has a loop and a client of its own; the slots come from one place."""
+    ready, stop = threading.Event(), threading.Event()
+    served: list[Sandbox] = []
+
+    async def serve() -> None:
+        async with Sandbox(token=TOKEN, per_ip=20, per_key=None, period=1.0) as sandbox:
+            served.append(sandbox)
+            ready.set()
+            await asyncio.get_running_loop().run_in_executor(None, stop.wait)
+
+    def use(start: int) -> None:
+        async def main() -> None:
+            own = Throttle(20, None, 1.0, burst=3, jitter=0.2)
+            async with TokfluenceClient(TOKEN, base_url=served[0].url, throttle=own) as client:
+                await hammer(client, 25, start)
+
+        asyncio.run(main())
+
+    server = threading.Thread(target=asyncio.run, args=(serve(),))
+    server.start()
+    ready.wait(10)
+    users = [threading.Thread(target=use, args=(1000 * n,)) for n in range(2)]
+    for user in users:
+        user.start()
+    for user in users:
+        user.join(60)
+    received, refused = served[0].requests_received, served[0].rate_limited
+    stop.set()
+    server.join(10)
+
+    assert (received, refused) == (50, 0)
