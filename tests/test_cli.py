@@ -511,6 +511,32 @@ def test_parquet_is_written_in_row_groups() -> None:
     assert written[1] > written[0]  # the first group was written before the others came
 
 
+_MEASURE = """
+import resource, sys
+from pathlib import Path
+from tokfluence_async._cli.following import CommentLine, _Table
+
+lines, count = Path(sys.argv[1]), int(sys.argv[2])
+with lines.open("w") as file:
+    for n in range(count):
+        file.write('{"post_id":"1","comment_id":"%d","text":"%s"}\\n' % (n, "x" * 100))
+_Table(lines, lines.with_suffix(".parquet"), "parquet", CommentLine).finish()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+@pytest.mark.real_time
+def test_the_memory_of_a_table_does_not_grow_with_it(tmp_path: Path) -> None:
+    """Five times the comments, the same megabytes (a million more took 12 MB more)."""
+
+    def megabytes(count: int) -> int:
+        command = [sys.executable, "-c", _MEASURE, str(tmp_path / f"{count}.jsonl"), str(count)]
+        env = {name: value for name, value in _ENV.items() if not name.startswith("COV")}
+        return int(subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout)
+
+    assert megabytes(250_000) - megabytes(50_000) < 40
+
+
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@a", "\t=1", "\r=1", "  =1", "＝1", "\n=1"])
 def test_formulas_are_defused(text: str) -> None:
     """Each of these starts a formula in some spreadsheet."""

@@ -277,7 +277,9 @@ def test_parquet_is_readable_by_everybody(tmp_path: Path) -> None:
     arrow = pq.read_table(path)
     polars = pl.read_parquet(path)
     pandas = pd.read_parquet(path)
-    duck = duckdb.sql(f"select post_id, views, music.title, hashtags[1], epoch_us(published_at) from '{path}'").fetchall()
+    duck = duckdb.sql(
+        f"select post_id, views, music.title, hashtags[1], epoch_us(published_at) from '{path}'"
+    ).fetchall()
 
     assert arrow.schema.equals(frames.schema(Post))
     assert arrow.to_pylist() == frames.to_arrow([FULL, BARE]).to_pylist()

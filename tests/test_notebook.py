@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
+import gc
 import sys
 import types
 from html.parser import HTMLParser
@@ -23,6 +25,7 @@ from tokfluence_async import (
     Outcome,
     Post,
     Progress,
+    Sandbox,
     TokfluenceClient,
     Usage,
     show_progress,
@@ -173,6 +176,22 @@ def test_no_text_becomes_markup(text: str, url: str | None, number: float | None
         )
     )
     _read(_html(CrawlReport(stopped_by=text)))
+
+
+async def test_running_a_cell_again_leaks_nothing(sandbox: Sandbox) -> None:
+    """`client = TokfluenceClient()` without a close, again and again: the old connections go with the old client."""
+    before = asyncio.all_tasks()
+    for _ in range(5):
+        client = TokfluenceClient(sandbox.token, base_url=sandbox.url)
+        await client.posts.get("1")
+        async for _ in client.posts.comments("1", prefetch=4):
+            break
+        del client
+        gc.collect()
+        await asyncio.sleep(1)
+
+        assert sandbox.open_connections == 0
+        assert asyncio.all_tasks() == before
 
 
 def _progress(done: int) -> Progress:

@@ -152,7 +152,7 @@ class Session:
         remaining = "" if left is None else f", {left:,} left"
         return (
             f"{usage.credits_spent:,} credits spent{remaining}. "
-            f"{usage.requests:,} requests, {usage.rate_limited:,} refused by the throttle (429)."
+            f"{usage.requests:,} request{'' if usage.requests == 1 else 's'}, {usage.rate_limited:,} refused by the throttle (429)."
         )
 
     async def watch(self) -> None:
