@@ -458,6 +458,31 @@ async def test_only_what_is_missing_goes_out_again(sandbox: Sandbox, client: Tok
     assert batches(sandbox)[-1] == ["2", "3"]
 
 
+@pytest.mark.parametrize("fault", [500, 403])
+async def test_a_read_that_fails_leaves_its_post_open_and_no_other(
+    sandbox: Sandbox, client: TokfluenceClient, fault: int
+) -> None:
+    """Refused, then lost, then the read that was to tell fails: that post's outcome is the error, and it is not sent
+    again as long as nobody knows. The rest of its batch and the other batches stand."""
+    sandbox.rate_limit(to=ANALYZE, times=1)
+    sandbox.drop_answer(to=ANALYZE, times=1)
+    sandbox.answer('{"error": {}}', status=fault, to=GET, times=None, where=lambda entry: entry.path.endswith("/2"))
+
+    report = await client.with_options(max_retries=2, analyze_concurrency=1).posts.analyze(
+        [1, 2, 3, 4, 5, 6], batch_size=3
+    )
+
+    assert statuses(report)[:3] == [
+        "duplicate_request",
+        {500: "InternalServerError", 403: "PermissionDeniedError"}[fault],
+        "duplicate_request",
+    ]
+    assert len(report) == 6
+    assert not sandbox.billed_twice()
+    if fault == 500:
+        assert statuses(report)[3:] == ["analyzed"] * 3
+
+
 async def test_a_timeout_does_not_buy_twice_while_the_first_is_at_work(
     sandbox: Sandbox, client: TokfluenceClient
 ) -> None:

@@ -195,6 +195,7 @@ class Analyzer:
         self.log = log
         self._planner = Planner(options.analyze_concurrency, batch_size)
         self._halted: TokfluenceError | None = None
+        self._unread: dict[str, TokfluenceError] = {}
 
     async def run(self, source: ItemSource, emit: Callable[[Item, Outcome[Analysis]], Awaitable[None]]) -> None:
         """Analyze everything `source` gives; emit one outcome for each item as its batch finishes.
@@ -210,6 +211,8 @@ class Analyzer:
                     entry = source.remembered(item)
                     if entry is None or (entry.unsure and not await self._is_readable(item)):
                         await send.send(item)
+                    elif _id(item) in self._unread:
+                        await emit(item, self._verified(item))
                     else:
                         known = Analysis(post_id=_id(item), url=entry.url, status=entry.status or DUPLICATE)
                         await emit(item, Outcome(input=item.given, post_id=_id(item), value=known))
@@ -342,7 +345,7 @@ class Analyzer:
         assert self.log is not None
         if self._verifies:
             done = await self._readable(items)
-            found = [_duplicate(item) for item in items if _id(item) in done]
+            found = [self._verified(item) for item in items if _id(item) in done]
             await self.log.settled(doubt.request_id, found, age=doubt.age)
         else:
             self.unsure.update(_id(item) for item in items)
@@ -398,7 +401,7 @@ class Analyzer:
         if not done and ids.lost_here:  # it never ran: what was counted as spent was not
             self._budget.settle(0, -call.price)
         ids.state = step(ids.state, BatchEvent.READABLE if done else BatchEvent.MISSING)
-        found = {_id(item): _duplicate(item) for item in items if _id(item) in done}
+        found = {_id(item): self._verified(item) for item in items if _id(item) in done}
         return found, [item for item in items if _id(item) not in done], False
 
     def _observe(self, urls: int, seconds: float) -> None:
@@ -441,11 +444,22 @@ class Analyzer:
         return done
 
     async def _is_readable(self, item: Item) -> bool:
+        """Whether a post is not known to be missing. Where the read itself failed, `_verified` has the error: as long as
+        nobody knows, the post is not sent again, and neither its batch nor the call ends for it."""
         try:
             await self._engine.perform(build_get_post(_id(item)), _POST, self._options, self._budget)
         except NotFoundError:
             return False
+        except TokfluenceError as error:
+            if is_final(error):
+                self.halt(error)
+            self._unread[_id(item)] = error
         return True
+
+    def _verified(self, item: Item) -> Outcome[Analysis]:
+        """The outcome of a post that is not known to be missing."""
+        error = self._unread.pop(_id(item), None)
+        return _duplicate(item) if error is None else _failed(item, error)
 
 
 class Intake:
