@@ -33,7 +33,7 @@ async def test_debug_prints_every_request(
 
     (line,) = capsys.readouterr().err.splitlines()
     assert "DEBUG" in line
-    assert "GET /v1/posts/1 -> 200" in line
+    assert "GET /v1/posts/1 -> 200, price 1" in line
     assert sandbox.requests[0].request_id in line
     assert "credits left" in line
     assert sandbox.token not in line

@@ -437,10 +437,11 @@ async def _pass_gate(lanes: Lanes, policy: RetryPolicy) -> float:
 
 def _log(call: Call, answer: Answer, exchange: Exchange) -> None:
     logger.debug(
-        "%s %s -> %d, request %s, %d bytes, waited %.3f s for a slot, %s credits left",
+        "%s %s -> %d, price %d, request %s, %d bytes, waited %.3f s for a slot, %s credits left",
         call.method,
         call.target,
         answer.status,
+        call.price,
         answer.request_id,
         len(answer.body),
         exchange.waited,

@@ -177,7 +177,10 @@ def post(
     quiet: Quiet = False,
     json_logs: JsonLogs = False,
 ) -> None:
-    """Read posts from the index: [bold]1 credit[/bold] each, a miss included. Written as they arrive."""
+    """Read posts from the index: [bold]1 credit[/bold] each, a miss included. Written as they arrive.
+
+    The documented fields; [cyan]crawl[/cyan] keeps whatever the service sends.
+    """
     common = _common(sandbox, base_url, max_credits, quiet, json_logs)
 
     async def main(session: Session) -> int:
