@@ -126,8 +126,8 @@ async def crawl(
         raise ValueError(f"patience and grace must be 0 seconds or more, not {patience!r} and {grace!r}")
     check_batch_size(batch_size)
     source = Source(urls)
-    folder = _prepare(Path(out))
     budget = Budget(max_credits, client._options.budget)
+    folder = _prepare(Path(out))
     async with AsyncExitStack() as stack:
         opened = await enter_journal(stack, folder / "journal.sqlite" if journal is None else journal)
         run = _Crawl(

@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sized
 from typing import TYPE_CHECKING, Any, Protocol
 
+import anyio
 from msgspec import Struct
 
 from ._errors import InvalidPostError
@@ -124,6 +125,7 @@ class Source:
             self._sync = iter(inputs)
         self._length = len(inputs) if isinstance(inputs, Sized) else None
         self._turn = asyncio.Lock()
+        self._waiting: anyio.CancelScope | None = None
         self._seen = Seen()
         self.duplicates = 0
         self.taken = 0
@@ -153,9 +155,13 @@ class Source:
             return self._next_sync()
         async with self._turn:
             while not self.ended:
+                assert self._async is not None
+                given: Any = None
                 try:
-                    assert self._async is not None
-                    given = await anext(self._async)
+                    with anyio.CancelScope() as self._waiting:
+                        given = await anext(self._async)
+                    if self._waiting.cancelled_caught:
+                        break
                 except StopAsyncIteration:
                     self._end()
                 except Exception as error:  # the caller's own iterator; told at the end
@@ -198,8 +204,10 @@ class Source:
         return Item(self.taken, given, ref)
 
     def end(self) -> None:
-        """Give out nothing more."""
+        """Give out nothing more, not even what is being waited for."""
         self._end(self.error)
+        if self._waiting is not None:
+            self._waiting.cancel()
 
     def _end(self, error: Exception | None = None) -> None:
         self.ended = True
