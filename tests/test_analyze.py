@@ -365,6 +365,17 @@ async def test_what_fits_the_budget_is_sent(sandbox: Sandbox, client: Tokfluence
     assert report.credits_spent == sandbox.credits_spent == 25 * fits
 
 
+async def test_the_budget_that_binds_is_named(sandbox: Sandbox, client: TokfluenceClient) -> None:
+    """A call's own, or the client's above it: the number to raise."""
+    small = client.with_options(max_credits=60)
+
+    above = await small.posts.analyze(range(1, 5), max_credits=1000)
+    own = await small.posts.analyze([9], max_credits=5)
+
+    assert {outcome.error.limit for outcome in above.failed if isinstance(outcome.error, BudgetExceededError)} == {60}
+    assert {outcome.error.limit for outcome in own.failed if isinstance(outcome.error, BudgetExceededError)} == {5}
+
+
 async def test_a_lost_answer_is_not_paid_for_twice(sandbox: Sandbox, client: TokfluenceClient) -> None:
     """The work was done; the 409 on the retry is the proof of it, not a failure."""
     sandbox.drop_answer(to=ANALYZE)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import pickle
+import traceback
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 
+import aiohttp
 import pytest
 from aioresponses import aioresponses
 
@@ -215,6 +218,47 @@ async def test_an_echoed_token_is_shown_nowhere(canned: aioresponses, status: in
             await client.posts.get(ID)
 
     assert TOKEN not in f"{caught.value} {caught.value!r} {vars(caught.value)}"
+
+
+@pytest.mark.client(max_retries=0, timeout=5.0, max_body=100_000)
+@pytest.mark.parametrize(
+    "fault",
+    ["echo 200", "echo 401", "echo 502", "drop", "refuse", "stall", "cut", "stall in body", "huge", "bomb", "nested"],
+)
+@pytest.mark.parametrize("session", ["own", "the caller's"])
+async def test_no_traceback_with_locals_shows_the_token(
+    sandbox: Sandbox, client: TokfluenceClient, fault: str, session: str
+) -> None:
+    """Error trackers print the locals of every frame: wherever an attempt fails, headers must not lie about (trap 31)."""
+    match fault.split():
+        case ["echo", status]:
+            sandbox.answer(f"<pre>Authorization: Bearer {sandbox.token}</pre>", status=int(status))
+        case ["drop"]:
+            sandbox.drop_answer()
+        case ["refuse"]:
+            sandbox.refuse_connection()
+        case ["stall"]:
+            sandbox.stall()
+        case ["stall", "in", "body"]:
+            sandbox.stall(in_body=True)
+        case ["cut"]:
+            sandbox.cut_body()
+        case ["huge"]:
+            sandbox.answer(f"{sandbox.token} " * 10_000)
+        case ["bomb"]:
+            sandbox.gzip_bomb(10**7)
+        case _:
+            sandbox.nested_body(10_000)
+
+    async with aiohttp.ClientSession() as theirs:
+        options: dict[str, Any] = {"max_retries": 0, "timeout": 5.0, "max_body": 100_000, "session": theirs}
+        user = client if session == "own" else TokfluenceClient(sandbox.token, base_url=sandbox.url, **options)
+        with pytest.raises(TokfluenceError) as caught:
+            await user.posts.get(ID)
+
+    frames = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    assert sandbox.token[13:] not in "".join(frames.format())
+    assert sandbox.token[13:] not in f"{caught.value!r} {vars(caught.value)} {pickle.dumps(caught.value)!r}"
 
 
 # --- many posts ------------------------------------------------------------------------------------------------------

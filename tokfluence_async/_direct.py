@@ -230,6 +230,7 @@ class Direct:
                 # A body that came with its headers, as a post's does: no need to wait for it, or to look at its length.
                 body = payload.read_nowait()
                 if len(body) > self._max_body:
+                    body = b""
                     raise too_large(message.code, self._max_body, request_id)
             else:
                 body = await self._pieces(message.code, payload, request_id)
@@ -273,6 +274,7 @@ class Direct:
         while piece := await payload.readany():
             size += len(piece)
             if size > self._max_body:
+                pieces, piece = [], b""  # a traceback with locals would show them, and a proxy may echo the token
                 raise too_large(status, self._max_body, request_id)
             pieces.append(piece)
         return b"".join(pieces)

@@ -308,6 +308,7 @@ class Transport:
         async for piece in response.content.iter_any():
             size += len(piece)
             if size > self._max_body:
+                pieces, piece = [], b""  # a traceback with locals would show them, and a proxy may echo the token
                 raise too_large(response.status, self._max_body, request_id)
             pieces.append(piece)
         return b"".join(pieces)
