@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokfluence_async import (
@@ -23,6 +23,7 @@ from tokfluence_async import (
     TokfluenceClient,
 )
 from tokfluence_async._visibility import Visibility
+from tokfluence_async.testing import VirtualLoop
 
 GET = "GET /v1/posts/:id"
 ANALYZE = "POST /v1/posts/analyze"
@@ -168,6 +169,47 @@ async def test_faults_on_the_way_cost_no_second_analysis(
 
     assert all(outcome.ok for outcome in outcomes.values())
     assert sandbox.times_charged() == {str(n): 1 for n in range(1, 9)}
+
+
+@settings(max_examples=40)
+@given(
+    faults=st.lists(
+        st.tuples(
+            st.sampled_from(
+                ["drop_answer", "rate_limit", "upstream_error", "internal_error", "proxy_error", "cut_body"]
+            ),
+            st.sampled_from([ANALYZE, GET]),
+            st.integers(1, 6),
+        ),
+        max_size=6,
+    ),
+    posts=st.integers(1, 25),
+    indexed=st.sampled_from([0.0, 0.3, 1.0]),
+    delay=st.sampled_from([0.0, 2.5, 9.0]),
+    batch_size=st.none() | st.integers(1, 10),
+)
+def test_under_any_faults_every_post_is_read_and_none_billed_twice(
+    faults: list[tuple[str, str, int]], posts: int, indexed: float, delay: float, batch_size: int | None
+) -> None:
+    """The invariant of the main job: whatever fails on the way, each post once, for 25 credits at most."""
+
+    async def work() -> None:
+        async with (
+            Sandbox(indexed=indexed, visibility_delay=delay) as sandbox,
+            TokfluenceClient(sandbox.token, base_url=sandbox.url, max_retries=12) as client,
+        ):
+            for fault, to, nth in faults:
+                getattr(sandbox, fault)(to=to, nth=nth)
+            outcomes = await collect(client.posts.resolve(range(1, posts + 1), batch_size=batch_size))
+
+            assert len(outcomes) == posts
+            assert all(outcome.ok for outcome in outcomes.values()), [o.error for o in outcomes.values() if not o.ok]
+            assert not sandbox.billed_twice()
+            assert client.usage.requests == sandbox.requests_received
+            assert client.usage.credits_spent >= sandbox.credits_spent
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        runner.run(work())
 
 
 @pytest.mark.sandbox(indexed=0.0, seconds_per_url=40.0)
