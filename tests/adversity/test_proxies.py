@@ -149,7 +149,7 @@ FAULTS: dict[str, Callable[[Sandbox, str], Fault]] = {
     "bodies cut": lambda s, to: s.cut_body(to=to, times=2),
     "bodies reset": lambda s, to: s.reset_body(to=to, times=2),
     "chunked bodies cut": lambda s, to: s.cut_body(to=to, times=2, chunked=True),
-    "too slow": lambda s, to: s.stall(1.5, to=to, times=2),
+    "too slow": lambda s, to: s.stall(1.5, to=to, times=1),
     "503 after the work": lambda s, to: s.proxy_error(503, to=to, times=2, when="after"),
     "500": lambda s, to: s.internal_error(to=to, times=2),
     "garbage": lambda s, to: s.replace_body(b"<html>", to=to, times=2),
