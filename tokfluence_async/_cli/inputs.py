@@ -157,7 +157,11 @@ def _read(
 ) -> None:
     def put(chunk: bytes | OSError) -> None:
         # Waits while the queue is full: what is not asked for yet stays in the pipe.
-        asyncio.run_coroutine_threadsafe(arriving.put(chunk), loop).result()
+        waiting = arriving.put(chunk)
+        try:
+            asyncio.run_coroutine_threadsafe(waiting, loop).result()
+        finally:
+            waiting.close()  # never begun, if the loop is closed
 
     try:
         if descriptor is None:
