@@ -352,7 +352,7 @@ async def test_a_list_of_empty_pages_without_end_ends_in_an_error(answers: aiore
     asked = scripted(answers, lambda c: {"data": [], "meta": {"total": 10**9, "next_cursor": c + 10}})
 
     async with TokfluenceClient(TOKEN) as client:
-        with pytest.raises(APIResponseValidationError, match="5 empty pages in a row"):
+        with pytest.raises(APIResponseValidationError, match="nothing new on 5 pages in a row"):
             _ = [page async for page in client.posts.comment_pages(ID, prefetch=prefetch)]
 
     assert len(asked) <= 5 + prefetch
@@ -377,7 +377,7 @@ async def test_pages_of_nothing_but_repeats_go_on(answers: aioresponses) -> None
 
     def page(c: int) -> dict[str, Any]:
         body = [{"comment_id": f"c{max(c - 8, 0)}"}] if c < 20 else [{"comment_id": "last"}]
-        return {"data": body, "meta": {"total": 20, "next_cursor": c + 1 if c < 20 else None}}
+        return {"data": body, "meta": {"total": 28 if c else 20, "next_cursor": c + 1 if c < 20 else None}}
 
     scripted(answers, page)
 
@@ -385,6 +385,18 @@ async def test_pages_of_nothing_but_repeats_go_on(answers: aioresponses) -> None
         found = [comment.comment_id async for comment in client.posts.comments(ID)]
 
     assert found == [f"c{n}" for n in range(12)] + ["last"]
+
+
+@pytest.mark.parametrize("prefetch", [0, 3])
+async def test_a_service_that_ignores_the_cursor_is_not_paid_for_ever(answers: aioresponses, prefetch: int) -> None:
+    """The same rows on every page, at 2 credits each: more is repeated than can have arrived."""
+    asked = scripted(answers, lambda c: {"data": one(0), "meta": {"total": 10**6, "next_cursor": c + 20}})
+
+    async with TokfluenceClient(TOKEN) as client:
+        with pytest.raises(APIResponseValidationError, match="nothing new on 5 pages in a row"):
+            _ = [page async for page in client.posts.comment_pages(ID, prefetch=prefetch)]
+
+    assert len(asked) <= 6 + prefetch
 
 
 async def test_a_total_that_is_missing_or_null_is_not_needed(answers: aioresponses) -> None:

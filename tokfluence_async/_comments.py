@@ -140,6 +140,7 @@ class Walk(Generic[C]):
         self._left = max_items
         self._prefetch = prefetch
         self._total: int | None = None
+        self._grown = 0  # by how much `total` has, since the walk began
         self._stride = 0  # how far the last page reached; 0 as long as that is not known
         self._consumed = 0
         self._ahead: deque[tuple[int, asyncio.Task[Any]]] = deque()
@@ -147,6 +148,7 @@ class Walk(Generic[C]):
     async def pages(self) -> AsyncGenerator[Page[C], None]:
         recent = Recent()
         empty = 0
+        repeats = 0  # in all
         try:
             while self._left is None or self._left > 0:
                 body = await self._next()
@@ -165,9 +167,14 @@ class Walk(Generic[C]):
                 yield Page(items, self._total, cursor, reached, repeated)
                 if next_cursor is None:
                     return
-                empty = 0 if data else empty + 1
+                # Comments that arrived can make a page repeat what was given, as many as they are. A service that repeats
+                # more than that (one that ignores the cursor, say) gives nothing, at 2 credits a page.
+                repeats += repeated
+                empty = 0 if items or (data and repeats <= self._grown) else empty + 1
                 if empty >= _MAX_EMPTY:
-                    raise self._endless(f"gave {empty} empty pages in a row, up to cursor {next_cursor}, and no end")
+                    raise self._endless(
+                        f"gave nothing new on {empty} pages in a row, up to cursor {next_cursor}, and no end"
+                    )
                 self._stride = next_cursor - cursor
                 self._cursor = next_cursor
         finally:
@@ -204,6 +211,7 @@ class Walk(Generic[C]):
         total = body.meta.total
         if total is not None:
             if self._total is not None and total > self._total:
+                self._grown += total - self._total
                 logger.info(
                     "post %s: %d comments arrived while its comments are walked; of those put before cursor %d this walk gives none",
                     self._post_id,
