@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         UpstreamError,
     )
     from ._journal import Journal
+    from ._ledger import Difference, Ledger, LedgerLine
     from ._models import (
         Analysis,
         AnalyzeReport,
@@ -73,12 +74,15 @@ __all__ = [
     "CommentPage",
     "ConfigurationError",
     "CrawlReport",
+    "Difference",
     "DuplicateRequestError",
     "InsufficientCreditsError",
     "InternalServerError",
     "InvalidPostError",
     "Journal",
     "JournalError",
+    "Ledger",
+    "LedgerLine",
     "Music",
     "NotFoundError",
     "Outcome",
@@ -104,6 +108,7 @@ _ROOMS = {
     "_client": ("TokfluenceClient",),
     "_crawl": ("crawl",),
     "_journal": ("Journal",),
+    "_ledger": ("Difference", "Ledger", "LedgerLine"),
     "_models": (
         "Analysis",
         "AnalyzeReport",

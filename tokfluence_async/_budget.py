@@ -6,6 +6,10 @@ A request's price is reserved before it is sent and settled when its charge is k
 
 holds at every moment. A budget may stand under another (a call's under its client's): a reservation holds in all of
 them or in none. Charges that are not known (a lost answer, a 500) are settled as spent.
+
+A floor (`keep`) bounds the same sum from the other side: what the service says is left, less what is reserved, stays above it. With
+calls in flight no answer says what is left, as they are debited in any order; so the lowest value seen counts, until a
+call that was alone all the time tells the whole truth. A floor errs on the side of leaving more.
 """
 
 from __future__ import annotations
@@ -23,24 +27,37 @@ class Budget:
     Attributes:
         spent: Credits settled as charged.
         reserved: Credits of requests whose charge is not known yet.
+        keep: Credits that have to stay in the wallet, or None.
+        keeps: Whether this budget, or one above it, has a floor.
     """
 
-    __slots__ = ("_lock", "limit", "parent", "reserved", "spent")
+    __slots__ = ("_alone", "_left", "_lock", "keep", "keeps", "limit", "parent", "reserved", "spent")
 
-    def __init__(self, limit: int | None = None, parent: Budget | None = None) -> None:
+    def __init__(self, limit: int | None = None, parent: Budget | None = None, *, keep: int | None = None) -> None:
         if limit is not None and limit < 0:
             raise ValueError(f"max_credits must be 0 or more, not {limit}")
+        if keep is not None and keep < 0:
+            raise ValueError(f"keep_credits must be 0 or more, not {keep}")
         self.limit = limit
         self.parent = parent
+        self.keep = keep
+        self.keeps: bool = keep is not None or (parent is not None and parent.keeps)
+        self._left: int | None = None
+        self._alone = False
         self.spent = 0
         self.reserved = 0
         # One lock for the whole tree: a client may be used from two threads.
         self._lock: threading.RLock = parent._lock if parent is not None else threading.RLock()
+        if parent is not None and parent.keeps:
+            parent.look_again()  # a new job: the wallet may have been filled up
 
     @property
     def available(self) -> int | None:
         """Credits that could be reserved now, or None without an end."""
         mine = None if self.limit is None else max(self.limit - self.spent - self.reserved, 0)
+        if self.keep is not None and self._left is not None:
+            floor = max(self._left - self.keep - self.reserved, 0)
+            mine = floor if mine is None else min(mine, floor)
         above = self.parent.available if self.parent is not None else None
         return above if mine is None else mine if above is None else min(mine, above)
 
@@ -64,8 +81,11 @@ class Budget:
         with self._lock:
             if self.limit is not None and self.spent + self.reserved + price > self.limit:
                 raise BudgetExceededError(price, self.limit - self.spent - self.reserved, self.limit)
+            if self.keep is not None and self._left is not None and price > self._left - self.keep - self.reserved:
+                raise BudgetExceededError(price, self._left - self.keep - self.reserved, self.keep, floor=True)
             if self.parent is not None:
                 self.parent.reserve(price)
+            self._alone = self.reserved == 0
             self.reserved += price
 
     def settle(self, reserved: int, spent: int) -> None:
@@ -75,3 +95,24 @@ class Budget:
             self.spent += spent
             if self.parent is not None:
                 self.parent.settle(reserved, spent)
+
+    @property
+    def unseen(self) -> bool:
+        """Whether a floor here or above does not know yet what the wallet holds."""
+        return (self.keep is not None and self._left is None) or (self.parent is not None and self.parent.unseen)
+
+    def saw(self, remaining: int) -> None:
+        """An answer says what is left in the wallet; told before its own charge is settled."""
+        with self._lock:
+            if self.keep is not None and (self._alone or self._left is None or remaining < self._left):
+                self._left = remaining
+            if self.parent is not None:
+                self.parent.saw(remaining)
+
+    def look_again(self) -> None:
+        """Forget what the wallet held, if nothing is in flight: it may have been filled up."""
+        with self._lock:
+            if self.reserved == 0:
+                self._left = None
+            if self.parent is not None:
+                self.parent.look_again()

@@ -14,6 +14,7 @@ import msgspec
 from ._budget import Budget
 from ._engine import Engine, Options
 from ._errors import ConfigurationError
+from ._ledger import Ledger
 from ._models import Timeout, Usage
 from ._posts import Posts
 from ._retry import RetryPolicy, Settled
@@ -60,6 +61,8 @@ class TokfluenceClient:
         max_retries: Retries after the first attempt, 429 included; 0 means one attempt.
         max_credits: Credits this client (with its copies) may spend at most; None for no end. What may not be spent is not sent and
             fails with `BudgetExceededError`. A charge that is not known counts as spent.
+        keep_credits: Credits to leave in the wallet, whoever else spends from it; None for no floor. What would go below is not sent
+            and fails with `BudgetExceededError`. What is left is asked for before the first call, which costs nothing but a request.
         max_body: Bytes of one answer's body after decompression at most; what is larger is `APIResponseValidationError`.
         session: An `aiohttp.ClientSession` to use instead of an own one; it is not closed, and belongs to one event loop.
 
@@ -81,6 +84,7 @@ class TokfluenceClient:
         timeout: float | Timeout | None = Timeout(),  # noqa: B008 - frozen
         max_retries: int = _MAX_RETRIES,
         max_credits: int | None = None,
+        keep_credits: int | None = None,
         max_body: int = MAX_BODY,
         session: aiohttp.ClientSession | None = None,
     ) -> None:
@@ -99,7 +103,7 @@ class TokfluenceClient:
             policy=RetryPolicy(max_retries=_check_count("max_retries", max_retries, 0)),
             max_concurrency=_check_count("max_concurrency", max_concurrency, 1),
             analyze_concurrency=_check_count("analyze_concurrency", analyze_concurrency, 1),
-            budget=Budget(max_credits),
+            budget=Budget(max_credits, keep=keep_credits),
         )
         engine = Engine(
             origin=origin, base_url=base, throttle=throttle or Throttle(), max_body=max_body, session=session
@@ -157,6 +161,11 @@ class TokfluenceClient:
         "Last" is by the order of sending: an answer to an older request never overwrites a newer one's.
         """
         return self._engine.wallet(self._options.token).remaining
+
+    @property
+    def ledger(self) -> Ledger:
+        """What this client's calls have cost, by endpoint and by request id, and where the service's count differs."""
+        return self._engine.wallet(self._options.token)
 
     @property
     def usage(self) -> Usage:

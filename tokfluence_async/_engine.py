@@ -17,18 +17,20 @@ import random
 import threading
 import weakref
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from ._budget import Budget
 from ._errors import APIError, APIStatusError, DuplicateRequestError, RateLimitError, TokfluenceError
+from ._ledger import Ledger
 from ._models import Timeout, Usage
 from ._request_id import next_request_id
 from ._retry import Again, GiveUp, Past, RetryPolicy, Settled, decide, effect_of
 from ._secret import Secret
 from ._throttle import Lanes, Throttle
-from ._wire import Answer, Call, Kind, Shape, charge_of, is_charged, parse_answer
+from ._wire import Answer, Call, Kind, Shape, build_analyze, charge_of, is_charged, parse_answer
 
 if TYPE_CHECKING:
     import aiohttp
@@ -104,23 +106,6 @@ class _Meter:
         self.bytes_received = 0
 
 
-class _Wallet:
-    """What the service last said is left, by the order of sending: an answer to an older request never overwrites it."""
-
-    __slots__ = ("_lock", "_order", "remaining")
-
-    def __init__(self) -> None:
-        self.remaining: int | None = None
-        self._order = 0
-        self._lock = threading.Lock()
-
-    def note(self, order: int, remaining: int) -> None:
-        with self._lock:
-            if order > self._order:
-                self._order = order
-                self.remaining = remaining
-
-
 class _Home:
     """What a client has in one event loop."""
 
@@ -162,7 +147,7 @@ class Engine:
         self._session = session
         self._homes: dict[asyncio.AbstractEventLoop, _Home] = {}
         self._meters: list[_Meter] = []
-        self._wallets: dict[str, _Wallet] = {}
+        self._wallets: dict[str, Ledger] = {}
         self._lanes: dict[str, Lanes] = {}
         self._lock = threading.Lock()
         # Without `aclose`, the connections go when the client does, quietly: in notebooks cells are run again.
@@ -226,11 +211,11 @@ class Engine:
 
     # --- counts ------------------------------------------------------------------------------------------------------
 
-    def wallet(self, token: Secret) -> _Wallet:
+    def wallet(self, token: Secret) -> Ledger:
         wallet = self._wallets.get(token)
         if wallet is None:
             with self._lock:
-                wallet = self._wallets.setdefault(token, _Wallet())
+                wallet = self._wallets.setdefault(token, Ledger())
         return wallet
 
     def lanes(self, token: Secret) -> Lanes:
@@ -292,9 +277,14 @@ class Engine:
         reserved = 0
         attempt = 0
         began: float | None = None
+        failed = True
+        maybe = False  # whether an attempt under the current id may have been charged without our knowing
+        if budget.keeps and budget.unseen:
+            await self._look(options, budget)
         task = asyncio.current_task()
         assert task is not None
         home.calls.add(task)
+        wallet.began()
         cancelling = task.cancelling()
         try:
             while True:
@@ -332,6 +322,8 @@ class Engine:
                     meter.bytes_received += len(answer.body)
                     if answer.credits_remaining is not None:
                         wallet.note(exchange.order, answer.credits_remaining)
+                        if budget.keeps:
+                            budget.saw(answer.credits_remaining)
                     if answer.status == 429:
                         meter.rate_limited += 1
                         lanes.refused(answer.retry_after)
@@ -341,6 +333,7 @@ class Engine:
                         _log(call, answer, exchange)
                     value = parse_answer(answer, shape, secret=options.token)
                     owed = charge_of(answer, call)
+                    maybe = failed = False
                     return value
                 except TokfluenceError as error:
                     if isinstance(error, APIError):
@@ -358,6 +351,7 @@ class Engine:
                         rand=random.random(),
                     )
                     effect = effect_of(error)
+                    maybe = maybe or bool(effect & Past.MAYBE)
                     ids.note(error)
                     if isinstance(error, APIStatusError):
                         # 409 for an id that was never sent before: something in between has sent it twice, and the answer that is
@@ -367,7 +361,9 @@ class Engine:
                     elif exchange.sent:
                         owed = call.price
                     if isinstance(decision, Settled):
-                        owed = call.price
+                        # Charged here only if an attempt of this call may have run: a batch that an earlier process left in
+                        # doubt was charged then, if ever.
+                        owed = call.price if maybe or past is Past.FRESH else 0
                         return decision
                     if isinstance(decision, GiveUp):
                         if isinstance(error, DuplicateRequestError) and past & Past.MAYBE:
@@ -378,13 +374,15 @@ class Engine:
                     logger.info("%s: %s; again in %.1f s", call.route, error, decision.after)
                     if decision.new_id:
                         budget.settle(reserved, owed)
-                        reserved = 0
+                        wallet.book(call.route, request_id, owed, certain=not maybe, failed=True)
+                        reserved, maybe = 0, False
                         request_id, past = None, Past.FRESH
                     after = decision.after
                 except BaseException:
                     # Cancelled: what may have left may have been charged.
                     if exchange.sent:
                         owed = call.price
+                        maybe = True
                         ids.note(None)
                     raise
                 if after > 0:
@@ -399,9 +397,24 @@ class Engine:
             home.calls.discard(task)
             if reserved:
                 budget.settle(reserved, owed)
+            if request_id is not None:
+                wallet.book(call.route, request_id, owed, certain=not maybe, failed=failed)
+            wallet.ended()
+
+    async def _look(self, options: Options, budget: Budget) -> None:
+        """Ask what is left in the wallet, as a floor has to know it before anything is spent.
+
+        Every answer carries it, errors included, and analyzing no URLs costs 25 credits for each of none [public, seed].
+        """
+        with suppress(APIStatusError):
+            await self.perform(build_analyze([], False), _NOTHING, options, Budget())
+        remaining = self.wallet(options.token).remaining
+        if remaining is not None:
+            budget.saw(remaining)
 
 
 _DEFAULT = Timeout()
+_NOTHING: Shape[Raw] = Shape(Raw)
 
 
 def _limits(call: Call, options: Options, at_least: float) -> tuple[Timeout, float | None]:

@@ -105,19 +105,25 @@ class BudgetExceededError(TokfluenceError):
     Attributes:
         needed: Credits this would have reserved.
         available: Credits that were left in the budget.
-        limit: The budget's `max_credits`.
+        limit: The budget's `max_credits`; with `floor`, its `keep_credits`.
+        floor: Whether it was the wallet's floor that had to be kept.
     """
 
     needed: int
     available: int
     limit: int
+    floor: bool
 
-    def __init__(self, needed: int, available: int, limit: int) -> None:
+    def __init__(self, needed: int, available: int, limit: int, *, floor: bool = False) -> None:
+        left = max(available, 0)
         super().__init__(
-            f"Not sent: it may cost {needed} credits and {max(available, 0)} of the budget's {limit} are left. Raise max_credits to go on.",
+            f"Not sent: it may cost {needed} credits and {left} may be spent if {limit} are to stay in the wallet. Lower keep_credits to go on."
+            if floor
+            else f"Not sent: it may cost {needed} credits and {left} of the budget's {limit} are left. Raise max_credits to go on.",
             needed=needed,
             available=available,
             limit=limit,
+            floor=floor,
         )
 
 

@@ -79,6 +79,7 @@ class Call(Struct, frozen=True, gc=False):
         body: JSON, or None.
         price: The most it can cost in credits.
         units: URLs in an analyze batch, which its time limit grows with; else 0.
+        endpoint: The route, where it is known beforehand.
     """
 
     method: str
@@ -87,10 +88,13 @@ class Call(Struct, frozen=True, gc=False):
     price: int
     body: bytes | None = None
     units: int = 0
+    endpoint: str = ""
 
     @property
     def route(self) -> str:
         """The endpoint, without its ids and query, for counting by it."""
+        if self.endpoint:
+            return self.endpoint
         path = self.target.partition("?")[0]
         return f"{self.method} {_ID_SEGMENT.sub('/:id', path)}"
 
@@ -186,12 +190,18 @@ class _MetaBody(Struct, frozen=True, gc=False):
 
 def build_get_post(post_id: str) -> Call:
     """`GET /v1/posts/:id`. `post_id` comes from `ids`, so it is digits and needs no quoting."""
-    return Call("GET", f"/v1/posts/{post_id}", Kind.READ, POST_PRICE)
+    return Call("GET", f"/v1/posts/{post_id}", Kind.READ, POST_PRICE, endpoint="GET /v1/posts/:id")
 
 
 def build_comments(post_id: str, cursor: int, limit: int) -> Call:
     """`GET /v1/posts/:id/comments`; `cursor` and `limit` are checked ints."""
-    return Call("GET", f"/v1/posts/{post_id}/comments?cursor={cursor}&limit={limit}", Kind.READ, COMMENT_PAGE_PRICE)
+    return Call(
+        "GET",
+        f"/v1/posts/{post_id}/comments?cursor={cursor}&limit={limit}",
+        Kind.READ,
+        COMMENT_PAGE_PRICE,
+        endpoint="GET /v1/posts/:id/comments",
+    )
 
 
 def build_analyze(urls: list[str], force: bool) -> Call:
