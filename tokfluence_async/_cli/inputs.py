@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import concurrent.futures
 import os
 import stat
 import sys
@@ -174,7 +175,7 @@ def _read(
                 return
     except OSError as error:
         put(error)
-    except (RuntimeError, asyncio.CancelledError):
+    except (RuntimeError, concurrent.futures.CancelledError):
         return  # the loop is gone, and with it whoever was to read this
 
 
