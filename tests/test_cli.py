@@ -389,6 +389,27 @@ def test_a_second_run_sends_nothing(run: Run, sandboxes: dict[str, Any], tmp_pat
     assert "59 posts done in an earlier run" in result.stderr
 
 
+def test_made_up_posts_are_not_mixed_with_real_ones(
+    run: Run, sandboxes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first thing people do is to try it with --sandbox, and then to leave that word out."""
+    path, made_up, real = tmp_path / "urls.txt", tmp_path / "made up", tmp_path / "real"
+    path.write_text("1\n")
+    assert run("crawl", path, "-o", made_up, "--sandbox").exit_code == 0
+    monkeypatch.setenv("TOKFLUENCE_TOKEN", "x")
+    monkeypatch.setenv("TOKFLUENCE_BASE_URL", "http://127.0.0.1:9")
+
+    mixed = run("crawl", path, "-o", made_up)
+    real.mkdir()
+    (real / "journal.sqlite").write_bytes(b"")
+    other = run("crawl", path, "-o", real, "--sandbox")
+
+    assert (mixed.exit_code, other.exit_code) == (2, 2)
+    assert "holds a crawl of the sandbox" in mixed.stderr
+    assert "holds a crawl of the service" in other.stderr
+    assert run("crawl", path, "-o", made_up, "--sandbox").exit_code == 0
+
+
 def test_a_crawl_stops_at_its_budget_and_goes_on(run: Run, sandboxes: dict[str, Any], tmp_path: Path) -> None:
     """Status 3; what was bought is there, and the rest is bought by the next run."""
     sandboxes["options"] = {"indexed": 1.0}

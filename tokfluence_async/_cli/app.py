@@ -305,7 +305,13 @@ def crawl(
     """
     common = _common(sandbox, base_url, max_credits, quiet, json_logs)
     job = crawling.Job(
-        file=file, out=out, comments=comments, refresh=refresh.value, form=form.value, max_credits=max_credits
+        file=file,
+        out=out,
+        comments=comments,
+        refresh=refresh.value,
+        form=form.value,
+        max_credits=max_credits,
+        sandbox=sandbox,
     )
     if dry_run:
         raise typer.Exit(crawling.dry_run(job, common))

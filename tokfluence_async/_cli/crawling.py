@@ -34,6 +34,8 @@ _COMMENTS_PER_PAGE = 200
 _REQUESTS_PER_SECOND = 10.0
 _BATCH = 50
 _SHOWN = 10
+# In the folder of a crawl with --sandbox.
+_MARKER = ".sandbox"
 
 
 class Job(Struct, frozen=True, kw_only=True):
@@ -45,6 +47,7 @@ class Job(Struct, frozen=True, kw_only=True):
     refresh: str
     form: str
     max_credits: int | None
+    sandbox: bool = False
 
     async def run(self, session: Session) -> int:
         from .. import crawl
@@ -54,7 +57,7 @@ class Job(Struct, frozen=True, kw_only=True):
             from .._formats import check_format
 
             check_format(self.form)
-        made = _prepare(self.out)
+        made = _prepare(self.out, sandbox=self.sandbox)
         session.inputs = inputs
         follower = None
         if self.form != "jsonl":
@@ -93,13 +96,23 @@ class Job(Struct, frozen=True, kw_only=True):
         return Exit.FAILED if report.failed else Exit.DONE
 
 
-def _prepare(out: Path) -> bool:
-    """Make the folder and see that it can be written; whether it was made here."""
+def _prepare(out: Path, *, sandbox: bool) -> bool:
+    """Make the folder, see that it can be written and holds no crawl of the other world; whether it was made here."""
     made = not out.exists()
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):
             pass
+        # A crawl goes on where the folder's journal ends. Posts that the stand-in made up must not count as the service's.
+        marker = out / _MARKER
+        if not sandbox and marker.exists():
+            raise UsageError(
+                f"{out} holds a crawl of the sandbox; give another folder for the service's posts, or delete it"
+            )
+        if sandbox and not marker.exists():
+            if (out / "journal.sqlite").exists():
+                raise UsageError(f"{out} holds a crawl of the service; give another folder with --sandbox")
+            marker.write_text("The posts and comments in this folder were made up by the sandbox.\n", "utf-8")
     except OSError as error:
         raise UsageError(f"cannot write to {out}: {error.strerror or error}") from None
     return made
@@ -108,6 +121,7 @@ def _prepare(out: Path) -> bool:
 def _tidy(out: Path) -> None:
     """After a refused token, with nothing bought: take back the folder this run has made."""
     names = (
+        _MARKER,
         "posts.jsonl",
         "comments.jsonl",
         "failures.jsonl",
