@@ -249,6 +249,21 @@ def test_wrong_usage_is_status_2(run: Run, args: list[str]) -> None:
     assert result.stderr
 
 
+def test_parquet_without_its_extra_is_status_2(
+    run: Run, sandboxes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the command that installs it, before anything is made or sent."""
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+
+    for args in (["post", "1"], ["crawl", URLS, "-o", tmp_path / "out"]):
+        result = run(*args, "--sandbox", "--format", "parquet")
+
+        assert result.exit_code == 2
+        assert "tokfluence_async[frames]" in result.stderr
+        assert sandboxes["made"].requests_received == 0
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_log_level_that_is_none_is_status_2(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """It names those that are."""
     monkeypatch.setenv("TOKFLUENCE_LOG", "verbose")

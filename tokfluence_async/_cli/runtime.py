@@ -198,7 +198,7 @@ def _explain(error: BaseException, screen: Screen) -> int:
             return _explain(error.exceptions[0], screen)
         case OutputGoneError():
             return 128 + signal.SIGPIPE
-        case UsageError():
+        case UsageError() | ModuleNotFoundError(name="pyarrow"):
             screen.say(str(error), "error")
             return Exit.USAGE
         case ConfigurationError() | JournalError() | AuthenticationError() | PermissionDeniedError():
