@@ -477,6 +477,7 @@ def test_a_dry_run_sends_and_writes_nothing(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize("form", ["csv", "parquet"])
 def test_a_crawl_makes_tables(run: Run, sandboxes: dict[str, Any], tmp_path: Path, form: str) -> None:
     """Beside the JSON lines, with as many rows; a second run makes them anew from all lines."""
+    sandboxes["options"] = {"comments_per_post": 30}
     result = run("crawl", URLS, "-o", tmp_path, "--comments", "--sandbox", "--format", form, "--max-credits", "300")
     assert result.exit_code == 3
     run("crawl", URLS, "-o", tmp_path, "--comments", "--sandbox", "--format", form)

@@ -50,7 +50,11 @@ def _number(value: float | None) -> str:
 
 
 def _moment(value: datetime | None) -> str:
-    return f'<span style="{_DIM}">–</span>' if value is None else f"{value:%Y-%m-%d %H:%M} UTC"
+    return (
+        f'<span style="{_DIM}">–</span>'
+        if value is None
+        else f'<span style="white-space:nowrap">{value:%Y-%m-%d %H:%M} UTC</span>'
+    )
 
 
 def _link(url: str | None, label: str) -> str:
