@@ -23,6 +23,7 @@ from tokfluence_async import (
     Outcome,
     Progress,
     Sandbox,
+    Throttle,
     TokfluenceClient,
 )
 from tokfluence_async.testing import VirtualLoop
@@ -650,3 +651,26 @@ def test_types_of_outcomes() -> None:
     outcome: Outcome[Analysis] = Outcome(input="1", post_id="1", value=Analysis(post_id="1", status="fresh"))
 
     assert Counter([outcome.unwrap().status]) == {"fresh": 1}
+
+
+@pytest.mark.sandbox(throttle=None, seconds_per_url=0.0)
+async def test_batches_pass_the_keys_token_bucket_whatever_the_concurrency(sandbox: Sandbox) -> None:
+    """A hundred workers and answers in no time: beyond the burst, batches join the throttle's line at the key's pace."""
+    throttle = Throttle(per_ip=None, per_key=60, period=60.0, burst=5, jitter=0.0)
+    ids = [str(7234567890123456789 + n) for n in range(40)]
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+
+    async with TokfluenceClient(
+        sandbox.token, base_url=sandbox.url, throttle=throttle, analyze_concurrency=100
+    ) as client:
+        analyzing = asyncio.create_task(client.posts.analyze(ids, batch_size=1))
+        while loop.time() < began + 10:
+            waiting = throttle.statistics().waiting
+            assert waiting <= throttle.burst + 1  # the bucket refills while the first of them go
+            await asyncio.sleep(0.5)
+        report = await analyzing
+
+    assert len(report.succeeded) == 40
+    assert loop.time() - began == pytest.approx(40, abs=6)
+    assert sandbox.billed_twice() == []

@@ -27,7 +27,19 @@ FLOORS: tuple[tuple[str, frozenset[str]], ...] = (
     (
         "core",
         frozenset(
-            ["_ids", "_wire", "_plan", "_retry", "_batch", "_pace", "_budget", "_visibility", "_request_id", "_lines"]
+            [
+                "_ids",
+                "_wire",
+                "_plan",
+                "_retry",
+                "_batch",
+                "_pace",
+                "_budget",
+                "_ledger",
+                "_visibility",
+                "_request_id",
+                "_lines",
+            ]
         ),
     ),
     (

@@ -380,7 +380,7 @@ def test_a_lane_never_stands_still_for_good():
     for k in range(50):
         lane.refused(100.0 + 2 * k, 0.0)
 
-    assert lane.pace(200.0) == pytest.approx(0.005 * 600 / 60.6)
+    assert lane.pace(200.0) == pytest.approx(0.05 * 600 / 60.6)
 
 
 def test_the_log_follows_the_share():

@@ -20,6 +20,7 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from aiolimiter import AsyncLimiter
 from msgspec import Raw, Struct
 
 from ._budget import Budget
@@ -109,7 +110,7 @@ class _Meter:
 class _Home:
     """What a client has in one event loop."""
 
-    __slots__ = ("calls", "ended", "meter", "places", "tasks", "transport")
+    __slots__ = ("buckets", "calls", "ended", "meter", "places", "tasks", "transport")
 
     def __init__(self, transport: Transport, meter: _Meter) -> None:
         self.transport = transport
@@ -118,6 +119,23 @@ class _Home:
         self.calls: set[asyncio.Task[Any]] = set()  # everybody's that are in a call now
         self.ended: set[asyncio.Task[Any]] = set()  # those whose call `aclose` has ended
         self.places: dict[tuple[bool, int], asyncio.Semaphore] = {}
+        self.buckets: dict[str, AsyncLimiter | None] = {}
+
+    def bucket(self, token: Secret, throttle: Throttle) -> AsyncLimiter | None:
+        """The token bucket that a key's analyze batches pass before they join the throttle's line; None without a limit.
+
+        Their line goes before that of the reads. What `analyze_concurrency` lets through at once (hundreds, if a caller says so; batches
+        that come back `fresh` in no time) waits here instead, in aiolimiter's bucket, sized to the key's own pace, so that the
+        throttle never finds more than `burst` of one client's batches ahead of the reads. `_throttle` says why it holds
+        the budgets themselves with something else.
+        """
+        bucket = self.buckets.get(token)
+        if bucket is None and token not in self.buckets:
+            limit = throttle.per_key if throttle.per_key is not None else throttle.per_ip
+            if limit is not None:
+                bucket = AsyncLimiter(throttle.burst, throttle.burst * (throttle.period + throttle.jitter) / limit)
+            self.buckets[token] = bucket
+        return bucket
 
     def place(self, analyze: bool, limit: int) -> asyncio.Semaphore:
         places = self.places.get((analyze, limit))
@@ -269,6 +287,7 @@ class Engine:
         lanes = self.lanes(options.token)
         wallet = self.wallet(options.token)
         places = home.place(batch, options.analyze_concurrency if batch else options.max_concurrency)
+        bucket = home.bucket(options.token, self.throttle) if batch else None
         timeout, limit = _limits(call, options, at_least)
         read = call.kind is Kind.READ
         request_id: str | None = None
@@ -302,6 +321,8 @@ class Engine:
                             break
                         places.release()  # it closed while this waited for the place
                     try:
+                        if bucket is not None:
+                            await bucket.acquire()
                         answer = await home.transport.send(
                             call,
                             exchange,

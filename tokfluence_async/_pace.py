@@ -68,8 +68,9 @@ _STEP_DOWN_NEAR_MISS = 0.95
 _HOLD_NEAR_MISS = 0.5
 # Refusals within a fortieth of a window (1.5 s in a minute) of the first were in flight with it.
 _IN_FLIGHT = 1 / 40
-# Below this share a lane would practically stand still; one request in two hundred still finds out when it is over.
-_LEAST_SHARE = 0.005
+# Whoever refuses at a twentieth of the limit still does not count requests by time but, say, how many are at work at once: to go
+# slower does not cure that (with 0.005 a service that took one analyze call at a time got one request in 20 s).
+_LEAST_SHARE = 0.05
 
 _SECONDS = re.compile(r"[0-9]+(\.[0-9]*)?|\.[0-9]+", re.ASCII)
 # Without Retry-After: the first pause, doubled for each further refusal in a row, up to a period.

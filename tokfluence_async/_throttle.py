@@ -786,11 +786,12 @@ class Lanes:
 
     @property
     def slot_lifetime(self) -> float:
-        """Seconds for which a granted slot stays good: half the jitter; the other half is the network's.
+        """Seconds for which a granted slot stays good: half the jitter; the other half is the network's. 20 ms at least.
 
-        A request that is ready to leave later than that gives its slot up and takes another.
+        A request that is ready to leave later than that gives its slot up and takes another. Without a floor, `jitter=0` would have every
+        request take two: between the slot and the bytes some microseconds always pass.
         """
-        return self._throttle.jitter / 2
+        return max(self._throttle.jitter / 2, 0.02)
 
     @property
     def gate_closed_for(self) -> float:
