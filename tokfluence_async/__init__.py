@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         UnprocessableEntityError,
         UpstreamError,
     )
+    from ._estimate import Estimate
     from ._journal import Journal
     from ._ledger import Difference, Ledger, LedgerLine
     from ._models import (
@@ -76,6 +77,7 @@ __all__ = [
     "CrawlReport",
     "Difference",
     "DuplicateRequestError",
+    "Estimate",
     "InsufficientCreditsError",
     "InternalServerError",
     "InvalidPostError",
@@ -107,6 +109,7 @@ __all__ = [
 _ROOMS = {
     "_client": ("TokfluenceClient",),
     "_crawl": ("crawl",),
+    "_estimate": ("Estimate",),
     "_journal": ("Journal",),
     "_ledger": ("Difference", "Ledger", "LedgerLine"),
     "_models": (

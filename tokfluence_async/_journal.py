@@ -40,7 +40,7 @@ from ._ids import PostRef
 from ._models import Analysis, Outcome
 from ._sources import Item, Source, signed
 
-__all__ = ["Doubt", "Entry", "Journal", "Output", "RememberedSource", "enter_journal"]
+__all__ = ["Doubt", "Entry", "Journal", "Output", "RememberedSource", "enter_journal", "is_there"]
 
 T = TypeVar("T")
 
@@ -716,6 +716,11 @@ async def enter_journal(stack: AsyncExitStack, journal: Journal | str | os.PathL
     if isinstance(journal, Journal):
         return await journal.open()
     return await stack.enter_async_context(Journal(journal))
+
+
+def is_there(journal: Journal | str | os.PathLike[str]) -> bool:
+    """Whether there is anything to open."""
+    return isinstance(journal, Journal) or Path(journal).exists()
 
 
 def _sync_folder(folder: Path) -> None:

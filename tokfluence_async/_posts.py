@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing
 from os import PathLike
@@ -10,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from ._analyze import Analyzer, check_batch_size
 from ._budget import Budget
 from ._comments import check_paging, comment_pages
+from ._estimate import Estimate, build_estimate
 from ._ids import parse_post_id
-from ._journal import Journal, RememberedSource, enter_journal
+from ._journal import Journal, RememberedSource, enter_journal, is_there
 from ._models import Analysis, AnalyzeReport, Comment, CommentPage, Outcome, Post
 from ._progress import OnProgress, Ticker
-from ._resolve import Resolver
+from ._resolve import Resolver, waiting_batches
 from ._sources import Inputs, Item, ItemSource, Source
 from ._stream import Emit, stream, unwrapped
 from ._wire import MAX_BATCH, PostBody, Shape, build_get_post
@@ -277,6 +279,61 @@ class Posts:
             batch_size=batch_size,
             patience=patience,
             journal=journal,
+        )
+
+    async def estimate(
+        self,
+        urls: Inputs,
+        *,
+        refresh: Literal["missing", "always"] = "missing",
+        patience: float = 60.0,
+        comments: bool = False,
+        comments_per_post: int | None = None,
+        journal: JournalOrPath | None = None,
+    ) -> Estimate:
+        """What `resolve`, or a `crawl`, of these inputs would cost at most and at least, and how long the throttle makes it take.
+
+        Sends nothing and costs nothing.
+
+        Args:
+            urls, refresh, patience: As `resolve`.
+            comments: Whether comments are to be read too, as by `crawl`.
+            comments_per_post: Comments each post has at most; without it, what they cost at most is not known.
+            journal: What it knows as done costs nothing. A path at which there is none is left alone.
+        Raises:
+            JournalError: The journal cannot be used.
+            ValueError: `refresh` is neither "missing" nor "always".
+        """
+        if refresh not in ("missing", "always"):
+            raise ValueError(f"refresh must be 'missing' or 'always', not {refresh!r}")
+        source = Source(urls)
+        counts = {"new": 0, "unread": 0, "unwalked": 0, "done": 0, "malformed": 0}
+        async with AsyncExitStack() as stack:
+            opened = await enter_journal(stack, journal) if journal is not None and is_there(journal) else None
+            while (item := await source.next()) is not None:
+                entry = await opened.look_up(item.ref.post_id) if opened is not None and item.ref is not None else None
+                if item.ref is None:
+                    kind = "malformed"
+                elif entry is None or not (entry.written or entry.status is not None):
+                    kind = "new"
+                elif not entry.written:
+                    kind = "unread"
+                else:
+                    kind = "unwalked" if comments and not entry.walked else "done"
+                counts[kind] += 1
+        if source.error is not None:
+            raise source.error
+        throttle = self._engine.throttle
+        limits = [limit for limit in (throttle.per_ip, throttle.per_key) if limit is not None]
+        return build_estimate(
+            **counts,
+            duplicates=source.duplicates,
+            refresh=refresh == "always",
+            patience=patience,
+            comments=comments,
+            comments_per_post=comments_per_post,
+            pioneers=waiting_batches(self._options.analyze_concurrency),
+            pace=min(limits) / throttle.period if limits else math.inf,
         )
 
     def _resolve(

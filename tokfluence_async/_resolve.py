@@ -20,20 +20,25 @@ from ._budget import Budget
 from ._errors import NotFoundError, PostNotReadyError, TokfluenceError
 from ._models import Analysis, Outcome
 from ._sources import Item, ItemSource
-from ._visibility import Visibility
+from ._visibility import HitRate, Visibility
 from ._wire import MAX_BATCH, Shape, build_get_post
 
 if TYPE_CHECKING:
     from ._engine import Engine, Options
     from ._journal import Entry
 
-__all__ = ["Resolver"]
+__all__ = ["Resolver", "waiting_batches"]
 
 P = TypeVar("P")
 
 # Batches whose posts are waited for at once, for each batch being analyzed: what bounds memory between the last two
 # stages. Waiting costs nothing, so it is generous.
 _WAITING_BATCHES = 8
+
+
+def waiting_batches(analyze_concurrency: int) -> int:
+    """Batches whose posts may be waited for at once."""
+    return _WAITING_BATCHES * analyze_concurrency
 
 
 class Resolver(Generic[P]):
@@ -49,6 +54,7 @@ class Resolver(Generic[P]):
 
     Attributes:
         age: As given.
+        hit_rate: Whether reading first still pays.
         visibility: What is known of the delay between an analysis and its post being readable.
     """
 
@@ -75,6 +81,8 @@ class Resolver(Generic[P]):
         self._analyze_missing = analyze_missing
         self._patience = patience
         self.visibility = Visibility()
+        self.hit_rate = HitRate()
+        self._one_by_one = asyncio.Lock()
         self._halted: TokfluenceError | None = None
 
     async def run(self, source: ItemSource, emit: Callable[[Item, Outcome[P]], Awaitable[None]]) -> None:
@@ -83,7 +91,7 @@ class Resolver(Generic[P]):
         # Missing posts come from the readers: none are to come once those have all finished, which ends the stream.
         intake = self._analyzer.intake(receive, lambda: 0 if not reading else None)
         reading = 0
-        waiting = anyio.Semaphore(_WAITING_BATCHES * self._options.analyze_concurrency)
+        waiting = anyio.Semaphore(waiting_batches(self._options.analyze_concurrency))
         total = source.total
         readers = self._options.max_concurrency
         if total is not None:
@@ -168,12 +176,21 @@ class Resolver(Generic[P]):
             return self._failed(item, self._halted)
         if not self._read_first:
             return None
+        if not self._analyze_missing or not self.hit_rate.sparse:
+            return await self._read_first_time(item)
+        async with self._one_by_one:
+            return await self._read_first_time(item) if self.hit_rate.wants_read() else None
+
+    async def _read_first_time(self, item: Item) -> Outcome[P] | None:
         try:
-            return await self._read(item)
+            outcome = await self._read(item)
         except TokfluenceError as error:
             if self._analyze_missing and isinstance(error, NotFoundError):
+                self.hit_rate.found(False)
                 return None
             return self._failed(item, error)
+        self.hit_rate.found(True)
+        return outcome
 
     async def _read(self, item: Item) -> Outcome[P]:
         assert item.ref is not None
