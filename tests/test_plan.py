@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -9,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokfluence_async._ids import PostRef
+from tokfluence_async._models import Analysis
 from tokfluence_async._plan import Planner, match_rows
-from tokfluence_async._wire import AnalyzeRow
+from tokfluence_async._wire import AnalyzeBody, AnalyzeRow, Shape
 
 REFS = [PostRef(str(n), "@wwe") for n in range(1, 6)]
 
@@ -124,3 +126,15 @@ def test_no_batch_is_expected_to_take_longer_than_a_minute() -> None:
     slow = Planner(8)
     slow.observe(1, 500.0)
     assert slow.next_size(1000) == 1
+
+
+@pytest.mark.parametrize("odd", [None, "row", 5, 1.5, True, [1], {"postId": ["2"], "url": {"a": 1}, "status": "x"}])
+@pytest.mark.parametrize("meta", [None, 7, {"cost": "75"}, {"cost": None}, []])
+def test_an_odd_row_or_meta_takes_no_other_row_with_it(odd: Any, meta: Any) -> None:
+    """The answer is paid for: what can be read of it is read, and the batch is not sent again."""
+    body = {"data": [odd, {"url": 5, "postId": 1, "status": 3}], "meta": meta}
+
+    rows = Shape[AnalyzeBody](AnalyzeBody).decode(json.dumps(body).encode()).data
+    found = match_rows([PostRef("1"), PostRef("2")], rows)
+
+    assert found == {"1": Analysis(post_id="1", url=None, status="3")}

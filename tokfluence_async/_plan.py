@@ -153,21 +153,25 @@ def _cheapest(share: float, overhead: float, slope: float) -> int:
     return min(math.ceil(math.sqrt(2.0 * share * overhead / slope)), MAX_BATCH)
 
 
-def match_rows(refs: Sequence[PostRef], rows: Sequence[AnalyzeRow]) -> dict[str, Analysis]:
+def match_rows(refs: Sequence[PostRef], rows: Sequence[object]) -> dict[str, Analysis]:
     """The rows of an answer by the video ids that were asked for, whatever order or spelling they came back in.
 
     A row is known by its `postId`, or else by the id in its URL; rows of posts nobody asked for and second rows of one
-    post are left out. What is missing from the result was left out by the service.
+    post are left out, and so is what is no row at all. What is missing from the result was left out by the service.
     """
     asked = {ref.post_id for ref in refs}
     found: dict[str, Analysis] = {}
     for row in rows:
+        if not isinstance(row, AnalyzeRow):
+            continue
+        url = row.url if isinstance(row.url, str) else None
+        status = "" if row.status is None else str(row.status)
         for name in (row.post_id, row.url):
             try:
                 post_id = parse_post_id(name)
             except InvalidPostError:
                 continue
             if post_id in asked and post_id not in found:
-                found[post_id] = Analysis(post_id=post_id, url=row.url, status=row.status or "")
+                found[post_id] = Analysis(post_id=post_id, url=url, status=status)
                 break
     return found

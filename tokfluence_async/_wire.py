@@ -151,21 +151,18 @@ class RawPostBody(Struct, frozen=True, gc=False):
 
 
 class AnalyzeRow(Struct, frozen=True, gc=False):
-    """A row of an analyze answer, before it is matched to an input: whatever identifies it is welcome."""
+    """A row of an analyze answer, before it is matched to an input: whatever identifies it is welcome, of whatever type."""
 
-    url: str | None = None
-    post_id: str | int | None = field(default=None, name="postId")
-    status: str | None = None
-
-
-class _AnalyzeMeta(Struct, frozen=True, gc=False):
-    submitted: int | None = None
-    cost: int | None = None
+    url: Any = None
+    post_id: Any = field(default=None, name="postId")
+    status: Any = None
 
 
 class AnalyzeBody(Struct, frozen=True, gc=False):
-    data: list[AnalyzeRow]
-    meta: _AnalyzeMeta = _AnalyzeMeta()
+    """An analyze answer. It is paid for, at 25 credits a URL, so one odd row or `meta` must not take the others with it."""
+
+    data: list[AnalyzeRow | str | int | float | bool | list[Any] | None]
+    meta: Any = None
 
 
 class _Fault(Struct, frozen=True, gc=False):
