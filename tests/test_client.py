@@ -331,3 +331,28 @@ async def test_a_closed_client_says_so(sandbox: Sandbox) -> None:
 
     with pytest.raises(RuntimeError, match="closed"):
         await client.posts.get(1)
+
+
+def test_a_base_url_left_empty_is_not_the_services(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A caller's own variable that was not set would send their token elsewhere; an empty one in the environment is unset."""
+    with pytest.raises(ConfigurationError, match="base URL"):
+        TokfluenceClient("x", base_url="")
+
+    monkeypatch.setenv("TOKFLUENCE_BASE_URL", "")
+    assert "developers.tokfluence.com" in repr(TokfluenceClient("x"))
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"token": b"x"}, ConfigurationError),
+        ({"timeout": "5"}, ValueError),
+        ({"timeout": True}, ValueError),
+        ({"max_credits": 1.5}, ValueError),
+        ({"max_credits": True}, ValueError),
+    ],
+)
+def test_an_option_of_another_type_is_refused_at_the_call(options: dict[str, Any], error: type[Exception]) -> None:
+    """Not later, by something that names neither the option nor the client."""
+    with pytest.raises(error):
+        TokfluenceClient(**{"token": "x", **options})

@@ -401,3 +401,19 @@ async def test_wrong_arguments_are_refused_at_the_call(sandbox: Sandbox, client:
         client.posts.get_many(ID)
 
     assert sandbox.requests == []
+
+
+@pytest.mark.parametrize("other", ["7", ""])
+async def test_a_post_that_was_not_asked_for_is_not_taken_for_it(
+    sandbox: Sandbox, client: TokfluenceClient, other: str
+) -> None:
+    """Kept under the wrong id, it would be written as done, and the right one never got."""
+    body = json.dumps({"data": {"post_id": other, "caption": "somebody else's"}}).encode()
+    sandbox.answer(body, to=GET, times=None)
+
+    with pytest.raises(APIResponseValidationError, match=f"Asked for post {ID}"):
+        await client.posts.get(ID)
+    outcomes = [outcome async for outcome in client.posts.get_many([ID])]
+
+    assert [type(outcome.error) for outcome in outcomes] == [APIResponseValidationError]
+    assert sandbox.requests_received == 2

@@ -34,10 +34,11 @@ class Budget:
     __slots__ = ("_alone", "_left", "_lock", "keep", "keeps", "limit", "parent", "reserved", "spent")
 
     def __init__(self, limit: int | None = None, parent: Budget | None = None, *, keep: int | None = None) -> None:
-        if limit is not None and limit < 0:
-            raise ValueError(f"max_credits must be 0 or more, not {limit}")
-        if keep is not None and keep < 0:
-            raise ValueError(f"keep_credits must be 0 or more, not {keep}")
+        for name, credits in (("max_credits", limit), ("keep_credits", keep)):
+            if credits is None:
+                continue
+            if isinstance(credits, bool) or not isinstance(credits, int) or credits < 0:  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise ValueError(f"{name} must be an integer of 0 or more, not {credits!r}")
         self.limit = limit
         self.parent = parent
         self.keep = keep

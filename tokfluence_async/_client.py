@@ -95,7 +95,10 @@ class TokfluenceClient:
         if max_body < 1:
             raise ValueError(f"max_body must be 1 byte or more, not {max_body!r}")
         secret = _check_token(token if token is not None else os.environ.get("TOKFLUENCE_TOKEN"))
-        origin, base = _check_base_url(base_url or os.environ.get("TOKFLUENCE_BASE_URL") or BASE_URL)
+        if base_url is None:
+            base_url = os.environ.get("TOKFLUENCE_BASE_URL") or BASE_URL
+        # An empty text is refused, as it is a caller's own variable that was not set: their token would go to the service.
+        origin, base = _check_base_url(base_url)
         options = Options(
             token=secret,
             timeout=_check_timeout(timeout),
@@ -250,6 +253,8 @@ _TOKEN = re.compile(r"[\x21-\x7e]{1,1024}\Z")
 
 
 def _check_token(token: str | None) -> Secret:
+    if token is not None and not isinstance(token, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigurationError(f"The API token must be a str, not {type(token).__name__}.")
     if token is None or not token.strip():
         raise ConfigurationError(
             "No API token. Set TOKFLUENCE_TOKEN in the environment, or give TokfluenceClient(token=...). "
@@ -289,6 +294,8 @@ def _check_timeout(timeout: float | Timeout | None) -> Timeout:
         limits = timeout
     elif timeout is None:
         limits = Timeout(connect=None, read=None, total=None)
+    elif isinstance(timeout, bool) or not isinstance(timeout, (int, float)):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ValueError(f"timeout must be a number of seconds, a Timeout or None, not {timeout!r}")
     else:
         limits = Timeout(total=float(timeout))
     for name in ("connect", "read", "total"):

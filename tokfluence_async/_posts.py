@@ -19,7 +19,7 @@ from ._progress import OnProgress, Ticker
 from ._resolve import Resolver, waiting_batches
 from ._sources import Inputs, Item, ItemSource, Source
 from ._stream import Emit, stream, unwrapped
-from ._wire import MAX_BATCH, PostBody, Shape, build_get_post
+from ._wire import MAX_BATCH, PostBody, Shape, build_get_post, check_post
 
 if TYPE_CHECKING:
     from ._engine import Engine, Options
@@ -54,8 +54,9 @@ class Posts:
             TokfluenceError: Whatever else went wrong, after retries; see the error tree.
         Source: api/tokfluence-api.md, `GET /v1/posts/:id` [seed]; refunds [public].
         """
-        call = build_get_post(parse_post_id(post))
-        body: Any = await self._engine.perform(call, _POST, self._options, self._options.budget)
+        post_id = parse_post_id(post)
+        body: Any = await self._engine.perform(build_get_post(post_id), _POST, self._options, self._options.budget)
+        check_post(body.data, post_id)
         return body.data  # type: ignore[no-any-return]  # a read is never `Settled`
 
     def get_many(

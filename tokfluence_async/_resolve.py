@@ -21,7 +21,7 @@ from ._errors import NotFoundError, PostNotReadyError, TokfluenceError
 from ._models import Analysis, Outcome
 from ._sources import Item, ItemSource
 from ._visibility import HitRate, Visibility
-from ._wire import MAX_BATCH, Shape, build_get_post
+from ._wire import MAX_BATCH, Shape, build_get_post, check_post
 
 if TYPE_CHECKING:
     from ._engine import Engine, Options
@@ -202,6 +202,7 @@ class Resolver(Generic[P]):
             if is_final(error):
                 self._halted = error
             raise
+        check_post(body.data, item.ref.post_id)
         return Outcome(input=item.given, post_id=item.ref.post_id, value=body.data)
 
     def _failed(self, item: Item, error: TokfluenceError) -> Outcome[P]:

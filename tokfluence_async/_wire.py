@@ -47,6 +47,7 @@ __all__ = [
     "build_request",
     "charge_of",
     "check_nesting",
+    "check_post",
     "is_charged",
     "parse_answer",
 ]
@@ -384,6 +385,26 @@ def parse_answer(answer: Answer, shape: Shape[T], *, secret: str = "") -> T:
         except _DECODING_ERRORS as error:
             raise _invalid(answer, error, secret) from None
     raise parse_error(answer, secret=secret)
+
+
+class _Named(Struct, frozen=True, gc=False):
+    post_id: str
+
+
+_NAMED = msgspec.json.Decoder(_Named).decode  # of what was decoded as a whole before
+
+
+def check_post(data: Post | Raw, post_id: str) -> None:
+    """Raise if a body's post is not the one that was asked for: under a wrong id it would be kept, and never got again."""
+    try:
+        found = data.post_id if isinstance(data, Post) else _NAMED(data).post_id
+    except _DECODING_ERRORS as error:
+        problem = f"the post cannot be read ({error})"
+    else:
+        if found == post_id:
+            return
+        problem = f"it is post {found[:40]!r}"
+    raise APIResponseValidationError(f"Asked for post {post_id}, but {problem}. It was charged.", status=200)
 
 
 def parse_error(answer: Answer, *, secret: str = "") -> APIStatusError:
