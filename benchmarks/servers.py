@@ -15,25 +15,27 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qs
 
-from .bodies import PAGE_SIZE, POST_ID, comments_data, comments_page, post_body
+from .bodies import PAGE_SIZE, POST_ID, comments_data, comments_page, post_body, post_id
 
-__all__ = ["CREDITS", "PAGES", "find_nginx", "nginx", "raw"]
+__all__ = ["CREDITS", "PAGES", "POSTS", "find_nginx", "nginx", "raw"]
 
 CREDITS = "987654"
 # 20 000 comments.
 PAGES = 100
+# More than any cache of parsed URLs holds, so that nobody is measured on the same one again and again.
+POSTS = 2000
 
 _NGINX = """
 daemon off; worker_processes 1; pid {root}/pid; error_log {root}/error.log crit;
 events {{ worker_connections 1024; }}
 http {{
   access_log off; sendfile on; tcp_nopush on; tcp_nodelay on; keepalive_requests 1000000000; keepalive_timeout 3600;
-  open_file_cache max=1000; open_file_cache_valid 1h; default_type application/json;
+  open_file_cache max=10000; open_file_cache_valid 1h; default_type application/json;
   client_body_temp_path {root}; proxy_temp_path {root}; fastcgi_temp_path {root}; uwsgi_temp_path {root}; scgi_temp_path {root};
   server {{
     listen 127.0.0.1:{port}; root {root}/www;
     add_header X-Credits-Remaining {credits};
-    location ~ ^/(v1|v2)/[a-z-]+/[^/]+$ {{ try_files /post.json =404; }}
+    location ~ ^/v1/posts/(?<id>[0-9]+)$ {{ try_files /posts/$id.json =404; }}
     location ~ ^/v1/posts/[0-9]+/comments$ {{ try_files /comments/$arg_cursor.json /comments/0.json; }}
   }}
 }}
@@ -46,7 +48,7 @@ def find_nginx() -> str | None:
 
 @contextlib.contextmanager
 def nginx() -> Iterator[str]:
-    """Serve one post and `PAGES` pages of comments; the value is the base URL."""
+    """Serve `POSTS` posts and `PAGES` pages of comments; the value is the base URL."""
     program = find_nginx()
     assert program is not None
     with tempfile.TemporaryDirectory(prefix="tokfluence-bench-") as name:
@@ -54,7 +56,10 @@ def nginx() -> Iterator[str]:
         root.chmod(0o755)  # nginx's worker is another user when the master is root
         pages = root / "www" / "comments"
         pages.mkdir(parents=True)
-        (root / "www" / "post.json").write_bytes(post_body())
+        posts = root / "www" / "posts"
+        posts.mkdir()
+        for index in range(POSTS):
+            (posts / f"{post_id(index)}.json").write_bytes(post_body(index))
         for cursor in range(0, PAGES * PAGE_SIZE, PAGE_SIZE):
             (pages / f"{cursor}.json").write_bytes(comments_page(cursor, PAGES * PAGE_SIZE))
         port = _free_port()

@@ -15,8 +15,7 @@ from typing import Any
 
 from .bodies import post_id
 from .contenders import CONTENDERS, Contender, drive
-
-_IDS = 100_000
+from .servers import POSTS
 
 
 def _cpu() -> float:
@@ -27,7 +26,7 @@ def _cpu() -> float:
 async def _work(contender: Contender, order: dict[str, Any]) -> int:
     if order["what"] == "posts":
         count = int(order["count"])
-        await drive(contender.get, (post_id(n % _IDS) for n in range(count)), int(order["in_flight"]))
+        await drive(contender.get, (post_id(n % POSTS) for n in range(count)), int(order["in_flight"]))
         return count
     return await contender.all_comments([post_id(n) for n in range(int(order["count"]))])
 
