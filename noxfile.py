@@ -79,3 +79,10 @@ def bench(session: nox.Session) -> None:
         ".[cli,fast]", *nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "bench")
     )
     session.run("python", "benchmarks/run.py", *session.posargs)
+
+
+@nox.session
+def guard(session: nox.Session) -> None:
+    """Instructions of one `posts.get` and one page of comments against the hand-written loop's, counted by valgrind; minutes."""
+    session.install(".", *nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "bench"))
+    session.run("python", "-m", "benchmarks.guard", *session.posargs)
