@@ -36,6 +36,7 @@ FLOORS: tuple[tuple[str, frozenset[str]], ...] = (
                 "_pace",
                 "_budget",
                 "_ledger",
+                "_estimate",
                 "_visibility",
                 "_request_id",
                 "_lines",
