@@ -39,7 +39,7 @@ from ._wire import MAX_LIMIT, CommentsBody, RawCommentsBody, Shape, build_commen
 if TYPE_CHECKING:
     from ._engine import Engine, Options
 
-__all__ = ["Page", "Recent", "check_paging", "comment_pages", "raw_comment_pages"]
+__all__ = ["Page", "Recent", "check_paging", "comment_pages", "raw_walk"]
 
 C = TypeVar("C")
 
@@ -180,6 +180,11 @@ class Walk(Generic[C]):
         finally:
             await self._drop()
 
+    def wind_up(self) -> bool:
+        """Ask for nothing more ahead; whether a page is left that is under way, or was bought."""
+        self._prefetch = 0
+        return bool(self._ahead)
+
     async def _next(self) -> Any:
         self._top_up()
         if self._ahead and self._ahead[0][0] == self._cursor:
@@ -290,8 +295,6 @@ async def comment_pages(
             )
 
 
-def raw_comment_pages(
-    engine: Engine, options: Options, budget: Budget, post_id: str, **paging: Any
-) -> AsyncGenerator[Page[Raw], None]:
+def raw_walk(engine: Engine, options: Options, budget: Budget, post_id: str, **paging: Any) -> Walk[Raw]:
     """The walk in bytes, for writing comments out with every field the service sent."""
-    return Walk(engine, options, budget, post_id, shape=_RAW_PAGE, ids=_raw_ids, **paging).pages()
+    return Walk(engine, options, budget, post_id, shape=_RAW_PAGE, ids=_raw_ids, **paging)

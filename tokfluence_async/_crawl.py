@@ -27,7 +27,7 @@ from msgspec import Raw
 
 from ._analyze import Analyzer, check_batch_size
 from ._budget import Budget
-from ._comments import Recent, raw_comment_pages
+from ._comments import Recent, raw_walk
 from ._errors import (
     AuthenticationError,
     BudgetExceededError,
@@ -356,7 +356,7 @@ class _Crawl:
                 ids = line_ids(written)
                 seen.new(ids, ids)
         try:
-            pages = raw_comment_pages(
+            walk = raw_walk(
                 self._client._engine,
                 self._client._options,
                 self._budget,
@@ -366,7 +366,7 @@ class _Crawl:
                 max_items=None,
                 prefetch=_AHEAD,
             )
-            async with aclosing(pages):
+            async with aclosing(walk.pages()) as pages:
                 async for page in pages:
                     items = page.items if seen is None else seen.new(page.items, comment_ids(page.items))
                     await self._journal.write_page(
@@ -378,7 +378,8 @@ class _Crawl:
                     )
                     self.ticker.comments += len(items)
                     self.ticker.tick()
-                    if self._stopping and page.next_cursor is not None:
+                    # Pages that are under way ahead are bought; they are written before it leaves.
+                    if self._stopping and page.next_cursor is not None and not walk.wind_up():
                         return
         except JournalError:
             raise
