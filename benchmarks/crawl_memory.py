@@ -1,4 +1,4 @@
-"""Memory of a crawl over 10 000 to 1 000 000 inputs, against a server that answers every post from one buffer.
+"""Memory of a crawl over 10 000 to 1 000 000 inputs, against a server that does nothing else.
 
 Resident memory of a process of its own, at the end and at its peak. Two runs on each size: one that reads and writes every post, and one
 over the same journal, in which nothing is new. Run: python -m benchmarks.crawl_memory [SIZE ...]
@@ -17,14 +17,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 SIZES = (10_000, 100_000, 1_000_000)
+_HEAD = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nX-Credits-Remaining: 1000000\r\nContent-Length: %d\r\n\r\n%s"
+)
 _BODY = (
-    b'{"data":{"post_id":"1","url":"https://www.tiktok.com/@wwe/video/1","caption":"a caption of some length #fyp",'
+    b'{"data":{"post_id":"%s","url":"https://www.tiktok.com/@wwe/video/1","caption":"a caption of some length #fyp",'
     b'"views":123456,"likes":2345,"comments":0,"shares":12,"saves":3,"hashtags":["fyp"],"mentions":[]}}'
 )
-_ANSWER = (
-    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nX-Credits-Remaining: 1000000\r\nContent-Length: %d\r\n\r\n"
-    % len(_BODY)
-) + _BODY
 
 
 class _Server(asyncio.Protocol):
@@ -33,7 +32,8 @@ class _Server(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        self._transport.write(_ANSWER * data.count(b"\r\n\r\n"))
+        body = _BODY % data.split(b" ", 2)[1].rpartition(b"/")[2]
+        self._transport.write(_HEAD % (len(body), body))
 
 
 def _inputs(size: int) -> Iterator[str]:
@@ -56,6 +56,7 @@ async def _work(url: str, size: int, out: str) -> None:
         began = time.perf_counter()
         report = await crawl(client, _inputs(size), out)
         took = time.perf_counter() - began
+    assert report.posts + report.skipped == size, report
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     cpu = time.process_time()
     print(json.dumps([report.posts, report.skipped, report.duplicates, _resident(), peak, took, cpu]))
