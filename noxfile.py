@@ -1,8 +1,8 @@
 """Everything that is run on this project: `nox` runs what CI runs.
 
-    nox                 lint, types, tests on every Python found, bare
-    nox -s tests-3.11   the tests with coverage (at least 95 % of lines and branches)
-    nox -s bench        the benchmarks (not part of CI)
+nox                 lint, types, tests on every Python found, bare
+nox -s tests-3.11   the tests with coverage (at least 95 % of lines and branches)
+nox -s bench        the benchmarks (not part of CI)
 """
 
 from __future__ import annotations
@@ -75,9 +75,7 @@ def types(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """The benchmarks, side by side in one run. Takes minutes; `nox -s bench -- --quick` takes less."""
-    session.install(
-        ".[cli,fast]", *nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "bench")
-    )
+    session.install(".[cli,fast]", *nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "bench"))
     session.run("python", "benchmarks/run.py", *session.posargs)
 
 

@@ -28,11 +28,15 @@ from tokfluence_async import (
     CommentPage,
     ConfigurationError,
     CrawlReport,
+    Difference,
     DuplicateRequestError,
+    Estimate,
     InsufficientCreditsError,
     InternalServerError,
     InvalidPostError,
     Journal,
+    Ledger,
+    LedgerLine,
     Music,
     NotFoundError,
     Outcome,
@@ -205,6 +209,17 @@ async def main(folder: Path) -> None:
         await analyze(client, folder)
         await anything(client)
         await fail(client)
+        await account(client)
+
+
+async def account(client: TokfluenceClient) -> None:
+    estimate = await client.posts.estimate([ID, URL], comments=True, comments_per_post=400)
+    assert_type(estimate, Estimate)
+    assert_type(estimate.credits_at_most, int | None)
+    ledger = client.ledger
+    assert_type(ledger, Ledger)
+    assert_type(ledger.by_endpoint, dict[str, LedgerLine])
+    assert_type(ledger.differences, list[Difference])
 
 
 if __name__ == "__main__":
