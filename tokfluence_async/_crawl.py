@@ -398,7 +398,7 @@ class _Crawl:
         if isinstance(error, (AuthenticationError, PermissionDeniedError)):
             # Everything else would fail the same way; the inputs are left for the next run.
             self.fatal = self.fatal or error
-            self._stop(None)
+            self._stop(None, error)
         elif isinstance(error, BudgetExceededError):
             self._stopped_by = self._stopped_by or "budget"
         elif isinstance(error, InsufficientCreditsError):
