@@ -37,10 +37,12 @@ def comment_lines(post_id: str, comments: list[Raw]) -> bytes:
     if not comments:
         return b""
     head = b'{"post_id":"' + post_id.encode() + b'",'
-    # A Raw is a slice of the page; each begins with its brace.
-    lines = b"".join([part for comment in comments for part in (head, memoryview(comment)[1:], b"\n")])
-    if lines.count(b"\n") == len(comments) and lines.count(_POST_ID) == len(comments) and b"\r" not in lines:
-        return lines
+    # A Raw is a slice of the page; each begins with its brace. A `post_id` of the service's own would be a new field, and as such
+    # in the first comment as in all: to look for it in each takes half as long as all the rest.
+    if _POST_ID not in bytes(comments[0]):
+        lines = head + (b"\n" + head).join([memoryview(comment)[1:] for comment in comments]) + b"\n"
+        if lines.count(b"\n") == len(comments) and b"\r" not in lines:
+            return lines
     return b"".join(_comment_line(head, comment) for comment in comments)
 
 
