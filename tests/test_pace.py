@@ -468,3 +468,21 @@ def test_a_pause_is_never_shorter_than_what_was_asked(retry_after, refusals):
 def test_a_pause_of_our_own_doubles_up_to_the_period():
     assert [plan_pause(None, n, 60.0) for n in (1, 2, 3, 6, 7, 1000)] == [1, 2, 4, 32, 60, 60]
     assert plan_pause(-5.0, 1, 60.0) == 1.0
+
+
+def test_a_slot_given_back_after_a_refusal_opens_no_second_one_at_the_gate() -> None:
+    """After the gate one slot at a time, also if a request that was refused, or never left, gives its slot back."""
+    lane = Pacer(600, 60.0, burst=10, jitter=0.6, now=0.0)
+    lane.take(0.0)
+    lane.refused(0.0, 5.0)
+    lane.refund(0.0, 0.0)
+
+    grants: list[float] = []
+    now = 0.0
+    while len(grants) < 5:
+        now = max(now, lane.free_at)
+        lane.take(now, True)
+        grants.append(now)
+
+    assert grants[0] == 5.0
+    assert all(later - earlier > 0.09 for earlier, later in itertools.pairwise(grants))

@@ -56,8 +56,6 @@ _LINGER = 0.25
 # missing. "Readable after a short delay" is all the page says of it.
 _VERIFY_EVERY = 2.0
 _VISIBLE_WITHIN = 30.0
-# Times the expected seconds of a batch after which it is not at work any more: analysis times are heavy-tailed.
-_SLOW = 4.0
 # URLs of an earlier run whose seconds count as much as this run's own.
 _TRUSTED = 100.0
 # Seconds for which a request id is taken to be remembered by the service; how long it is, is not documented. Older ones are

@@ -195,6 +195,7 @@ class Direct:
         total = self._limits(self._totals, limit, False)
         read = self._limits(self._silences, timeout.read, True)
         connection: aiohttp.connector.Connection | None = None
+        slot_at: float | None = None  # when the slot in hand was taken
         try:
             if not lanes.try_acquire():
                 exchange.waited += await lanes.acquire(priority=priority)
@@ -207,9 +208,11 @@ class Direct:
                 # Connecting took too long for this slot to be good still: with the connection in hand, another one.
                 if total is not None:
                     total.stop(limits)
+                lanes.forfeit(now - slot_at)
+                slot_at = None
                 if not lanes.try_acquire():
                     exchange.waited += await lanes.acquire(priority=priority)
-                now = loop.time()
+                now = slot_at = loop.time()
                 if total is not None:
                     total.start(limits, now)
             protocol = connection.protocol
@@ -259,6 +262,8 @@ class Direct:
                 raise lost(error, exchange, request_id, token) from None
             raise
         finally:
+            if slot_at is not None and not exchange.sent:
+                lanes.forfeit(loop.time() - slot_at)  # nothing left: somebody else's turn
             if total is not None:
                 total.stop(limits)
             if read is not None:

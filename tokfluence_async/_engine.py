@@ -16,6 +16,7 @@ import math
 import random
 import threading
 import weakref
+from collections import deque
 from collections.abc import Coroutine
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -107,10 +108,71 @@ class _Meter:
         self.bytes_received = 0
 
 
+class _Gate:
+    """Where calls wait while a 429 keeps a gate closed: first come, first served, with one timer for all.
+
+    Here, and not in the throttle's queue, as those who wait there have a place already: other keys want it. Not a sleep each
+    either: those would all end in one turn, in whatever order the loop's heap has them.
+    """
+
+    __slots__ = ("_lanes", "_line", "_timer", "_waiting")
+
+    def __init__(self, lanes: Lanes) -> None:
+        self._waiting = 0
+        self._lanes = lanes
+        self._line: deque[asyncio.Future[None]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def passed(self, policy: RetryPolicy) -> float:
+        """Wait until the gate is open, and return the seconds that took.
+
+        Raises:
+            RateLimitError: It stays closed for longer than a call's deadline; nothing was sent.
+        """
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        while (closed_for := self._lanes.gate_closed_for) > 0:
+            if closed_for > policy.deadline:
+                raise RateLimitError(
+                    429,
+                    "rate_limited",
+                    f"not sent: the service asked to wait for {closed_for:.0f} s more, longer than a call's deadline of "
+                    f"{policy.deadline:.0f} s",
+                    retry_after=closed_for,
+                )
+            turn: asyncio.Future[None] = loop.create_future()
+            self._line.append(turn)
+            self._waiting += 1
+            if self._timer is None:
+                self._timer = loop.call_later(closed_for, self._open)
+            try:
+                with self._lanes.waiting_outside():
+                    await turn
+            finally:
+                # One that was cancelled stays in the line, done, until the gate opens.
+                self._waiting -= 1
+                if not self._waiting and self._timer is not None:
+                    self._timer.cancel()
+                    self._timer = None
+                    self._line.clear()
+        return loop.time() - began
+
+    def _open(self) -> None:
+        self._timer = None
+        closed_for = self._lanes.gate_closed_for
+        if closed_for > 0:  # for longer, meanwhile
+            self._timer = asyncio.get_running_loop().call_later(closed_for, self._open)
+            return
+        while self._line:
+            turn = self._line.popleft()
+            if not turn.done():
+                turn.set_result(None)
+
+
 class _Home:
     """What a client has in one event loop."""
 
-    __slots__ = ("buckets", "calls", "ended", "meter", "places", "tasks", "transport")
+    __slots__ = ("buckets", "calls", "ended", "gates", "looking", "meter", "places", "tasks", "transport")
 
     def __init__(self, transport: Transport, meter: _Meter) -> None:
         self.transport = transport
@@ -120,18 +182,26 @@ class _Home:
         self.ended: set[asyncio.Task[Any]] = set()  # those whose call `aclose` has ended
         self.places: dict[tuple[bool, int], asyncio.Semaphore] = {}
         self.buckets: dict[str, AsyncLimiter | None] = {}
+        self.gates: dict[str, _Gate] = {}
+        self.looking = asyncio.Lock()
+
+    def gate(self, token: Secret, lanes: Lanes) -> _Gate:
+        gate = self.gates.get(token)
+        if gate is None:
+            gate = self.gates[token] = _Gate(lanes)
+        return gate
 
     def bucket(self, token: Secret, throttle: Throttle) -> AsyncLimiter | None:
         """The token bucket that a key's analyze batches pass before they join the throttle's line; None without a limit.
 
-        Their line goes before that of the reads. What `analyze_concurrency` lets through at once (hundreds, if a caller says so; batches
-        that come back `fresh` in no time) waits here instead, in aiolimiter's bucket, sized to the key's own pace, so that the
-        throttle never finds more than `burst` of one client's batches ahead of the reads. `_throttle` says why it holds
-        the budgets themselves with something else.
+        Their line goes before that of the reads, every other slot. What `analyze_concurrency` lets through at once (hundreds, if a caller
+        says so; batches that come back `fresh` in no time) is let into that line by aiolimiter's bucket, a burst and then the pace
+        of the tighter budget. `_throttle` says why it holds the budgets themselves with something else: they belong to the
+        process, this bucket to one client in one event loop.
         """
         bucket = self.buckets.get(token)
         if bucket is None and token not in self.buckets:
-            limit = throttle.per_key if throttle.per_key is not None else throttle.per_ip
+            limit = min((n for n in (throttle.per_ip, throttle.per_key) if n is not None), default=None)
             if limit is not None:
                 bucket = AsyncLimiter(throttle.burst, throttle.burst * (throttle.period + throttle.jitter) / limit)
             self.buckets[token] = bucket
@@ -299,7 +369,9 @@ class Engine:
         failed = True
         maybe = False  # whether an attempt under the current id may have been charged without our knowing
         if budget.keeps and budget.unseen:
-            await self._look(options, budget)
+            async with home.looking:
+                if budget.unseen:  # still: calls that began together look once
+                    await self._look(options, budget)
         task = asyncio.current_task()
         assert task is not None
         home.calls.add(task)
@@ -315,14 +387,18 @@ class Engine:
                 exchange = home.transport.exchange()
                 try:
                     while True:
-                        meter.throttled_seconds += await _pass_gate(lanes, options.policy)
+                        if lanes.gate_closed_for > 0:
+                            meter.throttled_seconds += await home.gate(options.token, lanes).passed(options.policy)
                         await places.acquire()
                         if lanes.gate_closed_for <= 0:
                             break
                         places.release()  # it closed while this waited for the place
                     try:
                         if bucket is not None:
-                            await bucket.acquire()
+                            asked = loop.time()
+                            with lanes.waiting_outside():
+                                await bucket.acquire()
+                            exchange.waited += loop.time() - asked
                         answer = await home.transport.send(
                             call,
                             exchange,
@@ -447,26 +523,6 @@ def _limits(call: Call, options: Options, at_least: float) -> tuple[Timeout, flo
         total = max(total, at_least)
     # The service is silent while it works, so only the total bounds the wait.
     return Timeout(connect=timeout.connect, read=None, total=total), total
-
-
-async def _pass_gate(lanes: Lanes, policy: RetryPolicy) -> float:
-    """Wait until no 429 keeps the gate closed, and return the seconds that took.
-
-    Here, and not in the throttle's queue, as those who wait there have a place already: other keys want it.
-    """
-    waited = 0.0
-    while (closed_for := lanes.gate_closed_for) > 0:
-        if closed_for > policy.deadline:
-            raise RateLimitError(
-                429,
-                "rate_limited",
-                f"not sent: the service asked to wait for {closed_for:.0f} s more, longer than a call's deadline of "
-                f"{policy.deadline:.0f} s",
-                retry_after=closed_for,
-            )
-        await asyncio.sleep(closed_for)
-        waited += closed_for
-    return waited
 
 
 def _log(call: Call, answer: Answer, exchange: Exchange) -> None:

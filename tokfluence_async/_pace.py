@@ -239,7 +239,8 @@ class Pacer:
         for index in range(len(log) - 1, -1, -1):
             if log[index] <= taken:
                 del log[index]
-                self._due -= self._interval_at(now)
+                # Never before the gate: two slots at the instant it opens would not be paced.
+                self._due = max(self._due - self._interval_at(now), self._gate)
                 self._reopen(now)
                 return
 

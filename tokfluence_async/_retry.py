@@ -67,7 +67,7 @@ class RetryPolicy(Struct, frozen=True):
         max_retries: Retries after the first attempt, 429 included; 0 means one attempt.
         base: Seconds; the n-th backoff is drawn evenly from 0 to `min(cap, base * 2**(n-1))` (full jitter).
         cap: Seconds; the longest backoff. A `Retry-After` is never cut to it.
-        deadline: Seconds from the first send of a call. No attempt begins later; a `Retry-After` that points beyond it ends the call
+        deadline: Seconds from the end of a call's first attempt. No attempt begins later; a `Retry-After` that points beyond it ends the call
             at once instead of at its end.
     """
 
@@ -116,7 +116,7 @@ def decide(
         kind: Whether a repeat is a new read or the same work.
         past: What the request id had been through *before* this attempt.
         batch: An analyze batch, whose posts can be read to find out what a 409 means.
-        elapsed: Seconds since the call's first attempt.
+        elapsed: Seconds since the end of the call's first attempt.
         rand: A number from 0 to 1, the jitter.
     """
     read = kind is Kind.READ

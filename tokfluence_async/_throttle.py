@@ -36,6 +36,8 @@ import threading
 import time
 import weakref
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import get_ident
 from time import monotonic
@@ -164,7 +166,7 @@ class _Lane:
 
 
 class _KeyLane(_Lane):
-    __slots__ = ("answered_after", "label", "reads", "refused_as", "urgent", "waiting")
+    __slots__ = ("answered_after", "label", "outside", "reads", "refused_as", "urgent", "waiting")
 
     def __init__(self, label: str, forked: bool) -> None:
         super().__init__("key", forked)
@@ -172,6 +174,7 @@ class _KeyLane(_Lane):
         self.reads = _Queue()
         self.urgent = _Queue()
         self.waiting = 0
+        self.outside = 0  # who wait before they come here: at a closed gate, at a client's own bucket
         # Refusals at the origin are numbered: this key's last, and the last before this key's newest answer.
         self.refused_as = 0
         self.answered_after = 0
@@ -473,6 +476,10 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 class Throttle:
     """How often requests may leave: one budget per origin and one per key, for every client in the process.
 
@@ -507,13 +514,13 @@ class Throttle:
         jitter: float = 0.6,
     ) -> None:
         for name, limit in (("per_ip", per_ip), ("per_key", per_key)):
-            if limit is not None and not 0 < limit < math.inf:
+            if limit is not None and not (_is_number(limit) and 0 < limit < math.inf):
                 raise ConfigurationError(f"{name} is a number of requests above 0, or None; not {limit!r}")
-        if not 0 < period < math.inf:
+        if not (_is_number(period) and 0 < period < math.inf):
             raise ConfigurationError(f"period is a number of seconds above 0; not {period!r}")
-        if burst < 1:
-            raise ConfigurationError(f"burst is a number of requests, at least 1; not {burst!r}")
-        if not 0 <= jitter < math.inf:
+        if not (_is_number(burst) and burst == burst // 1 >= 1):
+            raise ConfigurationError(f"burst is a whole number of requests, at least 1; not {burst!r}")
+        if not (_is_number(jitter) and 0 <= jitter < math.inf):
             raise ConfigurationError(f"jitter is a number of seconds, at least 0; not {jitter!r}")
         self.per_ip = per_ip
         self.per_key = per_key
@@ -543,11 +550,12 @@ class Throttle:
                 if self not in origin.ip.throttles:
                     continue
                 now = origin.now(loop)
-                waiting += origin.waiting
-                lanes.append(_describe(origin, origin.ip, None, origin.waiting, now))
+                all_waiting = origin.waiting + sum(key.outside for key in origin.keys.values())
+                waiting += all_waiting
+                lanes.append(_describe(origin, origin.ip, None, all_waiting, now))
                 for key in origin.keys.values():
                     if self in key.throttles:
-                        lanes.append(_describe(origin, key, key.label, key.waiting, now))  # noqa: PERF401 - a call of five arguments reads worse as a comprehension
+                        lanes.append(_describe(origin, key, key.label, key.waiting + key.outside, now))  # noqa: PERF401 - a call of five arguments reads worse as a comprehension
         return ThrottleStatistics(
             waiting=waiting,
             pace=min((lane.pace for lane in lanes), default=math.inf),
@@ -720,6 +728,16 @@ class Lanes:
                     origin.arm(now, loop)
             raise
         return origin.now(loop) - began
+
+    @contextmanager
+    def waiting_outside(self) -> Iterator[None]:
+        """Count whoever waits inside the `with` among those who wait for a slot."""
+        key = self._here()[1]
+        key.outside += 1
+        try:
+            yield
+        finally:
+            key.outside -= 1
 
     def forfeit(self, age: float) -> None:
         """Give back the slot taken `age` seconds ago, when its request never left (connecting took longer than `slot_lifetime`, or failed)."""

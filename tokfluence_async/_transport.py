@@ -1,6 +1,11 @@
 """One attempt: bytes out, bytes in, aiohttp's errors mapped to ours. The one door to the wire.
 
-What is hard about aiohttp here, and is coped with:
+Behind the door are two ways. With the versions of aiohttp it was tested with, an attempt goes by `_direct`: aiohttp's pool and
+parser, without its session between. With any other version, with a session of the caller's, and where somebody has
+replaced the session's method (aioresponses, tracing), it goes through the session, here. Both take the slot, and stamp token
+and request id, once for each physical send; the suite runs over both (`pytest --through-session`).
+
+What is hard about aiohttp's session, and is coped with:
 
 - It sends GET, HEAD, PUT and DELETE again *by itself* when a reused connection drops, with identical headers. The
   second send would carry a used request id: 409, and the answer that was paid for is lost. So throttle slot, token and
@@ -8,7 +13,7 @@ What is hard about aiohttp here, and is coped with:
   as an error of ours, which aiohttp does not repeat. Whether to repeat is `_retry`'s decision, and every request on the
   wire is one we counted.
 - The middleware runs before a connection is there. A slot is good for the moment it is given: where connecting took
-  longer than the throttle's margin, the slot is let go unused and another one taken, with the connection in hand.
+  longer than the throttle's margin, the slot is given back and another one taken, with the connection in hand.
   Our own connector says when that is. A session of the caller's has another, so there the request's `send` does; and
   its pool may be smaller than our concurrency, so waiting in it is not timed.
 - A session's `total` timeout counts the wait for a pooled connection, and `sock_read` does not stop a slow drip. So
@@ -83,7 +88,7 @@ class _Attempt:
         self._priority = priority
         self._limit = limit
         self._clock = clock
-        self._slot_at = 0.0
+        self._slot_at: float | None = None  # when the slot in hand was taken
 
     async def __call__(
         self, request: ClientRequest, handler: Callable[[ClientRequest], Awaitable[ClientResponse]]
@@ -103,6 +108,9 @@ class _Attempt:
             # Left alone, this is what makes aiohttp send again.
             self.exchange.leaves()
             raise lost(error, self.exchange, self._request_id, self._token) from None
+        finally:
+            if not self.exchange.sent:
+                self._forfeit()  # nothing left: somebody else's turn
 
     def _send_when_connected(
         self, send: Callable[[aiohttp.connector.Connection], Awaitable[ClientResponse]]
@@ -124,6 +132,11 @@ class _Attempt:
         if starts_clock:
             self._start_clock(now)
 
+    def _forfeit(self) -> None:
+        if self._slot_at is not None:
+            self._lanes.forfeit(asyncio.get_running_loop().time() - self._slot_at)
+            self._slot_at = None
+
     def _start_clock(self, now: float) -> None:
         if self._limit is not None:
             self._clock.reschedule(now + self._limit)
@@ -131,7 +144,8 @@ class _Attempt:
     async def connected(self) -> None:
         """A connection is in hand; the bytes leave when this returns."""
         now = asyncio.get_running_loop().time()
-        if now - self._slot_at > self._lanes.slot_lifetime:
+        if self._slot_at is None or now - self._slot_at > self._lanes.slot_lifetime:
+            self._forfeit()
             await self._take_slot()
         elif not self._own:
             self._start_clock(now)

@@ -40,6 +40,8 @@ __all__ = [
     "CommentsBody",
     "Kind",
     "PostBody",
+    "RawCommentsBody",
+    "RawPostBody",
     "Shape",
     "build_analyze",
     "build_comments",

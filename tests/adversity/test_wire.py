@@ -311,3 +311,34 @@ async def test_after_a_burst_of_429_nobody_storms_back() -> None:
         assert min(served) - max(refused) >= 20
         assert max(sum(t <= u < t + 1 for u in served) for t in served) <= 21
         check_money(sandbox, client)
+
+
+async def test_calls_that_wait_at_a_closed_gate_go_in_the_order_they_came() -> None:
+    """First come, first served: also where a 429 made them wait, and all could go at one instant."""
+    many = [str(7234567890123456789 + n) for n in range(20)]
+    async with Sandbox(throttle=None) as sandbox, TokfluenceClient(sandbox.token, base_url=sandbox.url) as client:
+        sandbox.rate_limit(times=1, retry_after=5)
+        refused = asyncio.create_task(client.posts.get(1))
+        await asyncio.sleep(1)
+        waiting = [asyncio.create_task(client.posts.get(post_id)) for post_id in many]
+        await asyncio.sleep(1)
+        waiting[3].cancel()
+        await asyncio.sleep(0)
+        assert client._engine.throttle.statistics().waiting == 19
+
+        await asyncio.gather(refused, *waiting, return_exceptions=True)
+
+        asked = [entry.path.rpartition("/")[2] for entry in sandbox.requests]
+    assert [post_id for post_id in asked if post_id != "1"] == many[:3] + many[4:]
+
+
+async def test_a_slot_whose_request_never_left_is_given_back() -> None:
+    """Fifty connections refused at once: none was a request, so none is paid for with a slot."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    async with TokfluenceClient("x", base_url="http://127.0.0.1:9", max_retries=0) as client:
+        outcomes = await asyncio.gather(*(client.posts.get(n + 1) for n in range(50)), return_exceptions=True)
+
+        assert all(isinstance(outcome, APIConnectionError) and not outcome.sent for outcome in outcomes)
+        assert client.usage.requests == 0
+    assert loop.time() - began < 1

@@ -17,10 +17,12 @@ import tokfluence_async._transport  # noqa: F401 - loaded once, before the forks
 from tokfluence_async import Journal, Throttle, TokfluenceClient, _analyze, _journal, _visibility, crawl
 from tokfluence_async._journal import _Work
 
-# The sandbox is quick here, as the clock is real.
-_visibility._FIRST = 0.02
-_analyze._LINGER = 0.01
-_journal._LAZY = 0.004  # more boundaries
+
+def _hurry() -> None:
+    """The sandbox is quick here, as the clock is real. In the child only: the tests' own process imports this file too."""
+    _visibility._FIRST = 0.02
+    _analyze._LINGER = 0.01
+    _journal._LAZY = 0.004  # more boundaries
 
 
 class MortalJournal(Journal):
@@ -50,6 +52,7 @@ class MortalJournal(Journal):
 
 def live(url: str, token: str, out: str, inputs: list[str], boundary: int, options: dict[str, Any]) -> None:
     """Crawl until done or killed. The exit status is 0 when all is done, 3 when stopped by a signal."""
+    _hurry()
     Path(out).mkdir(exist_ok=True)
     sys.exit(asyncio.run(_live(url, token, Path(out), inputs, boundary, options)))
 
