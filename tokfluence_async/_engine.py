@@ -149,13 +149,16 @@ class _Gate:
                 with self._lanes.waiting_outside():
                     await turn
             finally:
-                # One that was cancelled stays in the line, done, until the gate opens.
-                self._waiting -= 1
-                if not self._waiting and self._timer is not None:
-                    self._timer.cancel()
-                    self._timer = None
-                    self._line.clear()
+                self._leave()
         return loop.time() - began
+
+    def _leave(self) -> None:
+        # One that was cancelled stays in the line, done, until the gate opens or all have left.
+        self._waiting -= 1
+        if not self._waiting and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+            self._line.clear()
 
     def _open(self) -> None:
         self._timer = None

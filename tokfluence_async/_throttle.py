@@ -36,7 +36,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import get_ident
@@ -730,7 +730,7 @@ class Lanes:
         return origin.now(loop) - began
 
     @contextmanager
-    def waiting_outside(self) -> Iterator[None]:
+    def waiting_outside(self) -> Generator[None]:
         """Count whoever waits inside the `with` among those who wait for a slot."""
         key = self._here()[1]
         key.outside += 1
