@@ -208,7 +208,7 @@ class Direct:
                 # Connecting took too long for this slot to be good still: with the connection in hand, another one.
                 if total is not None:
                     total.stop(limits)
-                lanes.forfeit(now - slot_at)
+                # Not given back: those that connected slowly together would all take theirs anew, and leave, at one instant.
                 slot_at = None
                 if not lanes.try_acquire():
                     exchange.waited += await lanes.acquire(priority=priority)

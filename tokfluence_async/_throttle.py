@@ -740,7 +740,7 @@ class Lanes:
             key.outside -= 1
 
     def forfeit(self, age: float) -> None:
-        """Give back the slot taken `age` seconds ago, when its request never left (connecting took longer than `slot_lifetime`, or failed)."""
+        """Give back the slot taken `age` seconds ago, when its request never left, as connecting failed."""
         origin, key, loop, now = self._here()
         with origin.lock:
             origin.give_back(key, now - age, now)

@@ -13,7 +13,7 @@ What is hard about aiohttp's session, and is coped with:
   as an error of ours, which aiohttp does not repeat. Whether to repeat is `_retry`'s decision, and every request on the
   wire is one we counted.
 - The middleware runs before a connection is there. A slot is good for the moment it is given: where connecting took
-  longer than the throttle's margin, the slot is given back and another one taken, with the connection in hand.
+  longer than the throttle's margin, the slot is let go unused and another one taken, with the connection in hand.
   Our own connector says when that is. A session of the caller's has another, so there the request's `send` does; and
   its pool may be smaller than our concurrency, so waiting in it is not timed.
 - A session's `total` timeout counts the wait for a pooled connection, and `sock_read` does not stop a slow drip. So
@@ -110,7 +110,7 @@ class _Attempt:
             raise lost(error, self.exchange, self._request_id, self._token) from None
         finally:
             if not self.exchange.sent:
-                self._forfeit()  # nothing left: somebody else's turn
+                self._forfeit()
 
     def _send_when_connected(
         self, send: Callable[[aiohttp.connector.Connection], Awaitable[ClientResponse]]
@@ -133,6 +133,7 @@ class _Attempt:
             self._start_clock(now)
 
     def _forfeit(self) -> None:
+        # Nothing left, so it is somebody else's turn.
         if self._slot_at is not None:
             self._lanes.forfeit(asyncio.get_running_loop().time() - self._slot_at)
             self._slot_at = None
@@ -145,7 +146,8 @@ class _Attempt:
         """A connection is in hand; the bytes leave when this returns."""
         now = asyncio.get_running_loop().time()
         if self._slot_at is None or now - self._slot_at > self._lanes.slot_lifetime:
-            self._forfeit()
+            # Not given back: those that connected slowly together would all take theirs anew, and leave, at one instant.
+            self._slot_at = None
             await self._take_slot()
         elif not self._own:
             self._start_clock(now)
