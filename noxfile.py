@@ -74,7 +74,9 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """mypy and pyright, both strict, on the package and on a user's snippet."""
-    session.install(".[cli,frames,fast]", *nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "types"))
+    session.install(
+        ".[cli,frames,fast]", *nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "types")
+    )
     session.run("mypy")
     session.run("mypy", "--strict", "tests/typing")
     session.run("pyright")
