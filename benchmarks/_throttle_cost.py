@@ -21,7 +21,7 @@ _numbers = itertools.count()
 
 
 def _lanes(limit: float) -> Lanes:
-    return Throttle(limit, 2 * limit, 60.0, jitter=0.6).lanes(f"http://cost-{next(_numbers)}.test", "key")
+    return Throttle(limit, 2 * limit, 60.0).lanes(f"http://cost-{next(_numbers)}.test", "key")
 
 
 def free_slot(rounds: int = 60, calls: int = 10_000) -> dict[str, float]:

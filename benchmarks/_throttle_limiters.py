@@ -34,8 +34,8 @@ class _LoopBucket(InMemoryBucket):
 
 
 def ours(limit: int, period: float) -> Contender:
-    # The same margin at every scale: 0.6 s in a minute.
-    throttle = Throttle(limit, 2 * limit, period, jitter=period / 100)
+    # The same margin at every scale: the default's part of the period.
+    throttle = Throttle(limit, 2 * limit, period, jitter=Throttle().jitter * period / 60)
     lanes = throttle.lanes(f"http://benchmark-{next(_numbers)}.test", "key")
 
     async def take() -> None:

@@ -493,8 +493,8 @@ class Throttle:
         burst: Requests that may leave at once after idleness, at least 1. At the even pace of 600 a minute 50 calls take five seconds; with
             `burst=20` the first twenty go at once, if nothing was sent for two seconds before. It costs no throughput, as it is paid back over the next
             period. Above 10, a service that itself counts with a small burst (nginx `limit_req burst=20`) may refuse some.
-        jitter: Seconds by which the transit times of two requests may differ, 0 or more: the margin. It costs `jitter / period` of the rate, 1.0 % at
-            0.6, which is right for 200 ms in the mean; on a quiet network 0.1 gives 99.8 %.
+        jitter: Seconds by which the transit times of two requests may differ, 0 or more: the margin. It costs `jitter / period` of the rate, 0.94 % at
+            0.57, which is right for 200 ms in the mean; on a quiet network 0.1 gives 99.8 %.
 
     Raises:
         ConfigurationError: A number is out of its range.
@@ -511,7 +511,7 @@ class Throttle:
         period: float = 60.0,
         *,
         burst: int = 10,
-        jitter: float = 0.6,
+        jitter: float = 0.57,
     ) -> None:
         for name, limit in (("per_ip", per_ip), ("per_key", per_key)):
             if limit is not None and not (_is_number(limit) and 0 < limit < math.inf):

@@ -40,7 +40,7 @@ ALGORITHMS: dict[str, Callable[[int, float], Any]] = {
 class Service:
     """Counts what arrives; `rule` may be exchanged while it runs."""
 
-    def __init__(self, rule: Any, *, mean_transit: float = 0.2, most_transit: float = 0.6, seed: int = 1) -> None:
+    def __init__(self, rule: Any, *, mean_transit: float = 0.2, most_transit: float = 0.57, seed: int = 1) -> None:
         self.rule = rule
         self.mean, self.most = mean_transit, most_transit
         self.random = random.Random(seed)
