@@ -37,6 +37,7 @@ from ._plan import Planner, match_rows
 from ._request_id import next_request_id
 from ._retry import Past, Settled
 from ._sources import Item, ItemSource
+from ._stream import hand_over, take_over
 from ._wire import ANALYZE_PRICE, MAX_BATCH, AnalyzeBody, PostBody, Shape, build_analyze, build_get_post
 
 if TYPE_CHECKING:
@@ -210,7 +211,7 @@ class Analyzer:
                 while (item := await source.next()) is not None:
                     entry = source.remembered(item)
                     if entry is None or (entry.unsure and not await self._is_readable(item)):
-                        await send.send(item)
+                        await hand_over(send, item)
                     elif _id(item) in self._unread:
                         await emit(item, self._verified(item))
                     else:
@@ -482,7 +483,7 @@ class Intake:
             with anyio.CancelScope() as scope:
                 try:
                     while len(items) < self._planner.next_size(self._all(len(items))):
-                        items.append(await self._receive.receive())
+                        items.append(await take_over(self._receive))
                         if len(items) == 1:
                             scope.deadline = anyio.current_time() + _LINGER
                 except anyio.EndOfStream:

@@ -21,6 +21,7 @@ Source: api/tokfluence-api.md, `GET /v1/posts/:id/comments` [seed].
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine
@@ -82,7 +83,11 @@ def check_paging(cursor: int, limit: int, max_items: int | None, prefetch: int) 
 
 
 class Recent:
-    """The ids given last, as many as are worth remembering; forgets by whole pages, so that the usual page costs 20 µs."""
+    """The ids given last, as many as are worth remembering; forgets by whole pages.
+
+    The usual page is one pass over its ids (35 µs for 200; asking first whether any was given takes 50 to 90). Only where the
+    count then does not agree, what was given before is put together again.
+    """
 
     __slots__ = ("_ids", "_pages", "_size")
 
@@ -94,13 +99,15 @@ class Recent:
     def new(self, items: list[C], ids: list[str]) -> list[C]:
         """The items whose id, at the same place in `ids`, was not given before; they now count as given."""
         seen = self._ids
-        if not seen.isdisjoint(ids) or len(set(ids)) < len(ids):
+        before = len(seen)
+        seen.update(ids)
+        if len(seen) < before + len(ids):
+            given = set(itertools.chain.from_iterable(self._pages))
             fresh: dict[str, C] = {}
             for comment_id, item in zip(ids, items, strict=True):
-                if comment_id not in seen:
+                if comment_id not in given:
                     fresh.setdefault(comment_id, item)
             ids, items = list(fresh), list(fresh.values())
-        seen.update(ids)
         self._pages.append(ids)
         while len(seen) > self._size and len(self._pages) > 1:
             seen.difference_update(self._pages.popleft())

@@ -20,6 +20,7 @@ from ._budget import Budget
 from ._errors import NotFoundError, PostNotReadyError, TokfluenceError
 from ._models import Analysis, Outcome
 from ._sources import Item, ItemSource
+from ._stream import hand_over
 from ._visibility import HitRate, Visibility
 from ._wire import MAX_BATCH, Shape, build_get_post, check_post
 
@@ -109,7 +110,7 @@ class Resolver(Generic[P]):
                         continue
                     outcome = await self._first(item)
                     if outcome is None:
-                        await send.send(item)
+                        await hand_over(send, item)
                     else:
                         await emit(item, outcome)
             finally:

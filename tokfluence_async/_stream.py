@@ -9,20 +9,38 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar, cast
 
 import anyio
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from ._engine import ClosedError
 
 if TYPE_CHECKING:
     from ._engine import Engine
 
-__all__ = ["Emit", "stream", "unwrapped"]
+__all__ = ["Emit", "hand_over", "stream", "take_over", "unwrapped"]
 
 T = TypeVar("T")
 
 Emit = Callable[[T], Awaitable[None]]
+
+
+async def hand_over(send: MemoryObjectSendStream[T], item: T) -> None:
+    """`send.send(item)`; where there is room for it, without a turn of the loop, which costs more than all the rest (10 µs)."""
+    try:
+        send.send_nowait(item)
+    except anyio.WouldBlock:
+        await send.send(item)
+
+
+async def take_over(receive: MemoryObjectReceiveStream[T]) -> T:
+    """`receive.receive()`; where an item is waiting, without a turn of the loop. A buffer bounds how many come so in a row."""
+    try:
+        return receive.receive_nowait()
+    except anyio.WouldBlock:
+        return await receive.receive()
 
 
 async def stream(engine: Engine, work: Callable[[Emit[T]], Awaitable[None]], buffer: int) -> AsyncGenerator[T, None]:
@@ -31,13 +49,17 @@ async def stream(engine: Engine, work: Callable[[Emit[T]], Awaitable[None]], buf
 
     async def run() -> None:
         with send:
-            await unwrapped(work(send.send))
+            await unwrapped(work(partial(hand_over, send)))
 
     # Closed also where the wait below is cut short, as it is in a loop that ends.
     with send, receive:
         task = engine.spawn(run())
         try:
-            async for item in receive:
+            while True:
+                try:
+                    item = await take_over(receive)
+                except anyio.EndOfStream:
+                    break
                 yield item
             await asyncio.wait([task])
             if task.cancelled():
