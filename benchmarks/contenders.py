@@ -48,6 +48,11 @@ class Contender:
         """Of several posts."""
         return sum([await self.comments(post_id) for post_id in post_ids])
 
+    async def many_posts(self, post_ids: list[str]) -> int:
+        """Get them all, 50 in flight."""
+        await drive(self.get, iter(post_ids), 50)
+        return len(post_ids)
+
 
 # --- what is sold ------------------------------------------------------------------------------------------------------
 
@@ -102,6 +107,13 @@ class OursCrawl(Ours):
         with tempfile.TemporaryDirectory(prefix="tokfluence-bench-") as folder:
             report = await crawl(self.client, post_ids, folder, comments=True)
         return report.comments
+
+    async def many_posts(self, post_ids: list[str]) -> int:
+        from tokfluence_async import crawl
+
+        with tempfile.TemporaryDirectory(prefix="tokfluence-bench-") as folder:
+            report = await crawl(self.client, post_ids, folder)
+        return report.posts
 
 
 # --- the bar -----------------------------------------------------------------------------------------------------------
@@ -209,6 +221,52 @@ class HandTuned(HandWritten):
         async with self.session.get(url, allow_redirects=False) as response:
             response.raise_for_status()
             return self.decode_page(await response.read())
+
+
+class _Line(asyncio.Protocol):
+    """A connection that sends a request and finds the end of its answer, and knows nothing else of HTTP."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def ask(self, request: bytes) -> asyncio.Future[bytes]:
+        self.answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self.read = b""
+        self.transport.write(request)
+        return self.answer
+
+    def data_received(self, data: bytes) -> None:
+        self.read += data
+        head, end, body = self.read.partition(b"\r\n\r\n")
+        if end and len(body) == int(head.partition(b"Content-Length: ")[2].split(b"\r\n", 1)[0]):
+            self.answer.set_result(body)
+
+
+class Floor(HandWritten):
+    """What no client can go below on this loop: its system calls, its turns, and the decoder."""
+
+    label = "the floor: a bare protocol, no HTTP client"
+
+    async def open(self) -> None:
+        await super().open()
+        self.host, _, port = self.url.removeprefix("http://").partition(":")
+        self.port = int(port)
+        self.idle: list[_Line] = []
+
+    async def close(self) -> None:
+        for line in self.idle:
+            line.transport.close()
+        await super().close()
+
+    async def get(self, post_id: str) -> Any:
+        if self.idle:
+            line = self.idle.pop()
+        else:
+            _, line = await asyncio.get_running_loop().create_connection(_Line, self.host, self.port)
+        body = await line.ask(f"GET /v1/posts/{post_id} HTTP/1.1\r\nHost: {self.host}\r\n\r\n".encode())
+        self.idle.append(line)
+        return self.decode_post(body).data
 
 
 # --- how others write clients -----------------------------------------------------------------------------------------
@@ -374,6 +432,7 @@ CONTENDERS: dict[str, type[Contender]] = {
     "hand": HandWritten,
     "hand-uvloop": HandWrittenUvloop,
     "hand-tuned": HandTuned,
+    "floor": Floor,
     "httpx-pydantic": HttpxPydantic,
     "openai": OpenAI,
     "apify": Apify,

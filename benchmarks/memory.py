@@ -1,4 +1,7 @@
-"""Memory does not grow with the job: peak resident size for 10 000 and for a million inputs, each in a process of its own."""
+"""Memory does not grow with the job: peak resident size for 10 000 and for a million inputs, each in a process of its own.
+
+And what one URL in flight takes: the same job with few and with many of them under way, at a server that takes its time.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,11 @@ __all__ = ["run"]
 
 _JOBS = ("comments", "comments kept", "analyze_iter", "resolve", "crawl")
 _SMALL = 10_000
-# In flight at once: what bytes in flight are divided by.
-_IN_FLIGHT = {"comments": 200, "analyze_iter": 8 * 50, "resolve": 50, "crawl": 50}
+# What is in flight at once, few and many: calls, and for `analyze_iter` batches, of this many URLs.
+_BATCH = 50
+_FLYING: dict[str, tuple[int, int]] = {"analyze_iter": (8, 72), "resolve": (50, 1050), "crawl": (50, 1050)}
+# Seconds an answer takes, so that all of them are under way together.
+_LATENCY = 0.5
 
 
 def run(quick: bool, out: Path) -> None:
@@ -46,13 +52,26 @@ def run(quick: bool, out: Path) -> None:
         "Folding duplicates by video id needs to remember every id of a job: that is what grows in the last three.\n",
         flush=True,
     )
+    print("### Bytes a URL in flight\n")
+    print("| job | URLs in flight | peak | URLs in flight | peak | bytes a URL |")
+    print("|---|---|---|---|---|---|")
+    for job, flying in _FLYING.items():
+        urls = [each * (_BATCH if job == "analyze_iter" else 1) for each in flying]
+        # The same inputs both times, so that what is remembered of each does not count.
+        few, lots = (measure(job, 3 * urls[1], in_flight=each, latency=_LATENCY)["peak"] for each in flying)
+        print(
+            f"| {job} | {urls[0]:,} | {few / 1e6:.1f} MB | {urls[1]:,} | {lots / 1e6:.1f} MB "
+            f"| {(lots - few) / (urls[1] - urls[0]):,.0f} |",
+            flush=True,
+        )
+    print()
 
 
-def measure(job: str, count: int) -> dict[str, Any]:
+def measure(job: str, count: int, *, in_flight: int | None = None, latency: float = 0.0) -> dict[str, Any]:
     """`job` over `count` inputs in a new process; peak resident bytes, wall and CPU seconds."""
     comments = count if job.startswith("comments") else 0
-    with raw(comments=comments) as url:
-        command = [sys.executable, "-m", "benchmarks.memory", job, str(count), url]
+    with raw(comments=comments, latency=latency) as url:
+        command = [sys.executable, "-m", "benchmarks.memory", job, str(count), url, str(in_flight or "")]
         done = subprocess.run(command, cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=True)
     return dict(json.loads(done.stdout))
 
@@ -61,19 +80,22 @@ def _ids(count: int) -> Iterator[str]:
     return (str(POST_ID + n) for n in range(count))
 
 
-async def _do(job: str, count: int, url: str) -> None:
+async def _do(job: str, count: int, url: str, in_flight: int | None) -> None:
     from tokfluence_async import Throttle, TokfluenceClient, crawl
 
     throttle = Throttle(per_ip=UNLIMITED, per_key=UNLIMITED)
     done = 0
-    async with TokfluenceClient(TOKEN, base_url=url, throttle=throttle) as client:
+    reads, batches = (50, 8) if in_flight is None else (in_flight, in_flight)
+    async with TokfluenceClient(
+        TOKEN, base_url=url, throttle=throttle, max_concurrency=reads, analyze_concurrency=batches
+    ) as client:
         if job == "comments":
             async for _ in client.posts.comments(POST_ID):
                 done += 1
         elif job == "comments kept":
             done = len([comment async for comment in client.posts.comments(POST_ID)])
         elif job == "analyze_iter":
-            async for outcome in client.posts.analyze_iter(_ids(count)):
+            async for outcome in client.posts.analyze_iter(_ids(count), batch_size=in_flight and _BATCH):
                 done += outcome.ok
         elif job == "resolve":
             async for found in client.posts.resolve(_ids(count)):
@@ -86,9 +108,9 @@ async def _do(job: str, count: int, url: str) -> None:
 
 
 def main() -> None:
-    job, count, url = sys.argv[1:]
+    job, count, url, in_flight = sys.argv[1:]
     began = time.perf_counter()
-    asyncio.run(_do(job, int(count), url))
+    asyncio.run(_do(job, int(count), url, int(in_flight) if in_flight else None))
     usage = resource.getrusage(resource.RUSAGE_SELF)
     peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     figures = {"peak": peak, "wall": time.perf_counter() - began, "cpu": usage.ru_utime + usage.ru_stime}
