@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -18,7 +19,7 @@ from tokfluence_async import (
     Timeout,
     TokfluenceClient,
 )
-from tokfluence_async._direct import Deadlines, Direct, _Limits
+from tokfluence_async._direct import Alarm, Deadlines, Direct, _Limits
 from tokfluence_async._transport import Transport
 
 POST_ID = "7234567890123456789"
@@ -299,20 +300,46 @@ async def _wait(deadlines: Deadlines, began: list[float], stop_after: float | No
 
 
 async def test_each_limit_is_exact_and_an_idle_one_leaves_no_timer() -> None:
-    """Started at different times, some stopped in between: one timer serves all, to the moment."""
+    """Of two lengths, started at different times, some stopped in between: one timer serves all, to the moment."""
     loop = asyncio.get_running_loop()
-    deadlines = Deadlines(loop, 10.0)
+    alarm = Alarm(loop)
+    kinds = [Deadlines(loop, alarm, 10.0), Deadlines(loop, alarm, 3.0)]
     began: list[float] = []
     waits = []
-    for index in range(20):
-        waits.append(asyncio.create_task(_wait(deadlines, began, None if index % 3 else 4.0)))
+    for index in range(40):
+        waits.append(asyncio.create_task(_wait(kinds[index % 2], began, None if index % 3 else 2.0)))
         await asyncio.sleep(0.7)
 
     lasted = await asyncio.gather(*waits)
 
-    assert lasted == pytest.approx([10.0 if index % 3 else 4.0 for index in range(20)], abs=1e-3)
-    assert len(deadlines) == 0
-    assert deadlines._timer is None
+    full = [10.0, 3.0]
+    assert lasted == pytest.approx([full[index % 2] if index % 3 else 2.0 for index in range(40)], abs=1e-3)
+    assert [len(kind) for kind in kinds] == [0, 0]
+    assert alarm.when == math.inf
+
+
+async def test_one_request_after_another_sets_one_timer_each(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its total and its silence: a timer and its cancelling are 3 µs."""
+    loop = asyncio.get_running_loop()
+    set_: list[float] = []
+    call_at = loop.call_at
+
+    async with TokfluenceClient(sandbox.token, base_url=sandbox.url) as client:
+        await client.posts.get(POST_ID)
+        direct = client._engine.home().transport._direct
+        assert direct is not None
+        alarm = direct._alarm
+
+        def counted(when: float, callback: Callable[..., object], *args: Any, **more: Any) -> asyncio.TimerHandle:
+            if callback == alarm._ring:
+                set_.append(when)
+            return call_at(when, callback, *args, **more)
+
+        monkeypatch.setattr(loop, "call_at", counted)
+        await client.posts.get(POST_ID)
+
+        assert len(set_) == 1
+        assert alarm.when == math.inf
 
 
 async def test_lengths_nobody_uses_are_forgotten(sandbox: Sandbox) -> None:

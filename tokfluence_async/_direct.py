@@ -10,8 +10,8 @@ turns: 1.5 of its CPU by way of the session, with a middleware; 0.7 this way, wi
 anybody else. So this way is taken only with versions it was tested with; with any other, with a session of the
 caller's, and where `ClientSession._request` has been replaced (by aioresponses, or by tracing), `_transport` goes through the session.
 
-Time limits cost 0.4 µs a request here, and no timer each (a `call_later` and its cancelling are 3 µs; aiohttp's reading
-limit takes two): all limits of the same length fall due in the order they were set, so one timer serves them all.
+Time limits have no timer each here (a `call_later` and its cancelling are 3 µs; aiohttp's reading limit takes two): those of
+the same length fall due in the order they were set, so one timer serves them all, and with requests in flight it stays where it is.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from ._wire import Answer, Call
 if TYPE_CHECKING:
     from aiohttp.client_reqrep import ConnectionKey
 
-__all__ = ["Deadlines", "Direct"]
+__all__ = ["Alarm", "Deadlines", "Direct"]
 
 _TESTED = ("3.14.",)
 _NO_TIMER = TimerNoop()
@@ -73,50 +73,102 @@ class _Limits:
             self._task.cancel()
 
 
-class Deadlines:
-    """Limits that are all `delay` seconds after their start, and so fall due in the order they were set: one timer for all.
+class Alarm:
+    """The one timer of all limits of an event loop, for whichever falls due first.
 
-    The timer stands at the first one's time or earlier, and not at all while none is set: an idle client leaves nothing
-    in its loop. Each limit is exact.
+    It stands at that time or earlier, and not at all while no limit is set: an idle client leaves nothing in its loop. It is
+    first set by the shortest limit there is, not by the one that was started: a request starts its total, then, a moment later, its
+    shorter silence, and would set the timer twice.
+    """
+
+    __slots__ = ("_handle", "_kinds", "_loop", "_set", "_shortest", "when")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        #: Where the timer stands; infinite where there is none.
+        self.when = math.inf
+        self._loop = loop
+        self._kinds: list[Deadlines] = []
+        self._shortest = math.inf
+        self._set = 0
+        self._handle: asyncio.TimerHandle | None = None
+
+    def add(self, kind: Deadlines) -> None:
+        self._kinds.append(kind)
+        self._shortest = min(self._shortest, kind.delay)
+
+    def remove(self, kind: Deadlines) -> None:
+        self._kinds.remove(kind)
+        self._shortest = min((each.delay for each in self._kinds), default=math.inf)
+
+    def began(self, due: float, now: float) -> None:
+        """A limit was set."""
+        self._set += 1
+        if due < self.when:
+            self._stand(min(due, now + self._shortest) if self._handle is None else due)
+
+    def ended(self, count: int = 1) -> None:
+        """Limits are set no longer."""
+        self._set -= count
+        if not self._set and self._handle is not None:
+            self._handle.cancel()
+            self._handle, self.when = None, math.inf
+
+    def _stand(self, when: float) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+        self._handle, self.when = self._loop.call_at(when, self._ring), when
+
+    def _ring(self) -> None:
+        self._handle, self.when = None, math.inf
+        now = self._loop.time()
+        for kind in self._kinds:
+            kind.expire(now)
+        first = min((kind.first for kind in self._kinds), default=math.inf)
+        if first < self.when:
+            self._stand(first)
+
+
+class Deadlines:
+    """Limits that are all `delay` seconds after their start, and so fall due in the order they were set. Each is exact.
 
     Args:
         silence: They count from the last byte heard. What was heard is looked at when a limit falls due, and such a
             limit, which has lasted longer than most exchanges, goes on with a timer of its own.
     """
 
-    __slots__ = ("_due", "_loop", "_silence", "_timer", "delay")
+    __slots__ = ("_alarm", "_due", "_loop", "_silence", "delay")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, delay: float, *, silence: bool = False) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, alarm: Alarm, delay: float, *, silence: bool = False) -> None:
         self.delay = delay
+        self._alarm = alarm
         self._loop = loop
         self._silence = silence
         self._due: dict[_Limits, float] = {}
-        self._timer: asyncio.TimerHandle | None = None
+        alarm.add(self)
 
     def __len__(self) -> int:
         return len(self._due)
 
+    @property
+    def first(self) -> float:
+        """When the next one falls due; infinite if none is set."""
+        return next(iter(self._due.values()), math.inf)
+
     def start(self, limits: _Limits, now: float) -> None:
         """End `limits` after `delay` from `now`, unless stopped before."""
         self._due[limits] = due = now + self.delay
-        if self._timer is None:
-            self._timer = self._loop.call_at(due, self._ring)
+        self._alarm.began(due, now)
 
     def stop(self, limits: _Limits) -> None:
-        if self._due.pop(limits, None) is not None and not self._due and self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self._due.pop(limits, None) is not None:
+            self._alarm.ended()
 
-    def _ring(self) -> None:
-        self._timer = None
-        now = self._loop.time()
-        while self._due:
-            limits, due = next(iter(self._due.items()))
-            if due > now:
-                self._timer = self._loop.call_at(due, self._ring)
-                return
-            del self._due[limits]
-            self._end(limits, now)
+    def expire(self, now: float) -> None:
+        """End those that are due."""
+        while (first := next(iter(self._due), None)) is not None and self._due[first] <= now:
+            del self._due[first]
+            self._alarm.ended()
+            self._end(first, now)
 
     def _end(self, limits: _Limits, now: float) -> None:
         if self._silence and limits.protocol is not None and (due := limits.protocol.heard + self.delay) > now:
@@ -162,6 +214,7 @@ class Direct:
         self._fixed = " HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in fixed.items())
         # What the pool makes of a new connection; aiohttp has no other place for it.
         connector._factory = cast("Any", functools.partial(_Protocol, loop=self._loop))  # pyright: ignore[reportPrivateUsage]
+        self._alarm = Alarm(self._loop)
         self._totals: dict[float, Deadlines] = {}
         self._silences: dict[float, Deadlines] = {}
         self._connect_limits: dict[float | None, aiohttp.ClientTimeout] = {}
@@ -188,7 +241,7 @@ class Direct:
     ) -> Answer:
         """As `Transport.send`."""
         loop = self._loop
-        task = asyncio.current_task()
+        task = asyncio.current_task(loop)
         assert task is not None
         cancelling = task.cancelling()
         limits = _Limits(task)
@@ -306,8 +359,8 @@ class Direct:
         if deadlines is None:
             if len(kept) >= _KEPT:
                 for each in [each for each, found in kept.items() if not len(found)]:
-                    del kept[each]
-            deadlines = kept[delay] = Deadlines(self._loop, delay, silence=silence)
+                    self._alarm.remove(kept.pop(each))
+            deadlines = kept[delay] = Deadlines(self._loop, self._alarm, delay, silence=silence)
         return deadlines
 
     def _connecting(self, delay: float | None) -> aiohttp.ClientTimeout:

@@ -175,9 +175,10 @@ class _Gate:
 class _Home:
     """What a client has in one event loop."""
 
-    __slots__ = ("buckets", "calls", "ended", "gates", "looking", "meter", "places", "tasks", "transport")
+    __slots__ = ("buckets", "calls", "ended", "gates", "looking", "loop", "meter", "places", "tasks", "transport")
 
-    def __init__(self, transport: Transport, meter: _Meter) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, transport: Transport, meter: _Meter) -> None:
+        self.loop = loop
         self.transport = transport
         self.meter = meter
         self.tasks: set[asyncio.Task[Any]] = set()
@@ -261,7 +262,7 @@ class Engine:
             from ._transport import Transport  # aiohttp is loaded with the first call, not with the package
 
             transport = Transport(self._base_url, max_body=self._max_body, session=self._session)
-            home = self._homes[loop] = _Home(transport, meter)
+            home = self._homes[loop] = _Home(loop, transport, meter)
         return home
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
@@ -355,7 +356,7 @@ class Engine:
             TokfluenceError: What the last attempt ended in; `attempts` says how many there were.
         """
         home = self.home()
-        loop = asyncio.get_running_loop()
+        loop = home.loop
         meter = home.meter
         lanes = self.lanes(options.token)
         wallet = self.wallet(options.token)
@@ -375,7 +376,7 @@ class Engine:
             async with home.looking:
                 if budget.unseen:  # still: calls that began together look once
                     await self._look(options, budget)
-        task = asyncio.current_task()
+        task = asyncio.current_task(loop)
         assert task is not None
         home.calls.add(task)
         wallet.began()
@@ -392,8 +393,9 @@ class Engine:
                     while True:
                         if lanes.gate_closed_for > 0:
                             meter.throttled_seconds += await home.gate(options.token, lanes).passed(options.policy)
+                        at_once = not places.locked()
                         await places.acquire()
-                        if lanes.gate_closed_for <= 0:
+                        if at_once or lanes.gate_closed_for <= 0:
                             break
                         places.release()  # it closed while this waited for the place
                     try:

@@ -127,7 +127,6 @@ class Pacer:
 
     __slots__ = (
         "_due",
-        "_gate",
         "_hold_until",
         "_idle_span",
         "_idle_when",
@@ -144,6 +143,7 @@ class Pacer:
         "_stepped_at",
         "_window",
         "free_at",
+        "gate",
         "implied",
         "limit",
         "period",
@@ -155,6 +155,8 @@ class Pacer:
     ) -> None:
         #: When the next slot opens; it may be taken at any later time.
         self.free_at = -math.inf
+        #: No slot opens before: where the service has asked for a pause.
+        self.gate = -math.inf
         #: Another lane, which every request passes as well, is at least as strict: slots are not counted here, only the gate is kept.
         self.implied = False
         #: Refusals so far.
@@ -162,7 +164,6 @@ class Pacer:
         self._log: deque[float] = deque()
         self._repaying: deque[float] = deque()  # when a saved slot was used; each lowers the pace for one span
         self._saved = 0
-        self._gate = -math.inf
         self._low = 1.0  # the share last stepped down to; 1.0: not slowed
         self._hold_until = -math.inf
         self._stepped_at = -math.inf
@@ -243,7 +244,7 @@ class Pacer:
             if log[index] <= taken:
                 del log[index]
                 # Never before the gate: two slots at the instant it opens would not be paced.
-                self._due = max(self._due - self._interval_at(now), self._gate)
+                self._due = max(self._due - self._interval_at(now), self.gate)
                 self._reopen(now)
                 return
 
@@ -286,13 +287,13 @@ class Pacer:
             log = self._log
             if len(log) >= slots:
                 when = max(when, log[-slots] + self._span)
-        self.free_at = max(when, self._gate)
+        self.free_at = max(when, self.gate)
 
     # ---------------------------------------------------------------- refusals
 
     def gate_closed_for(self, now: float) -> float:
         """Seconds until the gate opens; 0.0 when it is open."""
-        return max(0.0, self._gate - now)
+        return max(0.0, self.gate - now)
 
     def share(self, now: float) -> float:
         """The part of the limit that is in use: 1.0, or less after refusals."""
@@ -321,14 +322,14 @@ class Pacer:
         for a moment at least, refusals move the gate but not the pace.
         """
         self.refused_total += 1
-        in_flight = now < self._gate or now < self._stepped_at + _IN_FLIGHT * self._window
-        self._gate = max(self._gate, now + pause)
+        in_flight = now < self.gate or now < self._stepped_at + _IN_FLIGHT * self._window
+        self.gate = max(self.gate, now + pause)
         stepped = bool(self._slots) and not in_flight
         if stepped:
             self._step_down(now, pause)
         # After the gate one slot at a time: nothing saved, and the schedule begins where it opens.
         self._saved = 0
-        self._due = max(self._due, self._gate)
+        self._due = max(self._due, self.gate)
         self._reopen(now)
         return stepped
 

@@ -656,15 +656,20 @@ class Lanes:
             self._bind()
         return self._origin, self._lane, self._loop, self._origin.now(self._loop)
 
-    def try_acquire(self) -> bool:
-        """Take a slot of both lanes if that needs no waiting; False when somebody waits or none is free. Only within a running loop."""
+    def _running(self) -> asyncio.AbstractEventLoop:
+        """The running loop, whose lanes are bound."""
         # One thread runs one loop at a time: the loop bound here, if it still runs, is the running one. (Asking asyncio costs a getpid() on 3.11.)
         loop = self._loop
         if get_ident() != self._thread or loop is None or not loop.is_running() or self._registry is not _registry:
             self._bind()
             loop = self._loop
             if loop is None:
-                raise RuntimeError("a slot is taken within a running event loop")
+                raise RuntimeError("there is no running event loop")
+        return loop
+
+    def try_acquire(self) -> bool:
+        """Take a slot of both lanes if that needs no waiting; False when somebody waits or none is free. Only within a running loop."""
+        loop = self._running()
         origin = self._origin
         if origin.waiting:
             return False
@@ -813,6 +818,9 @@ class Lanes:
 
     @property
     def gate_closed_for(self) -> float:
-        """Seconds until both gates are open; 0.0 when they are."""
-        _, _, _, now = self._here()
-        return max(self._ip.gate_closed_for(now), self._pacer.gate_closed_for(now))
+        """Seconds until both gates are open; 0.0 when they are. Only within a running loop."""
+        loop = self._running()
+        closed_until = max(self._ip.gate, self._pacer.gate)
+        if closed_until == -math.inf:
+            return 0.0
+        return max(0.0, closed_until - self._origin.now(loop))
