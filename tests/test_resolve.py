@@ -303,7 +303,7 @@ def test_reads_of_one_post_are_a_handful_and_the_last_at_the_end(patience: float
     assert len(ages) <= 20
 
 
-@given(st.lists(st.tuples(st.floats(0, 1000), st.booleans()), max_size=30))
+@given(st.lists(st.tuples(st.floats(0, 1000, allow_subnormal=False), st.booleans()), max_size=30))
 def test_what_is_known_is_never_below_a_read_that_failed_at_or_above_it(reads: list[tuple[float, bool]]) -> None:
     """A read at an age that failed since is a credit thrown away."""
     visibility = Visibility()

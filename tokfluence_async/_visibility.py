@@ -3,7 +3,7 @@
 **Before** it, a read costs 1 credit and saves an analysis (25, and the read after it) where the post is in the index. So it
 pays as long as more than one in 26 is. Where the index turns out to be cold, `HitRate` leaves most of them out.
 
-**After** it, every read that comes too early costs a credit. Every read that comes too early costs a credit.
+**After** it, every read that comes too early costs a credit.
 
 "Readable through `GET /v1/posts/:id` after a short delay" is all the page says [seed], so the delay is learnt. As long
 as nothing is known, one post of a batch goes ahead and is read at growing ages; the others wait for what it finds. From
