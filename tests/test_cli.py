@@ -838,14 +838,15 @@ def test_a_killed_crawl_leaves_a_readable_table_or_none(tmp_path: Path) -> None:
             select.select([], [], [], 0.05)
         process.kill()
     assert not list(tmp_path.glob("*.parquet"))
-    before = len((tmp_path / "posts.jsonl").read_text("utf-8").splitlines())
 
     done = subprocess.run(
         _command(*command[3:], "--max-credits", "0"), stderr=subprocess.DEVNULL, env=_ENV, check=False
     )
 
     assert done.returncode == 3
-    assert pq.read_table(tmp_path / "posts.parquet").num_rows == before
+    # Of a line that the kill overtook on its way to the journal, the run after it knows nothing, and takes it out.
+    lines = (tmp_path / "posts.jsonl").read_text("utf-8").splitlines()
+    assert pq.read_table(tmp_path / "posts.parquet").num_rows == len(lines)
     assert not list(tmp_path.glob(".*.part"))
 
 
