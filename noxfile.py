@@ -30,9 +30,24 @@ _COVERED = _OWN if _OWN in _PYTHONS else _PYTHONS[0]
 _EXTRAS = ".[cli,frames]"
 
 
-# What takes long and does not depend on the Python: hours of throttling simulated, hundreds of kills, notebooks. Left out
-# on all but one Python, so that the whole takes less than ten minutes; `nox -s tests -- -n 2` leaves out nothing.
-_ONCE = ("tests/kill", "tests/throttle/test_algorithms.py", "tests/sandbox/test_openapi.py", "tests/test_examples.py")
+# What takes long and does not depend on the Python: hours of throttling simulated, hundreds of kills, real proxies,
+# notebooks. Left out on all but one Python, so that the whole takes less than ten minutes; `nox -s tests -- -n 2` leaves
+# out nothing.
+_ONCE = (
+    "tests/adversity/test_proxies.py",
+    "tests/kill",
+    "tests/sandbox/test_openapi.py",
+    "tests/sandbox/test_real_servers.py",
+    "tests/test_estimate.py",
+    "tests/test_examples.py",
+    "tests/throttle/test_algorithms.py",
+)
+
+
+def _install(session: nox.Session, *packages: str, groups: str) -> None:
+    # What is imported is compiled then; to compile all of pandas, polars and pyarrow beforehand takes half a minute each time.
+    dependencies = nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), groups)
+    session.install("--no-compile", *packages, *dependencies)
 
 
 @nox.session(python=_PYTHONS)
@@ -42,10 +57,10 @@ def tests(session: nox.Session) -> None:
     Whole, and with coverage, on one Python; on 3.12 through aiohttp's session, the way that is taken with versions of
     aiohttp the short one was not tested with.
     """
-    session.install(_EXTRAS, *nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "test"))
+    _install(session, _EXTRAS, groups="test")
     args = list(session.posargs)
     if not args:
-        args = ["-n", "2"]
+        args = ["-n", "3"]  # some wait for other processes
         if session.python == _COVERED:
             args += ["--cov", "--cov-report=term"]
         else:
@@ -66,7 +81,7 @@ def bare(session: nox.Session) -> None:
 @nox.session
 def lint(session: nox.Session) -> None:
     """ruff: rules and format."""
-    session.install(*nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "lint"))
+    _install(session, groups="lint")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
 
@@ -74,9 +89,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """mypy and pyright, both strict, on the package and on a user's snippet."""
-    session.install(
-        ".[cli,frames,fast]", *nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "types")
-    )
+    _install(session, ".[cli,frames,fast]", groups="types")
     session.run("mypy")
     session.run("mypy", "--strict", "tests/typing")
     session.run("pyright")
@@ -86,12 +99,12 @@ def types(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """The benchmarks, side by side in one run. Takes minutes; `nox -s bench -- --quick` takes less."""
-    session.install(".[cli,fast]", *nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "bench"))
+    _install(session, ".[cli,fast]", groups="bench")
     session.run("python", "benchmarks/run.py", *session.posargs)
 
 
 @nox.session
 def guard(session: nox.Session) -> None:
     """Instructions of one `posts.get` and one page of comments against the hand-written loop's, counted by valgrind; minutes."""
-    session.install(".", *nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "bench"))
+    _install(session, ".", groups="bench")
     session.run("python", "-m", "benchmarks.guard", *session.posargs)
