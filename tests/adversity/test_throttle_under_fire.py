@@ -107,6 +107,26 @@ async def test_long_batches_and_reads_share_the_limits() -> None:
         assert len(sandbox.times(to=ANALYZE)) == 80
 
 
+async def test_a_full_queue_of_reads_delays_an_analysis_by_a_slot_or_two() -> None:
+    """Batches are few and long, reads many and short; and the reads go on meanwhile."""
+    async with rig({"throttle": throttle(), "max_concurrency": 200}, **LIMITS) as (sandbox, client):
+        reads = [asyncio.create_task(client.posts.get(post_id)) for post_id in ids(200)]
+        for n in range(8):
+            await asyncio.sleep(10 + 0.37 * n)
+            received = sandbox.requests_received
+            analysis = asyncio.create_task(client.posts.analyze(ids(50, 1000 * (n + 1)), batch_size=50))
+            while len(sandbox.times(to=ANALYZE)) == n:
+                await asyncio.sleep(0.01)
+
+            assert sandbox.requests_received - received <= 2  # itself one of them
+            await analysis
+
+        done = sum(read.done() for read in reads)
+        await asyncio.gather(*reads)
+        assert done >= 60
+        assert sandbox.rate_limited == 0
+
+
 @pytest.mark.real_time
 def test_two_threads_share_the_limits() -> None:
     """Each has a loop and a client of its own; the slots come from one place."""
