@@ -145,19 +145,22 @@ class Ledger:
     def _compare(self) -> None:
         assert self._last is not None
         assert self._lowest is not None
-        actual = self._last if self._last == self._lowest else self._lowest
+        actual = self._lowest
         if self._base is not None:
             expected = self._base - self._charged
-            # Refunds make the lowest value pass, and the order of debits is not that of sending: each may be the one.
-            seen = (self._last, self._lowest, self.remaining or 0)
-            actual = min(seen, key=lambda value: abs(value - expected))
+            if actual != expected:
+                # Refunds make the lowest value pass, and the order of debits is not that of sending: each may be the one.
+                seen = (self._last, self._lowest, self.remaining or 0)
+                actual = min(seen, key=lambda value: abs(value - expected))
             if actual != expected:
                 self._differ(expected - actual)
         self._base = actual
         self._charged = self._uncertain = 0
         self._lowest = self._last = None
-        self._doubtful = []
-        self._failed = []
+        if self._doubtful:
+            self._doubtful = []
+        if self._failed:
+            self._failed = []
 
     def _differ(self, credits: int) -> None:
         ids: list[str] = []
