@@ -7,6 +7,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -493,6 +494,145 @@ async def test_a_read_that_fails_leaves_its_post_open_and_no_other(
     assert not sandbox.billed_twice()
     if fault == 500:
         assert statuses(report)[3:] == ["analyzed"] * 3
+
+
+@pytest.mark.sandbox(credits=350, indexed=0.0)
+@pytest.mark.parametrize("journaled", [False, True])
+async def test_a_402_takes_nothing_back_of_an_attempt_that_may_have_run(
+    sandbox: Sandbox, client: TokfluenceClient, tmp_path: Path, journaled: bool
+) -> None:
+    """A service may look at the wallet before it looks at ids: what was done and lost has emptied it. To send what still fits
+    under another id would bill it twice."""
+    journal = tmp_path / "journal" if journaled else None
+    sandbox.drop_answer(to=ANALYZE)
+    empty = {"error": {"code": "insufficient_credits", "message": "Out of API credits."}}
+    sandbox.answer(empty, status=402, headers={"X-Credits-Remaining": "100"}, to=ANALYZE)
+
+    report = await client.posts.analyze(range(1, 11), batch_size=10, journal=journal)
+
+    assert statuses(report) == ["InsufficientCreditsError"] * 10
+    assert len(batches(sandbox)) == 2
+    if journaled:
+        again = await client.posts.analyze(range(1, 11), batch_size=10, journal=journal)
+        assert statuses(again) == ["duplicate_request"] * 10
+    assert set(sandbox.times_charged().values()) == {1}
+
+
+@pytest.mark.parametrize("status", [302, 400, 404, 405, 413, 421, 422, 499])
+async def test_what_a_proxy_refuses_takes_nothing_back_of_an_attempt_that_may_have_run(
+    sandbox: Sandbox, client: TokfluenceClient, tmp_path: Path, status: int
+) -> None:
+    """Done, the answer lost, and then something in between says no: the batch stays in doubt, and the next run settles it."""
+    sandbox.drop_answer(to=ANALYZE)
+    sandbox.answer("<html>maintenance</html>", status=status, to=ANALYZE)
+
+    first = await client.posts.analyze([1, 2], batch_size=2, journal=tmp_path / "journal")
+    second = await client.posts.analyze([1, 2], batch_size=2, journal=tmp_path / "journal")
+
+    assert len(first.failed) == 2
+    assert statuses(second) == ["duplicate_request"] * 2
+    assert sandbox.times_charged() == {"1": 1, "2": 1}
+
+
+def hide(sandbox: Sandbox, post_id: str, until: float) -> None:
+    """The post is not readable before that loop time."""
+    loop = asyncio.get_running_loop()
+    missing = {"error": {"code": "post_not_found", "message": "Not in the index."}}
+    at = f"/{post_id}"
+    sandbox.answer(missing, status=404, to=GET, times=None, where=lambda e: e.path.endswith(at) and loop.time() < until)
+
+
+async def test_posts_become_readable_one_after_the_other(sandbox: Sandbox, client: TokfluenceClient) -> None:
+    """Refused, done, lost: that one post is there says that the batch was worked, not that the others can be read already."""
+    now = asyncio.get_running_loop().time()
+    for n, seconds in ((1, 20.0), (2, 9.0)):
+        hide(sandbox, str(n), now + seconds)
+    sandbox.rate_limit(to=ANALYZE)
+    sandbox.drop_answer(to=ANALYZE)
+
+    report = await client.posts.analyze([1, 2, 3], batch_size=3)
+
+    assert statuses(report) == ["duplicate_request"] * 3
+    assert sandbox.times_charged() == {"1": 1, "2": 1, "3": 1}
+    reads = Counter(entry.post_ids[0] for entry in sandbox.requests if entry.route == GET)
+    assert max(reads.values()) <= 6
+
+
+async def test_a_read_that_fails_does_not_say_that_the_batch_is_done(
+    sandbox: Sandbox, client: TokfluenceClient
+) -> None:
+    """The post that goes ahead cannot be read for a proxy's 503: another one goes ahead, and its being readable is waited for."""
+    now = asyncio.get_running_loop().time()
+    hide(sandbox, "1", now + 15.0)
+    hide(sandbox, "2", now + 15.0)
+    sandbox.rate_limit(to=ANALYZE)
+    sandbox.drop_answer(to=ANALYZE)
+    sandbox.proxy_error(503, to=GET, times=None, where=lambda entry: entry.path.endswith("/3"))
+
+    report = await client.with_options(max_retries=2).posts.analyze([1, 2, 3], batch_size=3)
+
+    assert statuses(report) == ["duplicate_request", "duplicate_request", "InternalServerError"]
+    assert sandbox.times_charged() == {"1": 1, "2": 1, "3": 1}
+
+
+@pytest.mark.parametrize("left", [None, 20, 75])
+async def test_what_is_settled_stands_when_the_rest_of_its_batch_fails(
+    sandbox: Sandbox, client: TokfluenceClient, left: int | None
+) -> None:
+    """Two of three were done; the third goes out again, and is refused: for its form, or as the wallet is (nearly) empty."""
+    hide(sandbox, "1", math.inf)
+    sandbox.rate_limit(to=ANALYZE)
+    sandbox.drop_answer(to=ANALYZE)
+    code = "missing_parameter" if left is None else "insufficient_credits"
+    sandbox.answer(
+        {"error": {"code": code, "message": ""}},
+        status=422 if left is None else 402,
+        headers={} if left is None else {"X-Credits-Remaining": str(left)},
+        to=ANALYZE,
+        nth=2,  # after the 409
+    )
+
+    report = await client.posts.analyze([1, 2, 3], batch_size=3)
+
+    refusal = "UnprocessableEntityError" if left is None else "InsufficientCreditsError"
+    assert statuses(report) == [refusal, "duplicate_request", "duplicate_request"]
+    assert sandbox.times_charged() == {"1": 1, "2": 1, "3": 1}
+
+
+@pytest.mark.sandbox(indexed=0.0, visibility_delay=9.0)
+async def test_what_was_left_out_is_looked_for_until_it_can_be_there(
+    sandbox: Sandbox, client: TokfluenceClient, tmp_path: Path
+) -> None:
+    """A 200 without one of its rows: that post was charged. The next run, at once, reads it, and again, before it pays for it anew."""
+    sandbox.analyze_rows = lambda rows: [row for row in rows if row["postId"] != "2"]
+    await client.posts.analyze([1, 2, 3], batch_size=3, journal=tmp_path / "journal")
+    sandbox.analyze_rows = None
+
+    report = await client.posts.analyze([1, 2, 3, 4], batch_size=3, journal=tmp_path / "journal")
+
+    assert statuses(report) == ["analyzed", "duplicate_request", "analyzed", "analyzed"]
+    assert sandbox.times_charged() == {"1": 1, "2": 1, "3": 1, "4": 1}
+
+
+@pytest.mark.sandbox(indexed=0.0, visibility_delay=9.0, seconds_per_url=0.0)
+async def test_a_resolve_that_was_cancelled_at_a_409_is_not_paid_for_again_by_analyze(
+    sandbox: Sandbox, client: TokfluenceClient, tmp_path: Path
+) -> None:
+    """Nothing but a 409 speaks for its posts, and they cannot be read yet: that is waited for."""
+    sandbox.rate_limit(to=ANALYZE)
+    sandbox.drop_answer(to=ANALYZE)
+
+    async def use() -> None:
+        async for _ in client.posts.resolve([1, 2], refresh="always", batch_size=2, journal=tmp_path / "journal"):
+            pass
+
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(use(), 4.0)
+    assert sandbox.times_charged() == {"1": 1, "2": 1}
+    report = await client.posts.analyze([1, 2], batch_size=2, journal=tmp_path / "journal")
+
+    assert statuses(report) == ["duplicate_request"] * 2
+    assert sandbox.times_charged() == {"1": 1, "2": 1}
 
 
 async def test_a_timeout_does_not_buy_twice_while_the_first_is_at_work(

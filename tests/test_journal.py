@@ -554,3 +554,62 @@ async def test_a_source_over_a_journal_counts_as_its_inputs_do(path: Path) -> No
         given = [await source.next() for _ in range(4)]
         assert [item and item.ref and item.ref.post_id for item in given] == [IDS[0], None, IDS[1], None]
         assert source.left == 0
+
+
+@pytest.mark.sandbox(indexed=0.0)
+@pytest.mark.client(max_retries=0)
+async def test_a_doubt_that_was_taken_up_and_cancelled_is_taken_up_again(
+    path: Path, sandbox: Sandbox, client: TokfluenceClient
+) -> None:
+    """By the next call with the same open journal: those that were waiting for their turn as well as those under way."""
+    sandbox.drop_answer(to=ANALYZE, times=None)
+    async with Journal(path) as journal:
+        await client.posts.analyze(IDS, batch_size=1, journal=journal)
+        assert len(await journal.unsettled()) == len(IDS)
+        sandbox.clear_faults()
+        sandbox.stall(seconds=50.0, to=ANALYZE, times=None)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(5.0):
+                await client.posts.analyze(IDS, batch_size=1, journal=journal)
+        assert len(await journal.unsettled()) == len(IDS)
+        sandbox.clear_faults()
+
+        report = await client.posts.analyze(IDS, batch_size=1, journal=journal)
+
+    assert len(report.succeeded) == len(IDS)
+    assert set(sandbox.times_charged(ANALYZE).values()) == {1}
+
+
+@pytest.mark.sandbox(indexed=0.0, visibility_delay=9.0)
+@pytest.mark.client(max_retries=0)
+async def test_what_an_earlier_run_sent_again_may_still_be_at_work(
+    path: Path, sandbox: Sandbox, client: TokfluenceClient
+) -> None:
+    """First sent an hour ago, and once more a moment ago, done and lost: its id may be forgotten, but its posts are on their way."""
+    clock = Clock()
+    sandbox.refuse_connection(to=ANALYZE)
+    sandbox.drop_answer(to=ANALYZE)
+    for seconds in (RESEND_WITHIN - 10, 20.0, 0.0):
+        async with Journal(path, clock=clock) as journal:
+            report = await client.posts.analyze(IDS[:2], batch_size=2, journal=journal)
+        clock.now += seconds
+        await asyncio.sleep(min(seconds, 1.0))
+
+    assert [outcome.value.status for outcome in report if outcome.value] == ["duplicate_request"] * 2
+    assert set(sandbox.times_charged(ANALYZE).values()) == {1}
+
+
+async def test_a_journal_of_the_first_format_is_read_on(path: Path) -> None:
+    """What it holds in doubt cost money."""
+    async with Journal(path) as journal:
+        await journal.sending("id-1", items(*IDS[:2]), replaces=None)
+    with sqlite3.connect(path) as db:
+        db.execute("ALTER TABLE batches DROP COLUMN sent_again_at")
+        db.execute("PRAGMA user_version = 1")
+    db.close()
+
+    async with Journal(path) as journal:
+        [doubt] = await journal.unsettled()
+        await journal.sending_again("id-1")
+
+    assert (doubt.request_id, doubt.posts) == ("id-1", [PostRef(i) for i in IDS[:2]])

@@ -42,7 +42,7 @@ from ._wire import ANALYZE_PRICE, MAX_BATCH, AnalyzeBody, PostBody, Shape, build
 
 if TYPE_CHECKING:
     from ._engine import Engine, Options
-    from ._journal import Doubt
+    from ._journal import Doubt, Entry
 
 __all__ = ["DUPLICATE", "RESEND_WITHIN", "Analyzer", "BatchIds", "BatchLog", "Intake", "check_batch_size", "is_final"]
 
@@ -87,6 +87,14 @@ class BatchLog(Protocol):
         """Return only when it is on disk that `items` are about to leave under `request_id`."""
         ...
 
+    async def sending_again(self, request_id: str) -> None:
+        """Return only when it is on disk that a batch of an earlier run is about to leave once more."""
+        ...
+
+    def age(self, at: float | None) -> float:
+        """Seconds since a time of day that was written down; 0.0 if it was not."""
+        ...
+
     async def settled(
         self, request_id: str, outcomes: Sequence[Outcome[Analysis]], *, unsure: bool = False, age: float = 0.0
     ) -> None:
@@ -129,6 +137,8 @@ class BatchIds:
     async def next(self) -> str:
         if self._resumed is not None:
             self.current, self._resumed = self._resumed, None
+            if self._log is not None:
+                await self._log.sending_again(self.current)
             return self.current
         request_id, replaced = next_request_id(), self.current
         self.current = request_id
@@ -153,6 +163,27 @@ class BatchIds:
                 await self._log.released(self.current)
         else:
             self._log.forgotten(self.current)
+
+
+class _End:
+    """How an attempt to settle some posts ended.
+
+    Attributes:
+        outcomes: What is known, whatever became of the rest.
+        left: Posts of the batch that failed as a whole, and `error` why.
+        free: No attempt of that batch can have run: its posts may be sent under another id.
+    """
+
+    def __init__(self) -> None:
+        self.outcomes: dict[str, Outcome[Analysis]] = {}
+        self.left: list[Item] = []
+        self.error: TokfluenceError | None = None
+        self.free = False
+
+    @property
+    def reason(self) -> TokfluenceError:
+        assert self.error is not None
+        return self.error
 
 
 class Analyzer:
@@ -204,19 +235,36 @@ class Analyzer:
         What an earlier run has recorded is not sent again.
         """
         send, receive = anyio.create_memory_object_stream[Item](2 * MAX_BATCH)
-        intake = self.intake(receive, lambda: source.left)
+        # Whose earlier analysis is looked into; what turns out not to have been done comes into the stream late.
+        looked_into = 0
+        places = asyncio.Semaphore(2 * MAX_BATCH)
+        intake = self.intake(receive, lambda: None if looked_into else source.left)
 
         async def feed() -> None:
             with send:
-                while (item := await source.next()) is not None:
-                    entry = source.remembered(item)
-                    if entry is None or (entry.unsure and not await self._is_readable(item)):
-                        await hand_over(send, item)
-                    elif _id(item) in self._unread:
-                        await emit(item, self._verified(item))
-                    else:
-                        known = Analysis(post_id=_id(item), url=entry.url, status=entry.status or DUPLICATE)
-                        await emit(item, Outcome(input=item.given, post_id=_id(item), value=known))
+                async with anyio.create_task_group() as group:
+                    while (item := await source.next()) is not None:
+                        entry = source.remembered(item)
+                        if entry is None:
+                            await hand_over(send, item)
+                        elif entry.unsure:
+                            await places.acquire()
+                            group.start_soon(look_into, item, entry)
+                        else:
+                            known = Analysis(post_id=_id(item), url=entry.url, status=entry.status or DUPLICATE)
+                            await emit(item, Outcome(input=item.given, post_id=_id(item), value=known))
+
+        async def look_into(item: Item, entry: Entry) -> None:
+            nonlocal looked_into
+            looked_into += 1
+            try:
+                if await self._was_done(item, entry):
+                    await emit(item, self._verified(item))
+                else:
+                    await hand_over(send, item)
+            finally:
+                looked_into -= 1
+                places.release()
 
         async def worker() -> None:
             while items := await intake.take():
@@ -276,22 +324,19 @@ class Analyzer:
                 outcomes.update((_id(item), _failed(item, left_error)) for item in left)
                 return [outcomes[_id(item)] for item in items]
             part, left = left[:count], left[count:]
-            try:
-                outcomes.update(await self._settle(part))
-            except InsufficientCreditsError as error:
-                smaller = (error.credits_remaining or 0) // ANALYZE_PRICE
-                if 0 < smaller < len(part):
+            end = await self._settle(part)
+            outcomes.update(end.outcomes)
+            if isinstance(end.error, InsufficientCreditsError) and end.free:
+                smaller = (end.error.credits_remaining or 0) // ANALYZE_PRICE
+                if 0 < smaller < len(end.left):
                     # The work was not started; what the wallet still holds is used.
-                    outcomes.update(await self._settle_or_fail(part[:smaller]))
-                    part = part[smaller:]
-                self.halt(error)
-                outcomes.update((_id(item), _failed(item, error)) for item in part)
-            except JournalError:
-                raise  # nothing may be sent that cannot be written down
-            except TokfluenceError as error:
-                if is_final(error):
-                    self.halt(error)
-                outcomes.update((_id(item), _failed(item, error)) for item in part)
+                    fitting = await self._settle(end.left[:smaller])
+                    outcomes.update(fitting.outcomes)
+                    outcomes.update((_id(item), _failed(item, fitting.reason)) for item in fitting.left)
+                    end.left = end.left[smaller:]
+            if is_final(end.error):
+                self.halt(end.reason)
+            outcomes.update((_id(item), _failed(item, end.reason)) for item in end.left)
         if self._halted is not None:
             outcomes.update((_id(item), _failed(item, self._halted)) for item in left)
         return [outcomes[_id(item)] for item in items]
@@ -304,29 +349,32 @@ class Analyzer:
         """
         places = asyncio.Semaphore(self._options.analyze_concurrency)
 
+        assert self.log is not None
+        log = self.log
+
         async def settle(doubt: Doubt) -> None:
             items = [Item(0, ref.post_id, ref) for ref in doubt.posts]
             async with places:
-                try:
-                    if self._halted is not None:
-                        raise self._halted
-                    if doubt.age > RESEND_WITHIN:
-                        await self._settle_old(doubt, items)
-                    else:
-                        await self._settle(items, doubt)
-                except JournalError:
-                    raise
-                except TokfluenceError as error:
-                    assert self.log is not None
-                    self.log.forgotten(doubt.request_id)
+                error, left = self._halted, items
+                if error is None and doubt.age > RESEND_WITHIN:
+                    await self._settle_old(doubt, items)
+                elif error is None:
+                    end = await self._settle(items, doubt)
+                    error, left = end.error, end.left
+                if error is not None:
                     if is_final(error):
                         self.halt(error)
-                    logger.warning("%d posts stay in doubt (request %s): %s", len(items), doubt.request_id, error)
-                    self.unsettled.update((_id(item), error.with_traceback(None)) for item in items)
+                    logger.warning("%d posts stay in doubt (request %s): %s", len(left), doubt.request_id, error)
+                    self.unsettled.update((_id(item), error.with_traceback(None)) for item in left)
 
-        async with anyio.create_task_group() as group:
+        try:
+            async with anyio.create_task_group() as group:
+                for doubt in doubts:
+                    group.start_soon(settle, doubt)
+        finally:
+            # Whatever was not settled, because it failed, was cancelled or had not begun, is nobody's again.
             for doubt in doubts:
-                group.start_soon(settle, doubt)
+                log.forgotten(doubt.request_id)
 
     def halt(self, error: TokfluenceError) -> None:
         """Send nothing more; what is left gets `error`."""
@@ -334,46 +382,45 @@ class Analyzer:
             logger.warning("nothing more is sent: %s", error)
             self._halted = error
 
-    async def _settle_or_fail(self, items: Sequence[Item]) -> dict[str, Outcome[Analysis]]:
-        try:
-            return await self._settle(items)
-        except JournalError:
-            raise
-        except TokfluenceError as error:
-            return {_id(item): _failed(item, error) for item in items}
-
     async def _settle_old(self, doubt: Doubt, items: Sequence[Item]) -> None:
         assert self.log is not None
         if self._verifies:
-            done = await self._readable(items)
+            done = await self._verify(items, doubt.quiet)
             found = [self._verified(item) for item in items if _id(item) in done]
-            await self.log.settled(doubt.request_id, found, age=doubt.age)
+            await self.log.settled(doubt.request_id, found, age=doubt.quiet)
         else:
             self.unsure.update(_id(item) for item in items)
-            await self.log.settled(doubt.request_id, [_duplicate(item) for item in items], unsure=True, age=doubt.age)
+            await self.log.settled(doubt.request_id, [_duplicate(item) for item in items], unsure=True, age=doubt.quiet)
 
-    async def _settle(self, items: Sequence[Item], doubt: Doubt | None = None) -> dict[str, Outcome[Analysis]]:
-        """Send the items until every one has an outcome; raise the error of a batch that failed as a whole."""
-        outcomes: dict[str, Outcome[Analysis]] = {}
+    async def _settle(self, items: Sequence[Item], doubt: Doubt | None = None) -> _End:
+        """Send the items until every one has an outcome, or until a batch of them fails as a whole."""
+        end = _End()
         while items:
             ids = BatchIds(items, self.log, doubt.request_id if doubt is not None else None)
             try:
-                found, again, unsure = await self._send(items, ids, doubt.age if doubt is not None else 0.0)
-            except BaseException:
+                found, again, unsure = await self._send(items, ids, doubt.quiet if doubt is not None else 0.0)
+            except BaseException as error:
                 # Cancelled too: the disk has the last word, and it was told before the bytes left.
                 with anyio.CancelScope(shield=True):
                     await ids.give_up()
-                raise
+                if isinstance(error, JournalError) or not isinstance(error, TokfluenceError):
+                    raise  # of a journal's: nothing may be sent that cannot be written down
+                end.left, end.error, end.free = list(items), error, ids.state is BatchState.RELEASED
+                return end
             if self.log is not None and ids.current is not None:
                 await self.log.settled(ids.current, list(found.values()), unsure=unsure)
-            outcomes.update(found)
+            end.outcomes.update(found)
             items, doubt = again, None
-        return outcomes
+        return end
 
     async def _send(
-        self, items: Sequence[Item], ids: BatchIds, age: float
+        self, items: Sequence[Item], ids: BatchIds, quiet: float
     ) -> tuple[dict[str, Outcome[Analysis]], list[Item], bool]:
-        """One batch to its end: outcomes, what has to be sent again under a new id, and whether a 409 is all that is known."""
+        """One batch to its end: outcomes, what has to be sent again under a new id, and whether a 409 is all that is known.
+
+        Args:
+            quiet: Seconds since an earlier process sent it, if one did.
+        """
         loop = asyncio.get_running_loop()
         call = build_analyze([_ref(item).url for item in items], self._force)
         began = loop.time()
@@ -396,7 +443,8 @@ class Analyzer:
         if not self._verifies:
             self.unsure.update(_id(item) for item in items)
             return {_id(item): _duplicate(item) for item in items}, [], True
-        done = await self._verify(items, age)
+        # The attempt that may still be at work is an earlier process's, or one of this call's, which began just now.
+        done = await self._verify(items, 0.0 if ids.lost_here else quiet + loop.time() - began)
         if not done and ids.lost_here:  # it never ran: what was counted as spent was not
             self._budget.settle(0, -call.price)
         ids.state = step(ids.state, BatchEvent.READABLE if done else BatchEvent.MISSING)
@@ -409,51 +457,68 @@ class Analyzer:
         self.seconds += seconds
 
     async def _verify(self, items: Sequence[Item], age: float) -> set[str]:
-        """The posts that can be read, after giving an attempt that may still be at work the time to finish.
+        """The posts that can be read, after giving an attempt that began `age` seconds ago, and may still be at work, the time to finish.
 
-        A batch is worked in order, so its last post is read first, again while it is missing, at growing intervals; then each
-        other once. To give up too early would pay for the batch again, so the last read is when no attempt can be at work.
+        A batch is worked in order, so one post goes ahead, the last, until no attempt can be at work; then each of the
+        others, again while it is missing, as it may take longer to become readable. To give up too early would pay for a post
+        again: 25 credits, where a read costs 1.
         """
         loop = asyncio.get_running_loop()
         began = loop.time() - age
-        end = max(began + self.allowance(len(items)), loop.time() + _VISIBLE_WITHIN)
         at = max(began + self.expected(len(items)), loop.time())
-        wait = _VERIFY_EVERY
+        end = max(began + self.allowance(len(items)) + _VISIBLE_WITHIN, loop.time())
+        left = list(items)
         done: set[str] = set()
-        while True:
-            await asyncio.sleep(at - loop.time())
-            if await self._is_readable(items[-1]):
-                done.add(_id(items[-1]))
+        while left:
+            ahead = left.pop()
+            found = await self._wait_for(ahead, at, end)
+            if found is not False:
+                done.add(_id(ahead))
+            # A read that failed says nothing of the batch: the next one goes ahead.
+            if found is not None:
                 break
-            if at >= end:
-                break
-            at, wait = min(at + wait, end), wait * 2
-        return done | await self._readable(items[:-1])
+        now = loop.time()
 
-    async def _readable(self, items: Sequence[Item]) -> set[str]:
-        done: set[str] = set()
-
-        async def read(item: Item) -> None:
-            if await self._is_readable(item):
+        async def wait(item: Item) -> None:
+            if await self._wait_for(item, now, min(end, now + _VISIBLE_WITHIN)) is not False:
                 done.add(_id(item))
 
         async with anyio.create_task_group() as group:
-            for item in items:
-                group.start_soon(read, item)
+            for item in left:
+                group.start_soon(wait, item)
         return done
 
-    async def _is_readable(self, item: Item) -> bool:
-        """Whether a post is not known to be missing. Where the read itself failed, `_verified` has the error: as long as
-        nobody knows, the post is not sent again, and neither its batch nor the call ends for it."""
-        try:
-            await self._engine.perform(build_get_post(_id(item)), _POST, self._options, self._budget)
-        except NotFoundError:
-            return False
-        except TokfluenceError as error:
-            if is_final(error):
-                self.halt(error)
-            self._unread[_id(item)] = error
-        return True
+    async def _was_done(self, item: Item, entry: Entry) -> bool:
+        """Whether a post is readable, of whose analysis an earlier run knew only that it was paid for, or may have been."""
+        assert self.log is not None
+        now = asyncio.get_running_loop().time()
+        # The attempt may still have been at work then, if a 409 was all that spoke for it.
+        grace = _VISIBLE_WITHIN + (self.allowance(MAX_BATCH) if entry.status == DUPLICATE else 0.0)
+        return await self._wait_for(item, now, now - self.log.age(entry.analyzed_at) + grace) is not False
+
+    async def _wait_for(self, item: Item, at: float, end: float) -> bool | None:
+        """Read a post at `at`, and again while it is missing, at growing intervals, the last time at `end`: whether it is there.
+
+        None where the read itself failed; `_verified` has the error. As long as nobody knows, the post is not sent
+        again, and neither its batch nor the call ends for it.
+        """
+        loop = asyncio.get_running_loop()
+        wait = _VERIFY_EVERY
+        while True:
+            await asyncio.sleep(at - loop.time())
+            try:
+                await self._engine.perform(build_get_post(_id(item)), _POST, self._options, self._budget)
+            except NotFoundError:
+                if at >= end:
+                    return False
+                at, wait = min(max(at, loop.time()) + wait, end), wait * 2
+            except TokfluenceError as error:
+                if is_final(error):
+                    self.halt(error)
+                self._unread[_id(item)] = error
+                return None
+            else:
+                return True
 
     def _verified(self, item: Item) -> Outcome[Analysis]:
         """The outcome of a post that is not known to be missing."""

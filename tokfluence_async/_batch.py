@@ -28,7 +28,8 @@ has been through decides what its 409 proves.
     RELEASED   no attempt ran; its posts are free for a new batch      -                        -
 
 From every state that is sent, ANSWERED (a 200) leads to SETTLED: had an earlier attempt run, this one would have been a 409.
-REJECTED (422 and its like) leads to RELEASED: the same body was no better before. UNSENT (no connection) and TURNED_AWAY
+REJECTED (422 and its like, or what a proxy says in place of the service: a redirect, a 404, a 413) leads from READY and REFUSED to
+RELEASED; it takes nothing back of an attempt that may have run, so DOUBT and MIXED stay. UNSENT (no connection) and TURNED_AWAY
 (401, 403: at the door, before ids are looked at) change nothing. DOUBT and MIXED, once given up, are what `unsettled` lists.
 
 Source: api/tokfluence-api.md, *Idempotency* [public]; shared/design.md, *409 by history of the id*.
@@ -80,7 +81,8 @@ TABLE: dict[tuple[BatchState, BatchEvent], BatchState] = {
     (_S.PLANNED, _E.WRITTEN): _S.READY,
     (_S.PLANNED, _E.GIVEN_UP): _S.RELEASED,
     **{(state, _E.ANSWERED): _S.SETTLED for state in (_S.READY, _S.REFUSED, _S.DOUBT, _S.MIXED)},
-    **{(state, _E.REJECTED): _S.RELEASED for state in (_S.READY, _S.REFUSED, _S.DOUBT, _S.MIXED)},
+    **{(state, _E.REJECTED): _S.RELEASED for state in (_S.READY, _S.REFUSED)},
+    **{(state, _E.REJECTED): state for state in (_S.DOUBT, _S.MIXED)},
     **{(state, _E.UNSENT): state for state in (_S.READY, _S.REFUSED, _S.DOUBT, _S.MIXED)},
     **{(state, _E.TURNED_AWAY): state for state in (_S.READY, _S.REFUSED, _S.DOUBT, _S.MIXED)},
     **{(state, _E.RELOADED): _S.MIXED for state in (_S.READY, _S.REFUSED, _S.DOUBT, _S.MIXED, _S.CLAIMED)},

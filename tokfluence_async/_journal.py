@@ -47,7 +47,7 @@ T = TypeVar("T")
 _sync = getattr(os, "fdatasync", os.fsync)  # macOS has only fsync
 
 _APPLICATION = 0x746B666A  # "tkfj"
-_SCHEMA = 1
+_SCHEMA = 2
 # Seconds that what nobody waits for may lie in memory; a crash costs what was bought in them.
 _LAZY = 0.1
 # Bytes that may wait for the disk before those who write have to wait too.
@@ -59,7 +59,7 @@ _PAGES = 50
 _PATIENCE = 1.0
 
 _TABLES = """
-CREATE TABLE batches (request_id TEXT PRIMARY KEY, sent_at REAL NOT NULL, posts BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE batches (request_id TEXT PRIMARY KEY, sent_at REAL NOT NULL, posts BLOB NOT NULL, sent_again_at REAL) WITHOUT ROWID;
 CREATE TABLE posts (
     post_id INTEGER PRIMARY KEY, status TEXT, url TEXT, unsure INTEGER NOT NULL DEFAULT 0, analyzed_at REAL,
     written INTEGER NOT NULL DEFAULT 0, cursor INTEGER NOT NULL DEFAULT 0, walked INTEGER NOT NULL DEFAULT 0
@@ -70,7 +70,11 @@ CREATE TABLE outputs (name TEXT PRIMARY KEY, length INTEGER NOT NULL) WITHOUT RO
 CREATE TABLE learnt (name TEXT PRIMARY KEY, value REAL NOT NULL) WITHOUT ROWID;
 """
 
-_SENDING = "INSERT INTO batches VALUES (?, ?, ?)"
+# From each older format to the next.
+_UPGRADES = {1: "ALTER TABLE batches ADD COLUMN sent_again_at REAL"}
+
+_SENDING = "INSERT INTO batches VALUES (?, ?, ?, NULL)"
+_SENDING_AGAIN = "UPDATE batches SET sent_again_at = ? WHERE request_id = ?"
 _GONE = "DELETE FROM batches WHERE request_id = ?"
 _ANALYZED = (
     "INSERT INTO posts (post_id, status, url, unsure, analyzed_at) VALUES (?, ?, ?, ?, ?) ON CONFLICT (post_id) DO "
@@ -91,14 +95,16 @@ class Doubt(Struct, frozen=True):
     """A batch that was about to be sent, of which nothing more is known.
 
     Attributes:
-        sent_at: Time of day, in seconds since 1970.
-        age: Seconds since then.
+        sent_at: Time of day, in seconds since 1970, at which it was first sent.
+        age: Seconds since then: how long the service has to have remembered the id.
+        quiet: Seconds since it was last sent, by whichever process: how long an attempt may have been at work.
     """
 
     request_id: str
     posts: list[PostRef]
     sent_at: float
     age: float
+    quiet: float
 
 
 class Entry(Struct, frozen=True, gc=False):
@@ -283,6 +289,9 @@ class Journal:
                 raise JournalError(self._damaged(found))
             # A write takes the lock, and shows here and now whether one is possible.
             db.execute("BEGIN IMMEDIATE")
+            for older in range(max(version, 1), _SCHEMA):
+                db.execute(_UPGRADES[older])
+            db.execute(f"PRAGMA user_version = {_SCHEMA}")
             db.execute("COMMIT")
             return
         db.execute("BEGIN IMMEDIATE")
@@ -335,6 +344,10 @@ class Journal:
         self._live.add(request_id)
         await self._write(writes)
 
+    async def sending_again(self, request_id: str) -> None:
+        """Return only when it is on disk that a batch of an earlier run is about to leave once more, under its old id."""
+        await self._write([(_SENDING_AGAIN, (self._clock(), request_id))])
+
     async def settled(
         self, request_id: str, outcomes: Sequence[Outcome[Analysis]], *, unsure: bool = False, age: float = 0.0
     ) -> None:
@@ -373,10 +386,18 @@ class Journal:
 
         def read() -> list[Doubt]:
             assert self._db is not None
-            rows = self._db.execute("SELECT request_id, posts, sent_at FROM batches ORDER BY sent_at").fetchall()
+            rows = self._db.execute(
+                "SELECT request_id, posts, sent_at, coalesce(sent_again_at, sent_at) FROM batches ORDER BY sent_at"
+            ).fetchall()
             return [
-                Doubt(request_id, msgspec.msgpack.decode(posts, type=list[PostRef]), at, max(now - at, 0.0))
-                for request_id, posts, at in rows
+                Doubt(
+                    request_id,
+                    msgspec.msgpack.decode(posts, type=list[PostRef]),
+                    first,
+                    max(now - first, 0.0),
+                    max(now - last, 0.0),
+                )
+                for request_id, posts, first, last in rows
                 if request_id not in live
             ]
 

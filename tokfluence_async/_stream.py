@@ -84,10 +84,14 @@ async def unwrapped(work: Awaitable[T]) -> T:
     except BaseExceptionGroup as group:
         if group.split(ClosedError)[1] is None:
             raise ClosedError from None
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup):
-            inner = cast("tuple[BaseException, ...]", error.exceptions)
-            if any(other is not inner[0] for other in inner):
-                break
-            error = inner[0]
-        raise error from error.__cause__
+        first, *others = _leaves(cast("BaseExceptionGroup[BaseException]", group))
+        if all(other is first for other in others):
+            raise first from first.__cause__
+        raise
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    leaves: list[BaseException] = []
+    for error in group.exceptions:
+        leaves += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return leaves
