@@ -84,14 +84,14 @@ async def unwrapped(work: Awaitable[T]) -> T:
     except BaseExceptionGroup as group:
         if group.split(ClosedError)[1] is None:
             raise ClosedError from None
-        first, *others = _leaves(cast("BaseExceptionGroup[BaseException]", group))
+        first, *others = _leaves(group)
         if all(other is first for other in others):
             raise first from first.__cause__
         raise
 
 
-def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
-    leaves: list[BaseException] = []
-    for error in group.exceptions:
-        leaves += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
-    return leaves
+def _leaves(error: BaseException) -> list[BaseException]:
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    inner = cast("BaseExceptionGroup[BaseException]", error).exceptions
+    return [leaf for each in inner for leaf in _leaves(each)]
