@@ -374,6 +374,16 @@ def test_what_seemed_proven_is_given_up_step_by_step():
     assert lane.share(211.0) == pytest.approx(0.45 * held)
 
 
+def test_the_log_is_as_long_as_a_window_and_not_as_the_limit():
+    """An own deployment permits a billion, and is asked for a hundred a second, for days."""
+    lane = pacer(1e9)
+
+    for k in range(100_000):
+        lane.take(0.01 * k)
+
+    assert len(lane._log) <= 2 * 100 * 60.6 + 1
+
+
 def test_a_lane_never_stands_still_for_good():
     """One request in two hundred finds out that it is over."""
     lane = pacer()

@@ -75,6 +75,9 @@ _IN_FLIGHT = 1 / 40
 # slower does not cure that (with 0.005 a service that took one analyze call at a time got one request in 20 s).
 _LEAST_SHARE = 0.05
 
+# Grants that may lie in the log before the old ones are looked for.
+_LOG_ROOM = 2048
+
 _SECONDS = re.compile(r"[0-9]+(\.[0-9]*)?|\.[0-9]+", re.ASCII)
 # Without Retry-After: the first pause, doubled for each further refusal in a row, up to a period.
 _FIRST_PAUSE = 1.0
@@ -132,6 +135,7 @@ class Pacer:
         "_idle_when",
         "_interval",
         "_log",
+        "_log_room",
         "_low",
         "_most_saved",
         "_proven",
@@ -162,6 +166,7 @@ class Pacer:
         #: Refusals so far.
         self.refused_total = 0
         self._log: deque[float] = deque()
+        self._log_room = _LOG_ROOM
         self._repaying: deque[float] = deque()  # when a saved slot was used; each lowers the pace for one span
         self._saved = 0
         self._low = 1.0  # the share last stepped down to; 1.0: not slowed
@@ -203,6 +208,8 @@ class Pacer:
         """
         log = self._log
         log.append(now)
+        if len(log) > self._log_room:
+            self._forget(now)
         if now >= self._idle_when and not queued:
             # The way of a free slot in a quiet time: short, because every single request goes it.
             self._saved = self._most_saved
@@ -236,6 +243,14 @@ class Pacer:
                 self._due += missed * interval
             self._due += interval
         self._reopen(now)
+
+    def _forget(self, now: float) -> None:
+        """Drop what is older than a window: with a limit far above the demand the log would grow up to the limit."""
+        log = self._log
+        old = now - self._span
+        while log and log[0] <= old:
+            log.popleft()
+        self._log_room = max(_LOG_ROOM, 2 * len(log))  # half of it goes before it is looked through again
 
     def refund(self, taken: float, now: float) -> None:
         """Give back the slot taken at `taken` whose request never left: as if it had not been taken."""
