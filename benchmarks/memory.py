@@ -77,7 +77,12 @@ def measure(job: str, count: int, *, in_flight: int | None = None, latency: floa
 
 
 def _ids(count: int) -> Iterator[str]:
-    return (str(POST_ID + n) for n in range(count))
+    """In no order, as in real lists, and every tenth one twice."""
+    for n in range(count):
+        post_id = str(POST_ID + n * 2_654_435_761 % 2**40)
+        yield post_id
+        if n % 10 == 0:
+            yield post_id
 
 
 async def _do(job: str, count: int, url: str, in_flight: int | None) -> None:
@@ -103,6 +108,8 @@ async def _do(job: str, count: int, url: str, in_flight: int | None) -> None:
         else:
             with tempfile.TemporaryDirectory(prefix="tokfluence-bench-") as folder:
                 done = (await crawl(client, _ids(count), folder)).posts
+                again = await crawl(client, _ids(count), folder)  # in which nothing is new
+                done -= again.posts + count - again.skipped
     if done != count:
         raise RuntimeError(f"{job}: {done} of {count}")
 
