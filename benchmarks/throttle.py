@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import statistics
 from collections.abc import Callable, Iterable
 
 from . import _throttle_cost as cost
@@ -106,11 +107,22 @@ def main() -> None:
             ("", "ns", "of AsyncLimiter's"),
             ((name, f"{ns:.0f}", f"{ns / free['AsyncLimiter.acquire']:.2f}") for name, ns in free.items()),
         )
-        print("100 000 waiters, one slot a millisecond")
+        print("100 000 waiters, one slot a millisecond; medians of rounds in turns, and the quartiles of the ratios")
+        ratios = {
+            name: statistics.quantiles(
+                [ours / theirs for ours, theirs in zip(us, woken["asyncio.sleep"], strict=True)], method="inclusive"
+            )
+            for name, us in woken.items()
+        }
         table(
             ("", "CPU µs a grant", "of sleeping tasks'", "bytes a waiter"),
             (
-                (name, f"{us:.1f}", f"{us / woken['asyncio.sleep']:.2f}", f"{held[name]:.0f}")
+                (
+                    name,
+                    f"{statistics.median(us):.1f}",
+                    "{1:.2f} ({0:.2f} to {2:.2f})".format(*ratios[name]),
+                    f"{held[name]:.0f}",
+                )
                 for name, us in woken.items()
             ),
         )
