@@ -387,6 +387,55 @@ async def test_pages_of_nothing_but_repeats_go_on(answers: aioresponses) -> None
     assert found == [f"c{n}" for n in range(12)] + ["last"]
 
 
+UNSTEADY: dict[str, Callable[[int, int], tuple[int, int]]] = {
+    # how far the n-th page reaches, and the total that it tells
+    "pages of different lengths": lambda n, _: (150 + 37 * n % 50, 20_000),
+    "every third page is shorter": lambda n, _: (200 - 50 * (n % 3 == 2), 20_000),
+    "a total that wobbles": lambda n, asked: (200, 20_000 + 7 * asked % 4),
+    "a total that shrinks": lambda n, asked: (200, 20_000 - asked),
+}
+
+
+@pytest.mark.parametrize("unsteady", UNSTEADY)
+@pytest.mark.parametrize("prefetch", [4, 16])
+async def test_an_unsteady_service_is_not_asked_ahead_for_long(
+    answers: aioresponses, prefetch: int, unsteady: str
+) -> None:
+    """A page asked for ahead is bought in vain where the page before it ends elsewhere or is of a newer list. That must not
+    go on for the whole walk: 167 pages were bought where 35 were needed."""
+    asked: list[int] = []
+
+    def page(cursor: int) -> dict[str, Any]:
+        stride, total = UNSTEADY[unsteady](cursor // 100, len(asked))
+        data = [{"comment_id": f"c{n}"} for n in range(cursor, min(cursor + stride, 19_000))]
+        return {"data": data, "meta": {"total": total, "next_cursor": cursor + stride if data else None}}
+
+    asked = scripted(answers, page)
+    async with TokfluenceClient(TOKEN) as client:
+        pages = [page async for page in client.posts.comment_pages(ID, prefetch=prefetch)]
+
+    assert [c.comment_id for page in pages for c in page] == [f"c{n}" for n in range(19_000)]
+    assert len(asked) - len(pages) <= 3 * min(prefetch, 8)
+
+
+async def test_without_a_total_nothing_is_asked_for_ahead(answers: aioresponses) -> None:
+    """Whether a page ahead is of an older list than the page before it, so that comments lie between the two, shows only in it."""
+
+    def page(cursor: int) -> dict[str, Any]:
+        data = [{"comment_id": f"c{n}"} for n in range(cursor, min(cursor + 10, 300))]
+        return {"data": data, "meta": {"total": None, "next_cursor": cursor + 10 if cursor < 290 else None}}
+
+    asked = scripted(answers, page)
+    async with TokfluenceClient(TOKEN) as client:
+        read = 0
+        async for _ in client.posts.comment_pages(ID, prefetch=8):
+            read += 1
+            await asyncio.sleep(1)
+            assert len(asked) == read
+
+    assert read == 30
+
+
 @pytest.mark.parametrize("prefetch", [0, 3])
 async def test_a_service_that_ignores_the_cursor_is_not_paid_for_ever(answers: aioresponses, prefetch: int) -> None:
     """The same rows on every page, at 2 credits each: more is repeated than can have arrived."""

@@ -9,11 +9,16 @@ comments than asked for. Two things can make a page asked for ahead useless, and
 
 - the page before it ended elsewhere than foreseen (`next_cursor`);
 - it was answered from an older list than the page before it (a smaller `total`), so that a comment between the two
-  may be in neither.
+  may be in neither. Where the service tells no `total` that cannot be seen, so nothing is asked for ahead.
 
 The window grows by one page with every page consumed. So a reader who stops early has never caused more pages to be
 bought than it has read. It opens as fast as that allows: at 100 ms a page, 100 pages take x9.6 less time at 16 ahead (x8.5
 with one page less, x9.7 with a window that is open from the start).
+
+A useless page closes the window, and it opens again only after pages that were all foretold: 2 of them after the first time, then
+8, 32, ... So among n pages there are no more than 2 + log4(n) such times, each with a window of pages bought in vain. A service whose
+pages differ in length, or whose `total` wobbles or shrinks, costs a handful, and is read one page at a time. (Without that,
+prefetch=4 bought 95 pages where 35 were needed, 16 bought 167.)
 
 Source: api/tokfluence-api.md, `GET /v1/posts/:id/comments` [seed].
 """
@@ -54,6 +59,9 @@ _MAX_EMPTY = 5
 # Comments that may arrive between two pages without one being given twice; about 1 MB.
 _REMEMBERED = 10_000
 _MAX_CURSOR = 2**63 - 1
+# Foretold pages in a row that open the window again after a page ahead was useless, and how many times as many after the next one.
+_WARY = 2
+_WARIER = 4
 
 
 class Page(Struct, Generic[C], frozen=True):
@@ -149,7 +157,8 @@ class Walk(Generic[C]):
         self._total: int | None = None
         self._grown = 0  # by how much `total` has, since the walk began
         self._stride = 0  # how far the last page reached; 0 as long as that is not known
-        self._consumed = 0
+        self._foretold = 0  # pages in a row that reached as far as the one before
+        self._wary = 0  # of those, how many are asked for before the window opens
         self._ahead: deque[tuple[int, asyncio.Task[Any]]] = deque()
 
     async def pages(self) -> AsyncGenerator[Page[C], None]:
@@ -170,7 +179,10 @@ class Walk(Generic[C]):
                         items = items[: self._left]
                         reached = cursor + data.index(items[-1]) + 1
                     self._left -= len(items)
-                self._consumed += 1
+                if next_cursor is not None:
+                    stride = next_cursor - cursor
+                    self._foretold = self._foretold + 1 if stride == self._stride or not self._stride else 0
+                    self._stride = stride
                 yield Page(items, self._total, cursor, reached, repeated)
                 if next_cursor is None:
                     return
@@ -182,7 +194,6 @@ class Walk(Generic[C]):
                     raise self._endless(
                         f"gave nothing new on {empty} pages in a row, up to cursor {next_cursor}, and no end"
                     )
-                self._stride = next_cursor - cursor
                 self._cursor = next_cursor
         finally:
             await self._drop()
@@ -194,12 +205,15 @@ class Walk(Generic[C]):
 
     async def _next(self) -> Any:
         self._top_up()
-        if self._ahead and self._ahead[0][0] == self._cursor:
-            _, task = self._ahead.popleft()
-            body = await _result(task)
-            if not _is_older(body.meta.total, self._total):
-                return self._noted(body)
-        await self._drop()
+        if self._ahead:
+            cursor, task = self._ahead[0]
+            if cursor == self._cursor:
+                self._ahead.popleft()
+                body = await _result(task)
+                if not _may_be_older(body.meta.total, self._total):
+                    return self._noted(body)
+            self._foretold, self._wary = 0, max(_WARY, _WARIER * self._wary)
+            await self._drop()
         return self._noted(await self._fetch(self._cursor))
 
     def _fetch(self, cursor: int) -> Coroutine[Any, Any, Any]:
@@ -208,14 +222,14 @@ class Walk(Generic[C]):
 
     def _top_up(self) -> None:
         """Have as many pages under way as are foreseen, wanted and still of use."""
-        ahead = min(self._consumed, self._prefetch)
-        if ahead <= 0 or not self._stride:
+        ahead = min(self._foretold - self._wary, self._prefetch)
+        if ahead <= 0 or self._total is None:
             return
         wanted = ahead + 1
         if self._left is not None:
             wanted = min(wanted, -(-self._left // self._stride))
         cursor = self._ahead[-1][0] + self._stride if self._ahead else self._cursor
-        while len(self._ahead) < wanted and (self._total is None or cursor < self._total):
+        while len(self._ahead) < wanted and cursor < self._total:
             self._ahead.append((cursor, self._engine.spawn(self._fetch(cursor))))
             cursor += self._stride
 
@@ -262,8 +276,8 @@ async def _result(task: asyncio.Task[Any]) -> Any:
         raise
 
 
-def _is_older(total: int | None, than: int | None) -> bool:
-    return total is not None and than is not None and total < than
+def _may_be_older(total: int | None, than: int | None) -> bool:
+    return total is None or than is None or total < than
 
 
 def _comment_ids(comments: list[Comment]) -> list[str]:
