@@ -178,7 +178,8 @@ class Journal:
     Raises, when it is opened:
         JournalError: The file is held by another process, damaged, of a newer version, or no journal at all.
 
-    One process at a time can have a journal open, and one event loop.
+    One process at a time can have a journal open, and one event loop. Calls that share one and run at the same time have to be given
+    different posts: what one of them is about to send, the other does not know yet.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, clock: Callable[[], float] = time.time) -> None:
