@@ -12,7 +12,7 @@ from aiolimiter import AsyncLimiter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokfluence_async._pace import Pacer, parse_retry_after, plan_pause
+from tokfluence_async._pace import Pacer, parse_date, parse_retry_after, plan_pause
 
 
 def pacer(limit: float | None = 600, period: float = 60.0, *, burst: int = 10, jitter: float = 0.6, **more) -> Pacer:
@@ -467,6 +467,36 @@ def test_no_retry_after_does_harm(text):
     seconds = parse_retry_after(text, NOW)
 
     assert seconds is None or (math.isfinite(seconds) and seconds >= 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        (formatdate(NOW, usegmt=True), NOW),
+        ("Tue, 14 Nov 2023 22:13:20 -0000", NOW),  # UTC, not the zone of this machine
+        (None, None),
+        ("", None),
+        ("yesterday", None),
+        ("Mon, 01 Jan 2024 00:00:00 +99999999999999999999", None),
+        ("Mon, 01 Jan " + "9" * 30 + " 00:00:00 GMT", None),
+    ],
+)
+def test_a_date_is_a_moment_or_nothing(text, moment):
+    """The library's parser raises five kinds of error, one of them only for huge numbers; a header must not end a job."""
+    assert parse_date(text) == moment
+
+
+_PARTS = st.sampled_from(
+    ["Mon", "Jan", "01", "2024", "00:00:00", "GMT", "+", "-", ":", ",", " ", "0000", "9" * 30, "1" * 4400]
+)
+
+
+@settings(deadline=None)
+@given(st.text(max_size=40) | st.lists(_PARTS, max_size=12).map(" ".join) | st.lists(_PARTS, max_size=12).map("".join))
+def test_no_date_does_harm(text):
+    moment = parse_date(text)
+
+    assert moment is None or math.isfinite(moment)
 
 
 @settings(deadline=None)

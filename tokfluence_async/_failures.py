@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
 import aiohttp
@@ -18,7 +17,7 @@ from multidict import istr
 
 from ._errors import APIConnectionError, APIResponseValidationError, APITimeoutError
 from ._models import Timeout
-from ._pace import parse_retry_after
+from ._pace import parse_date, parse_retry_after
 from ._secret import Secret
 from ._wire import Answer
 
@@ -56,14 +55,20 @@ class Exchange:
 
 def answer_of(status: int, headers: Mapping[str, str], body: bytes, request_id: str) -> Answer:
     """The answer, with what the service says in its headers."""
-    credits_left = headers.get(_CREDITS)
     return Answer(
         status,
         body,
         request_id,
-        int(credits_left) if credits_left is not None and credits_left.isdecimal() and credits_left.isascii() else None,
+        _credits(headers.get(_CREDITS)),
         _retry_after(headers) if status >= 300 else None,
     )
+
+
+def _credits(text: str | None) -> int | None:
+    # Python refuses to read more than 4300 digits; below that, a wallet of more than 18 is none either.
+    if text is None or len(text) > 18 or not (text.isdecimal() and text.isascii()):
+        return None
+    return int(text)
 
 
 def too_large(status: int, max_body: int, request_id: str) -> APIResponseValidationError:
@@ -76,15 +81,11 @@ def too_large(status: int, max_body: int, request_id: str) -> APIResponseValidat
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
     text = headers.get(hdrs.RETRY_AFTER)
+    if text is None:
+        return None
     # A date is read against the service's own clock where it tells it.
-    return parse_retry_after(text, _epoch(headers.get(hdrs.DATE))) if text is not None else None
-
-
-def _epoch(date: str | None) -> float:
-    try:
-        return parsedate_to_datetime(date or "").timestamp()
-    except ValueError:
-        return time.time()
+    now = parse_date(headers.get(hdrs.DATE))
+    return parse_retry_after(text, time.time() if now is None else now)
 
 
 def late(

@@ -42,7 +42,7 @@ from collections import deque
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
-__all__ = ["Pacer", "parse_retry_after", "plan_pause"]
+__all__ = ["Pacer", "parse_date", "parse_retry_after", "plan_pause"]
 
 # How the share comes back, in windows: held, then in two steps. A probe at a quarter of 600 a minute costs one refusal and what is in
 # flight then; held for 1.45 windows, 270 requests go between two probes: under 1 %. From a refusal to the full rate it
@@ -98,14 +98,25 @@ def parse_retry_after(text: str | None, now_epoch: float) -> float | None:
     if _SECONDS.fullmatch(text):
         seconds = float(text)
         return seconds if math.isfinite(seconds) else None
-    if not text[:1].isalpha():  # parsedate takes much that is no date, "-5" included
+    moment = parse_date(text)
+    return None if moment is None else max(0.0, moment - now_epoch)
+
+
+def parse_date(text: str | None) -> float | None:
+    """Seconds since 1970 from an HTTP date, or None where it is none. Source: RFC 9110, 5.6.7."""
+    if not text or not text[0].isalpha():  # parsedate takes much that is no date, "-5" included
         return None
     try:
         moment = parsedate_to_datetime(text)
         if moment.tzinfo is None:  # "-0000", or an asctime date: UTC, says the RFC
             moment = moment.replace(tzinfo=UTC)
-        return max(0.0, moment.timestamp() - now_epoch)
-    except (ValueError, TypeError, OverflowError, IndexError):
+        return moment.timestamp()
+    except (
+        ValueError,
+        TypeError,
+        OverflowError,
+        IndexError,
+    ):  # it reads numbers of any length, and leaves by all these
         return None
 
 

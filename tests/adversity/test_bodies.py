@@ -272,6 +272,58 @@ async def test_after_garbage_the_next_answer_is_read(broken: str) -> None:
         assert client.usage.credits_spent == client.usage.requests
 
 
+NONSENSE = {
+    "5000 digits": "9" * 5000,
+    "400 digits": "9" * 400,
+    "a sign": "-1",
+    "a word": "soon",
+    "nothing": "",
+    "an exponent": "1e999",
+    "a zone of 20 digits": "Mon, 01 Jan 2024 00:00:00 +99999999999999999999",
+    "a zone of 5000 digits": "Mon, 01 Jan 2024 00:00:00 +" + "9" * 5000,
+    "a year of 20 digits": "Mon, 01 Jan 99999999999999999999 00:00:00 GMT",
+    "the first year": "Mon, 01 Jan 0001 00:00:00 -0000",
+    "the last year": "Fri, 31 Dec 9999 23:59:59 -2359",
+    "digits of other scripts": "\u0663\u00b2\uff11",
+    "a cookie": "a=b; Max-Age=" + "9" * 5000 + "; Expires=Mon, 99 Jan 99999999 99:99:99 GMT",
+}
+HEADERS = ["X-Credits-Remaining", "Retry-After", "Date", "Content-Length", "Keep-Alive", "Set-Cookie"]
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["own session", "user's session"])
+@pytest.mark.parametrize("header", HEADERS)
+async def test_no_header_says_what_ends_a_job(header: str, own: bool) -> None:
+    """A header is an aside. Whatever it says, a batch ends in its answer or in an error of ours, and the other batches go on."""
+    for text in NONSENSE.values():
+        headers = {"Retry-After": "1", "X-Credits-Remaining": "7"} | {header: text}
+        said: Any = {name.replace("-", "_"): value for name, value in headers.items()}
+        row = b'{"data":[{"url":"","postId":"' + POST_ID.encode() + b'","status":"fresh"}]}'
+        behaviours = [http(row, **said), http(b"<html>", "500 Oops", **said), http(b"", "429 Slow", **said)]
+        async with AsyncExitStack() as stack:
+            session = None if own else await stack.enter_async_context(aiohttp.ClientSession())
+            options: dict[str, Any] = {"session": session, "max_retries": 0, "timeout": 5}
+            server, client = await stack.enter_async_context(raw_rig(*behaviours, **options))
+
+            answered, broken, refused = [(await client.posts.analyze([POST_ID])).outcomes[0] for _ in behaviours]
+
+            assert answered.ok or header == "Content-Length"
+            assert isinstance(broken.error, APIError)
+            assert isinstance(refused.error, APIError)
+            assert len(server.requests) == 3
+            assert client.credits_remaining in (None, 7)
+
+
+async def test_an_impossible_cost_does_not_end_the_budget() -> None:
+    """A batch costs 25 a URL at most; a figure beyond that, believed, would leave every later call unsent."""
+    row = b'{"data":[{"url":"","postId":"' + POST_ID.encode() + b'","status":"fresh"}],"meta":{"cost":1000000000}}'
+    async with raw_rig(http(row), max_credits=50) as (server, client):
+        for _ in range(2):
+            (await client.posts.analyze([POST_ID])).raise_for_errors()
+
+        assert len(server.requests) == 2
+        assert client.usage.credits_spent == 50
+
+
 @pytest.mark.parametrize("status", ["100 Continue", "102 Processing", "103 Early Hints"])
 async def test_interim_answers_are_passed_over(status: str) -> None:
     """A proxy may send some before the answer; they are no answer."""
