@@ -513,6 +513,10 @@ def test_what_an_error_cost(status: int, code: str | None, charged: bool) -> Non
         ('{"data": [], "meta": {"submitted": 2, "cost": 0}}', 0),
         ('{"data": [], "meta": {"submitted": 2}}', 75),
         ('{"data": [], "meta": {"cost": null}}', 75),
+        ('{"data": [], "meta": {"cost": 75}}', 75),
+        ('{"data": [], "meta": {"cost": 76}}', 75),
+        ('{"data": [], "meta": {"cost": 1000000000}}', 75),
+        ('{"data": [], "meta": {"cost": ' + "9" * 4000 + "}}", 75),
         ('{"data": [], "meta": {"cost": -5}}', 75),
         ('{"data": [], "meta": {"cost": "free"}}', 75),
         ('{"data": [], "meta": null}', 75),
@@ -521,8 +525,16 @@ def test_what_an_error_cost(status: int, code: str | None, charged: bool) -> Non
     ],
 )
 def test_a_write_costs_what_the_service_says_else_its_price(body: str, charge: int) -> None:
-    """`meta.cost` is the service's own figure."""
+    """`meta.cost` is the service's own figure, but more than a call can cost is none: believed, it would end the budget."""
     call = build_analyze(["a", "b", "c"], False)
 
     assert charge_of(answer(body), call) == charge
     assert charge_of(answer(body), build_get_post("1")) == 1
+
+
+@pytest.mark.parametrize(("cost", "charge"), [(0, 0), (1, 1), (1250, 1250), (10_000, 10_000), (10_001, 0), (10**9, 0)])
+def test_where_no_price_is_known_the_services_figure_is_believed_within_reason(cost: int, charge: int) -> None:
+    """Endpoints come that the page does not know; the dearest documented call costs 1,251."""
+    call = build_request("POST", "/v1/not_known", None, {})
+
+    assert charge_of(answer({"meta": {"cost": cost}}), call) == charge

@@ -63,6 +63,8 @@ ANALYZE_PRICE = 25
 
 MAX_BATCH = 50  # URLs in one analyze call [seed]
 MAX_LIMIT = 200  # comments in one page [seed]
+# Credits that are believed where no price is known: eight times the dearest documented call (50 URLs).
+_DEAREST = 10_000
 # 32 MiB. A page of 200 comments is about 75 KB, fifty creators less; what is larger is not an answer of this API.
 MAX_BODY = 32 * 2**20
 
@@ -483,12 +485,15 @@ def is_charged(status: int, code: str | None) -> bool:
 
 
 def charge_of(answer: Answer, call: Call) -> int:
-    """Credits a 2xx answer was charged: `meta.cost` where the endpoint gives one, else the price."""
+    """Credits a 2xx answer was charged: `meta.cost` where the endpoint gives one that is possible, else the price.
+
+    The price is the most a call can cost [seed, public]. A larger figure is a mistake, and would end a budget with one answer.
+    """
     if call.kind is Kind.WRITE:
         try:
             meta = _META.decode(answer.body).meta
         except _DECODING_ERRORS:
             return call.price
-        if meta is not None and meta.cost is not None and meta.cost >= 0:
+        if meta is not None and meta.cost is not None and 0 <= meta.cost <= (call.price or _DEAREST):
             return meta.cost
     return call.price
