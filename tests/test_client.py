@@ -309,6 +309,22 @@ async def test_an_answer_of_another_shape_is_not_paid_for_twice(sandbox: Sandbox
     assert sandbox.requests_received == sandbox.credits_spent == 1
 
 
+class _Half(msgspec.Struct):
+    data: msgspec.Raw
+
+
+@pytest.mark.client(max_retries=0)
+@pytest.mark.parametrize("response_type", [None, dict, msgspec.Raw, _Half, list[msgspec.Raw], dict[str, msgspec.Raw]])
+async def test_an_answer_that_is_not_utf_8_is_refused_whatever_it_is_read_as(
+    response_type: Any, sandbox: Sandbox, client: TokfluenceClient
+) -> None:
+    """msgspec hands a `Raw` on as it came; whoever opens it later has no request to tell it by."""
+    sandbox.answer(b'{"data": {"name": "caf\xe9"}}', to="GET /v1/creators/:id")
+
+    with pytest.raises(APIResponseValidationError):
+        await client.request("GET", "/v1/creators/tkc_0123456789abcdef", response_type=response_type)
+
+
 async def test_debug_logs_name_requests_and_no_token(
     sandbox: Sandbox, client: TokfluenceClient, caplog: pytest.LogCaptureFixture
 ) -> None:

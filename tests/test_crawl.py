@@ -91,6 +91,28 @@ async def test_a_run_with_nothing_new_sends_nothing(out: Path, sandbox: Sandbox,
     assert (out / "comments.jsonl").read_bytes() == before
 
 
+@pytest.mark.sandbox(indexed=1.0, comments_per_post=3)
+@pytest.mark.client(max_retries=0)
+@pytest.mark.parametrize("where", ["posts", "comments"])
+async def test_what_is_not_utf_8_is_a_failure_and_no_line(
+    where: str, out: Path, sandbox: Sandbox, client: TokfluenceClient
+) -> None:
+    """The lines are bytes as they came, and one that cannot be decoded makes the whole file unreadable."""
+    data: Any = sandbox.world.post(IDS[0]) | {"new": "tail"}
+    if where == "comments":
+        data = [sandbox.world.comment(IDS[0], 0) | {"new": "tail"}]
+    body = json.dumps({"data": data, "meta": {"total": 1, "next_cursor": None}}).encode().replace(b"tail", b"\xff\xfe")
+    sandbox.answer(body, to=GET if where == "posts" else COMMENTS, times=1)
+
+    report = await crawl(client, IDS[:1], out, comments=True)
+
+    assert report.failed == 1
+    assert lines(out, where) == []
+    assert [line["error"]["type"] for line in lines(out, "failures")] == ["APIResponseValidationError"]
+    assert (await crawl(client, IDS[:1], out, comments=True)).failed == 0
+    assert len(lines(out, where)) == {"posts": 1, "comments": 3}[where]
+
+
 @some_comments
 async def test_comments_may_be_asked_for_later(out: Path, sandbox: Sandbox, client: TokfluenceClient) -> None:
     """The posts are there; only the pages are bought."""

@@ -33,6 +33,7 @@ from tokfluence_async._wire import (
     CommentsBody,
     Kind,
     PostBody,
+    RawPostBody,
     Shape,
     build_analyze,
     build_comments,
@@ -40,6 +41,7 @@ from tokfluence_async._wire import (
     build_request,
     charge_of,
     check_nesting,
+    check_text,
     is_charged,
     parse_answer,
     parse_error,
@@ -329,6 +331,39 @@ def test_the_nesting_guard_lets_every_shallow_document_pass(value: Any) -> None:
     padded = [value] + [[] for _ in range(600)]
 
     check_nesting(json.dumps(padded).encode())
+
+
+@pytest.mark.parametrize("place", [0, 1, 2, 3, 4])
+@pytest.mark.parametrize("bad", [b"\xff", b"\xf0\x9f\x98", b"\xed\xa0\x80", b"\xc0\x80", b"\xf4\x90\x80\x80"])
+def test_a_raw_body_is_utf_8_to_its_end(place: int, bad: bytes) -> None:
+    """Characters of four bytes across the pieces it is looked at in pass; half of one, at any place, does not."""
+    good = ("x" * place + "\U0001f600" * 20_000).encode()
+    body = b'{"data": "' + good + b'"}'
+
+    assert bytes(parse_answer(answer(body), Shape[RawPostBody](RawPostBody)).data) == b'"' + good + b'"'
+    for at in (0, place, 16_380 + place, 16_384 + place, len(good)):
+        cut = at - (at - place) % 4 if at > place else at
+        with pytest.raises(APIResponseValidationError, match="UTF-8"):
+            parse_answer(answer(b'{"data": "' + good[:cut] + bad + good[cut:] + b'"}'), Shape[RawPostBody](RawPostBody))
+
+
+@given(st.binary(max_size=40), st.integers(16_360, 16_390))
+def test_a_raw_body_passes_if_and_only_if_python_can_decode_it(tail: bytes, ahead: int) -> None:
+    """Whatever stands at the seam of two pieces."""
+    body = b"\xc3\xa9" * (ahead // 2) + b" " * (ahead % 2) + tail
+    try:
+        body.decode()
+        fine = True
+    except UnicodeDecodeError:
+        fine = False
+
+    try:
+        check_text(body)
+        found = True
+    except UnicodeDecodeError:
+        found = False
+
+    assert found is fine
 
 
 def test_answers_without_content_are_null() -> None:
