@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import io
 import json
 import os
 from collections import Counter
@@ -452,6 +454,31 @@ async def test_failures_that_cannot_be_written_are_an_error(
         await crawl(client, ["bad"], out)
 
     assert not (out / "failures.jsonl.new").exists()
+
+
+class _Full(io.RawIOBase):
+    def writable(self) -> bool:
+        return True
+
+    def write(self, _: Any) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+async def test_a_full_disk_met_by_many_inputs_at_once_is_one_error(
+    out: Path, client: TokfluenceClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each input that fails meets it anew, in a task of its own; a user catches JournalError and no group of them."""
+    opened = Path.open
+
+    def open_(self: Path, *args: Any, **more: Any) -> Any:
+        return io.BufferedWriter(_Full(), 1) if self.name == "failures.jsonl.new" else opened(self, *args, **more)
+
+    monkeypatch.setattr(Path, "open", open_)
+
+    with pytest.raises(JournalError, match=r"failures.jsonl.new cannot be written: No space left") as caught:
+        await crawl(client, [f"bad {n}" for n in range(20)], out, comments=True)
+
+    assert isinstance(caught.value.__cause__, OSError)
 
 
 # --- lines -------------------------------------------------------------------------------------------------------------

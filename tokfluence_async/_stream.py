@@ -16,6 +16,7 @@ import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from ._engine import ClosedError
+from ._errors import JournalError
 
 if TYPE_CHECKING:
     from ._engine import Engine
@@ -76,8 +77,8 @@ async def stream(engine: Engine, work: Callable[[Emit[T]], Awaitable[None]], buf
 async def unwrapped(work: Awaitable[T]) -> T:
     """Await `work`; a group of a single error, which a task group makes of one child's, becomes that error.
 
-    So does a group of nothing but `ClosedError`, which a closed client is to each child alike, and a group whose children all
-    met one and the same error, as with a journal that broke.
+    So does a group of nothing but `ClosedError`, which a closed client is to each child alike; one whose children all met one and
+    the same error; and one of nothing but `JournalError`, as with a full disk, which every child that writes meets anew.
     """
     try:
         return await work
@@ -85,7 +86,7 @@ async def unwrapped(work: Awaitable[T]) -> T:
         if group.split(ClosedError)[1] is None:
             raise ClosedError from None
         first, *others = _leaves(group)
-        if all(other is first for other in others):
+        if all(other is first for other in others) or group.split(JournalError)[1] is None:
             raise first from first.__cause__
         raise
 
