@@ -809,6 +809,22 @@ def test_a_table_follows_lines_as_they_are_completed(tmp_path: Path) -> None:
     assert [(row["comment_id"], row["text"]) for row in rows] == [("1", "a"), ("2", ""), ("3", long)]
 
 
+def test_a_table_reads_an_odd_line_as_the_library_does(tmp_path: Path) -> None:
+    """The lines are what came; one count as text in a million comments must not cost the table."""
+    lines, table = tmp_path / "comments.jsonl", tmp_path / "comments.csv"
+    lines.write_text(
+        '{"post_id":"1","comment_id":"1","likes":1,"published_at":"2026-01-01T00:00:00"}\n'
+        '{"post_id":"1","comment_id":"2","likes":"2"}\n{"post_id":"1","comment_id":"3","likes":"many"}\n'
+    )
+
+    follower = _Table(lines, table, "csv", CommentLine)
+    follower.finish()
+
+    rows = list(csv.DictReader(io.StringIO(table.read_text("utf-8"), newline="")))
+    assert [(row["comment_id"], row["likes"]) for row in rows] == [("1", "1"), ("2", "2"), ("3", "")]
+    assert rows[0]["published_at"] == "2026-01-01T00:00:00Z"
+
+
 @pytest.mark.parametrize("form", ["csv", "parquet"])
 def test_a_table_that_is_dropped_was_never_there(tmp_path: Path, form: str) -> None:
     """The one of the run before stays."""

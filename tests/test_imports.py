@@ -29,6 +29,7 @@ FLOORS: tuple[tuple[str, frozenset[str]], ...] = (
         frozenset(
             [
                 "_ids",
+                "_mend",
                 "_wire",
                 "_plan",
                 "_retry",

@@ -24,7 +24,7 @@ from tokfluence_async import (
     Post,
     TokfluenceError,
 )
-from tokfluence_async._wire import AnalyzeBody, CommentsBody, PostBody, Shape
+from tokfluence_async._wire import AnalyzeBody, CommentsBody, PostBody, RawCommentsBody, Shape
 
 SHAPES: Mapping[str, type] = {"post": PostBody, "comments": CommentsBody, "analyze": AnalyzeBody}
 
@@ -170,6 +170,163 @@ def test_numbers_of_any_size_and_fractional_durations() -> None:
 
     assert (post.views, post.duration, post.likes) == (2**80, 27.5, 0)
     assert decode_post({"post_id": "1", "duration": 28}).duration == 28
+
+
+SAID: list[tuple[str, str, Any]] = [
+    ("views", '"12"', 12),
+    ("views", '" 12 "', 12),
+    ("views", "12.0", 12),
+    ("views", '"12.0"', 12),
+    ("views", "1.24e6", 1_240_000),
+    ("views", '"-1"', -1),
+    ("views", "12.5", None),
+    ("views", '"12.5"', None),
+    ("views", '"many"', None),
+    ("views", '"1,240"', None),
+    ("views", '"0x10"', None),
+    ("views", '"\u0663"', None),
+    ("views", "true", None),
+    ("views", '"true"', None),
+    ("views", '"null"', None),
+    ("views", "[12]", None),
+    ("views", '{"count": 12}', None),
+    ("views", "1e999", None),
+    ("views", "9" * 5000, None),
+    ("views", '"' + "9" * 5000 + '"', None),
+    ("views", "1" + "0" * 400 + ".0", None),
+    ("duration", '"28"', 28),
+    ("duration", '"27.5"', 27.5),
+    ("duration", '"nan"', None),
+    ("duration", '"0:28"', None),
+    ("caption", "7", "7"),
+    ("caption", "12345678901234567890123", "12345678901234567890123"),
+    ("caption", "false", None),
+    ("caption", '["a"]', None),
+    ("is_sponsored", "1", True),
+    ("is_sponsored", "0", False),
+    ("is_sponsored", '"true"', True),
+    ("is_sponsored", '"0"', False),
+    ("is_sponsored", '"no"', None),
+    ("is_sponsored", "2", None),
+    ("published_at", '"yesterday"', None),
+    ("published_at", '"2026-02-31T25:00:00"', None),
+    ("published_at", "1776020400", None),  # seconds, or milliseconds, since whenever: nobody says
+    ("hashtags", '"wwe"', None),
+    ("hashtags", '["wwe", null]', None),
+    ("music", '"original sound"', None),
+    ("music", "[]", None),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "value"), SAID)
+def test_a_value_of_another_type_is_what_it_plainly_says_or_nothing(name: str, text: str, value: Any) -> None:
+    """The page shows a value of each field and promises no type; the post is paid for, whatever one of them is."""
+    body = f'{{"data": {{"post_id": "1", "{name}": {text}, "url": "u", "{name}_": {text}}}}}'
+
+    post = Shape[PostBody](PostBody).decode(body.encode()).data
+
+    assert getattr(post, name) == value
+    assert type(getattr(post, name)) is type(value)
+    assert (post.post_id, post.url) == ("1", "u")
+
+
+def test_an_odd_field_deep_inside_costs_itself() -> None:
+    """A sound whose title is a number is a sound still."""
+    music = decode_post({"post_id": "1", "music": {"title": 1989, "author": ["x"], "original": "false"}}).music
+
+    assert music is not None
+    assert (music.title, music.author, music.original) == ("1989", None, False)
+
+
+WHOLE_POST = {
+    "post_id": "1", "url": "u", "caption": "c", "published_at": "2026-04-12T19:00:00Z", "cover_url": "v", "duration": 28, "views": 1,
+    "likes": 2, "comments": 3, "shares": 4, "saves": 5, "hashtags": ["a"], "mentions": [], "is_sponsored": False,
+    "music": {"title": "t", "author": "a", "original": True},
+}  # fmt: skip
+WHOLE_COMMENT = {
+    "comment_id": "c", "text": "t", "published_at": "2026-04-12T19:00:00Z", "likes": 1, "reply_count": 2,
+    "parent_comment_id": "p", "author_username": "a", "author_picture": "v",
+}  # fmt: skip
+
+
+@given(st.sampled_from(sorted(WHOLE_POST.keys() - {"post_id"})), junk)
+def test_any_value_of_any_field_of_a_post_leaves_the_others(name: str, value: Any) -> None:
+    """Whatever the service comes to send there."""
+    post = decode_post(WHOLE_POST | {name: value})
+
+    usual = decode_post(WHOLE_POST)
+    assert [f for f in Post.__struct_fields__ if getattr(post, f) != getattr(usual, f) and f != name] == []
+    msgspec.convert(msgspec.to_builtins(post), Post)  # and what is there has its type
+
+
+@given(st.sampled_from(sorted(WHOLE_COMMENT.keys() - {"comment_id"})), junk)
+def test_any_value_of_any_field_of_a_comment_leaves_the_page(name: str, value: Any) -> None:
+    """One comment of two hundred must not end a walk."""
+    data = [WHOLE_COMMENT, WHOLE_COMMENT | {name: value}, WHOLE_COMMENT]
+    body = json.dumps({"data": data, "meta": {"total": value, "next_cursor": 3}}).encode()
+
+    page = Shape[CommentsBody](CommentsBody).decode(body)
+
+    usual = decode_comment(WHOLE_COMMENT)
+    assert (page.data[0], page.data[2], page.meta.next_cursor) == (usual, usual, 3)
+    assert [f for f in Comment.__struct_fields__ if getattr(page.data[1], f) != getattr(usual, f) and f != name] == []
+    msgspec.convert(msgspec.to_builtins(page), CommentsBody)
+
+
+@given(st.sampled_from(["1e999", "9" * 5000, "-1e999", "[1e999]"]), st.sampled_from(["url", "postId", "status"]))
+def test_a_number_that_no_decoder_takes_costs_no_batch(text: str, name: str) -> None:
+    """The rows of an analyze answer have no types at all, but 25 credits each; a row that is none is nobody's."""
+    rows = f'{{"{name}": {text}}}, {text}, {{"url": "u", "postId": "2", "status": "fresh"}}'
+
+    body = Shape[AnalyzeBody](AnalyzeBody).decode(f'{{"data": [{rows}], "meta": {{"cost": {text}}}}}'.encode())
+
+    assert msgspec.to_builtins(body.data[2]) == {"url": "u", "postId": "2", "status": "fresh"}
+    assert len(body.data) == 3
+
+
+@pytest.mark.parametrize(("text", "cursor"), [('"20"', 20), ("20.0", 20), ("null", None)])
+def test_a_next_cursor_that_says_a_number_is_one(text: str, cursor: int | None) -> None:
+    """Bytes of the comments included, where they are passed on as they came."""
+    comment = b'{"comment_id":"c",  "likes":"x"}'
+    body = b'{"data": [' + comment + b'], "meta": {"next_cursor": ' + text.encode() + b"}}"
+
+    assert Shape[CommentsBody](CommentsBody).decode(body).meta.next_cursor == cursor
+    raw = Shape[RawCommentsBody](RawCommentsBody).decode(body)
+    assert raw.meta.next_cursor == cursor
+    assert [bytes(item) for item in raw.data] == [comment]
+
+
+@pytest.mark.parametrize("text", ['"null"', '""', "true", "20.5", '"next"', "[20]", "1e999", "{}"])
+def test_a_next_cursor_that_says_nothing_is_refused(text: str) -> None:
+    """Taken for null it would end the walk, and lose comments without a word."""
+    body = b'{"data": [], "meta": {"total": "3", "next_cursor": ' + text.encode() + b"}}"
+
+    with pytest.raises(msgspec.ValidationError, match=r"next_cursor|out of range"):
+        Shape[CommentsBody](CommentsBody).decode(body)
+
+
+@pytest.mark.parametrize("wrong", [5, None, ["1"], {}, True])
+def test_an_id_is_never_made_up(wrong: Any) -> None:
+    """An object is kept under it."""
+    with pytest.raises(msgspec.ValidationError, match="post_id"):
+        decode_post({"post_id": wrong, "views": "12"})
+    with pytest.raises(msgspec.ValidationError, match="comment_id"):
+        decode_comment({"comment_id": wrong, "likes": "12"})
+
+
+def test_a_type_of_the_callers_own_is_taken_at_its_word() -> None:
+    """Who asks for an int in a type of their own wants an error where there is none; our objects inside it are ours."""
+
+    class Page(msgspec.Struct, forbid_unknown_fields=True):
+        data: list[Comment]
+        total: int | None = None
+
+    good = Shape[Page](Page).decode(b'{"data": [{"comment_id": "1", "likes": "5"}], "total": 1}')
+
+    assert good.data[0].likes == 5
+    for body in (b'{"data": [], "total": "1"}', b'{"data": [{"comment_id": "1", "likes": "5"}], "new": 1}'):
+        with pytest.raises(msgspec.ValidationError):
+            Shape[Page](Page).decode(body)
 
 
 def test_a_page_without_a_next_cursor_is_refused() -> None:

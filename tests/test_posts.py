@@ -45,6 +45,23 @@ CANNED = f"https://developers.tokfluence.com/v1/posts/{ID}"
 # --- one post --------------------------------------------------------------------------------------------------------
 
 
+async def test_an_odd_field_does_not_lose_a_post_that_was_paid_for(sandbox: Sandbox, client: TokfluenceClient) -> None:
+    """A count that comes as text one day is that count; what says nothing is None, and nothing is asked for twice."""
+    sent = sandbox.world.post(ID) | {
+        "views": "1240000",
+        "likes": 84000.0,
+        "shares": "many",
+        "published_at": "yesterday",
+    }
+    sandbox.answer({"data": sent}, to=GET)
+
+    found = await client.posts.get(ID)
+
+    assert (found.views, found.likes, found.shares, found.published_at) == (1_240_000, 84_000, None, None)
+    assert found.caption == sent["caption"]
+    assert sandbox.requests_received == 1
+
+
 @pytest.mark.parametrize(
     "post", [ID, int(ID), f"https://www.tiktok.com/@wwe/video/{ID}?x=1", f"m.tiktok.com/v/{ID}.html"]
 )

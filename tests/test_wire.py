@@ -219,13 +219,11 @@ BROKEN: Mapping[str, tuple[bytes, bool]] = {
     "no data": (b'{"post": {}}', False),
     "no id": (b'{"data": {"url": "x"}}', False),
     "id of another type": (b'{"data": {"post_id": 5}}', False),
-    "text for a number": (b'{"data": {"post_id": "1", "views": "many"}}', False),
-    "no time": (b'{"data": {"post_id": "1", "published_at": "yesterday"}}', False),
-    "no time of day": (b'{"data": {"post_id": "1", "published_at": "2026-02-31T25:00:00"}}', False),
+    "id of another type beside a field of another type": (b'{"data": {"post_id": 5, "views": "12"}}', False),
+    "a field of another type and not utf-8": (b'{"data": {"post_id": "1", "views": "12", "url": "\xff"}}', True),
     "an error's body": (b'{"error": {"code": "x", "message": "y"}}', False),
     "nested deeply": (b'{"data": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", False),
     "nested and cut": (b'{"data": ' + b'{"a":' * 100_000, False),
-    "a number of 5000 digits": (b'{"data": {"post_id": "1", "views": ' + b"9" * 5000 + b"}}", False),
 }
 
 
@@ -241,7 +239,7 @@ def test_a_body_that_is_not_what_was_promised_is_our_error(name: str) -> None:
     assert (error.status, error.request_id, error.credits_remaining) == (200, "req-1", 77)
     assert len(error.body) <= 200
     assert "It was probably charged" in str(error)
-    if name not in ("lone surrogate", "nested and cut", "a number of 5000 digits"):
+    if name not in ("lone surrogate", "nested and cut"):
         assert error.malformed is malformed
 
 
@@ -550,6 +548,8 @@ def test_what_an_error_cost(status: int, code: str | None, charged: bool) -> Non
         ('{"data": [], "meta": {"cost": null}}', 75),
         ('{"data": [], "meta": {"cost": 75}}', 75),
         ('{"data": [], "meta": {"cost": 76}}', 75),
+        ('{"data": [], "meta": {"cost": "50"}}', 50),
+        ('{"data": [], "meta": {"cost": 50.0}}', 50),
         ('{"data": [], "meta": {"cost": 1000000000}}', 75),
         ('{"data": [], "meta": {"cost": ' + "9" * 4000 + "}}", 75),
         ('{"data": [], "meta": {"cost": -5}}', 75),

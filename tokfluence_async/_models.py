@@ -2,7 +2,9 @@
 
 A field is required only where an answer without it would be of no use (an object's own id, a page's `next_cursor`).
 Everything else may be missing or null, since the page of facts promises no value: None means "the service did not
-say", never zero or empty. Unknown fields are skipped by the Structs; `crawl` keeps them, as it writes out bytes.
+say", never zero or empty. A value of another type than is written here is read as what it plainly says (`"12"` and `12.0` are 12, a
+time without a zone is UTC), else it is None as well: an odd field costs itself, never the answer that was paid for (`_mend`).
+Unknown fields are skipped by the Structs; `crawl` keeps them, as it writes out bytes.
 
 The Structs are frozen and outside the garbage collector: they hold no cycles, and with a million of them alive a
 collector that walks them costs more than decoding did (shared/performance.md, *Decoding*).

@@ -8,6 +8,8 @@ What is hard about the service's answers, and is coped with here:
   msgspec recurses per level, and in a thread with a small stack deep nesting kills the process instead of raising.
 - Not every body is UTF-8, and msgspec looks at a text only when it decodes it: a Raw is handed on as it came, into files that
   then nobody can read. So a body that is kept in part as it came is looked at as a whole, by `check_text`.
+- A field may come in another type than the page shows. A documented object is mended then (`_mend`): an answer is paid for, and one
+  odd field must not lose it.
 - A decoder leaves by four doors (`ValidationError`, `DecodeError`, `UnicodeDecodeError`, `RecursionError`). All of
   them become `APIResponseValidationError`.
 
@@ -27,7 +29,8 @@ import msgspec
 from msgspec import Raw, Struct, field
 
 from ._errors import APIError, APIResponseValidationError, APIStatusError, status_error
-from ._models import Comment, Post
+from ._mend import mend
+from ._models import Comment, Music, Post
 
 __all__ = [
     "ANALYZE_PRICE",
@@ -315,16 +318,15 @@ class Shape(Generic[T]):
         try:
             return self._decode(body)  # type: ignore[no-any-return]
         except msgspec.ValidationError:
-            return self._decode_repaired(body)
-
-    def _decode_repaired(self, body: bytes) -> T:
-        # The slow path, for one known leniency: a `published_at` without a zone is taken as UTC. Anything else that
-        # is wrong raises again, with the same words.
-        value = msgspec.json.decode(body)
-        _add_zones(value)
-        return msgspec.convert(value, self.type)  # type: ignore[no-any-return]
+            # The slow path: one odd field costs itself, not the answer.
+            mended = mend(body, self.type, _LENIENT)
+            if mended is body:
+                raise
+            return self._decode(mended)  # type: ignore[no-any-return]
 
 
+# Objects of the page, which an odd field does not spoil. Not the error body: a code that is no text is not the service's word.
+_LENIENT = (Post, Comment, Music, _PageMeta, AnalyzeBody, AnalyzeRow, _Cost)
 # Types that keep no text which msgspec has not decoded, and by that found to be UTF-8. A `Raw` it hands on unseen.
 _DECODED = (PostBody, CommentsBody, AnalyzeBody, _ErrorBody, _MetaBody)
 _PIECE = 16 * 1024
@@ -342,22 +344,6 @@ def check_text(body: bytes) -> None:
     while at < len(view):
         end = at + _PIECE
         at += utf_8_decode(view[at:end], "strict", end >= len(view))[1]
-
-
-_NAIVE = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d+)?\Z")
-
-
-def _add_zones(value: Any) -> None:
-    if isinstance(value, dict):
-        at = value.get("published_at")  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-        if isinstance(at, str) and _NAIVE.match(at):
-            value["published_at"] = at + "Z"
-        value = value.get("data")  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-        if value is not None:
-            _add_zones(value)
-    elif isinstance(value, list):
-        for item in value:  # pyright: ignore[reportUnknownVariableType]
-            _add_zones(item)
 
 
 class _TooDeepError(ValueError):

@@ -14,11 +14,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
-import msgspec
 from msgspec import Struct
 
 from .. import Comment, Post
-from .._formats import RowWriter, open_writer
+from .._formats import LineReader, RowWriter, open_writer
 
 __all__ = ["Follower"]
 
@@ -41,7 +40,7 @@ class _Table:
         self._part = table.with_name(f".{table.name}.{os.getpid()}.part")
         self._form = form
         self._row_type = row_type
-        self._decoder = msgspec.json.Decoder(row_type)
+        self._reader = LineReader(row_type)
         self._file: BinaryIO | None = None
         self._writer: RowWriter | None = None
         self._at = 0
@@ -64,7 +63,7 @@ class _Table:
                     end = chunk.rfind(b"\n") + 1
                     if not end:
                         return
-                self._writer.write(self._decoder.decode_lines(chunk[:end]))
+                self._writer.write(self._reader.read(chunk[:end]))
                 self._at += end
                 source.seek(self._at)
 
