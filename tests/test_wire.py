@@ -24,6 +24,7 @@ from tokfluence_async import (
     NotFoundError,
     RateLimitError,
     UpstreamError,
+    _wire,
 )
 from tokfluence_async._errors import status_error
 from tokfluence_async._secret import Secret
@@ -573,3 +574,15 @@ def test_where_no_price_is_known_the_services_figure_is_believed_within_reason(c
     call = build_request("POST", "/v1/not_known", None, {})
 
     assert charge_of(answer({"meta": {"cost": cost}}), call) == charge
+
+
+def test_an_odd_field_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Read leniently, but not in silence; and a crawl may meet it a million times."""
+    _wire._told.clear()
+    shape: Shape[PostBody] = Shape(PostBody)
+
+    posts = [shape.decode(b'{"data": {"post_id": "1", "views": "many"}}').data for _ in range(3)]
+
+    assert [post.views for post in posts] == [None] * 3
+    [record] = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert "$.data.views" in record.getMessage()

@@ -18,6 +18,7 @@ Source: api/tokfluence-api.md, all of it.
 
 from __future__ import annotations
 
+import logging
 import re
 from codecs import utf_8_decode
 from collections.abc import Mapping
@@ -62,6 +63,8 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+logger = logging.getLogger("tokfluence_async")
 
 # Credits [public, seed].
 POST_PRICE = 1
@@ -317,12 +320,25 @@ class Shape(Generic[T]):
             check_text(body)
         try:
             return self._decode(body)  # type: ignore[no-any-return]
-        except msgspec.ValidationError:
+        except msgspec.ValidationError as error:
             # The slow path: one odd field costs itself, not the answer.
             mended = mend(body, self.type, _LENIENT)
             if mended is body:
                 raise
-            return self._decode(mended)  # type: ignore[no-any-return]
+            value = self._decode(mended)
+            _tell(str(error))
+            return value  # type: ignore[no-any-return]
+
+
+_told: set[str] = set()
+
+
+def _tell(problem: str) -> None:
+    """Say it once for each field: a crawl may meet it a million times."""
+    level = logging.DEBUG if problem in _told else logging.WARNING
+    if len(_told) < _MOST_TOLD:
+        _told.add(problem)
+    logger.log(level, "an answer is not of the documented types (%s); what of it says nothing else is None", problem)
 
 
 # Objects of the page, which an odd field does not spoil. Not the error body: a code that is no text is not the service's word.
@@ -330,6 +346,7 @@ _LENIENT = (Post, Comment, Music, _PageMeta, AnalyzeBody, AnalyzeRow, _Cost)
 # Types that keep no text which msgspec has not decoded, and by that found to be UTF-8. A `Raw` it hands on unseen.
 _DECODED = (PostBody, CommentsBody, AnalyzeBody, _ErrorBody, _MetaBody)
 _PIECE = 16 * 1024
+_MOST_TOLD = 100
 
 
 def check_text(body: bytes) -> None:
