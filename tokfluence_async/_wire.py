@@ -334,8 +334,8 @@ _told: set[str] = set()
 
 
 def _tell(problem: str) -> None:
-    """Say it once for each field: a crawl may meet it a million times."""
-    level = logging.DEBUG if problem in _told else logging.WARNING
+    """Say it once for each field: a crawl may meet it a million times. That a time without a zone is UTC needs no saying."""
+    level = logging.DEBUG if problem in _told or "timezone" in problem else logging.WARNING
     if len(_told) < _MOST_TOLD:
         _told.add(problem)
     logger.log(level, "an answer is not of the documented types (%s); what of it says nothing else is None", problem)
