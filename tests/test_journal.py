@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import random
 import sqlite3
 import subprocess
 import sys
@@ -250,6 +251,78 @@ async def test_a_truncated_journal_is_damaged_and_said_to_be(path: Path, left: i
 
     with pytest.raises(JournalError, match="damaged"):
         await Journal(path).open()
+
+
+async def test_no_damage_leaves_by_another_door(path: Path, tmp_path: Path) -> None:
+    """SQLite quotes what it cannot read, and Python cannot always read the quotation; what is in a row may be anything too."""
+    out = tmp_path / "comments.jsonl"
+    async with Journal(path) as journal:
+        for n in range(30):
+            await journal.sending(f"id-{n}", items(*IDS), replaces=None)
+        await journal.settled("none", [analyzed(str(n + 1)) for n in range(300)])
+        output = await journal.attach("comments.jsonl", out)
+        await journal.write_page(output, "1", b'{"a":1}\n', 0, 200)
+        journal.learn(urls=1.0, seconds=2.0)
+    good, line = path.read_bytes(), out.read_bytes()
+    chance = random.Random(7)
+    told: list[str] = []
+    for n in range(200):
+        data = bytearray(good)
+        if n % 4 == 0:  # the text of the schema, which SQLite parses and quotes
+            at = data.index(b"CREATE TABLE", 100)
+            data[at + chance.randrange(60)] = chance.randrange(128, 256)
+        elif n % 4 == 1:  # a batch in doubt
+            at = data.index(IDS[n % 10].encode())
+            data[at + chance.randrange(40)] = chance.randrange(256)
+        else:
+            at = chance.randrange(100, len(data) - 8)
+            data[at : at + 8] = chance.randbytes(8)
+        path.write_bytes(data)
+        out.write_bytes(line)
+
+        journal = Journal(path)
+        try:
+            async with journal:
+                await journal.unsettled()
+                await journal.learnt()
+                output = await journal.attach("comments.jsonl", out)
+                for post_id in range(1, 40):
+                    await journal.look_up(str(post_id))
+                await journal.last_pages(output, "1")
+                await journal.settled("id-3", [analyzed(post_id) for post_id in IDS])
+        except JournalError as error:
+            told.append(str(error))
+        for left in ("-wal", "-shm"):
+            path.with_name(path.name + left).unlink(missing_ok=True)
+
+    assert len(told) > 50
+    assert not [text for text in told if "make room" in text]
+
+
+async def test_a_damaged_schema_is_damage(path: Path) -> None:
+    """Not a UnicodeDecodeError, which names neither the file nor what to do with it."""
+    async with Journal(path):
+        pass
+    path.write_bytes(path.read_bytes().replace(b"CREATE TABLE batches", b"CREAT\xd9 TABLE batches"))
+
+    with pytest.raises(JournalError, match=r"damaged .* Restore it from a copy"):
+        await Journal(path).open()
+
+
+@pytest.mark.parametrize("wrong", ["journal\0.sqlite", ":memory:", "", "file:x?mode=memory", "file::memory:", "."])
+async def test_a_path_that_is_no_files_is_refused(
+    wrong: str, client: TokfluenceClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite takes some for a database in memory: a record that is gone with the process, of what was paid for."""
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(JournalError, match=r"cannot be opened: .*path of a file"):
+        await Journal(wrong).open()
+    with pytest.raises(JournalError, match=r"path of a file"):
+        await client.posts.analyze(IDS, journal=wrong)
+
+    assert client.usage.requests == 0
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("content", [b"not a database at all, but long enough to be looked at" * 20, "other"])

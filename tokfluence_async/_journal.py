@@ -28,6 +28,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -89,6 +90,10 @@ _NO_PAGES = "DELETE FROM pages WHERE post_id = ?"
 _LENGTH = "INSERT INTO outputs VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET length = excluded.length"
 _LEARNT = "INSERT INTO learnt VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
 _LOOK_UP = "SELECT status, url, unsure, analyzed_at, written, cursor, walked FROM posts WHERE post_id = ?"
+
+
+# What reading a row leaves by that is not what was written; SQLite's own words for it may be no UTF-8 either.
+_UNREADABLE = (ValueError, TypeError, msgspec.MsgspecError)
 
 
 class Doubt(Struct, frozen=True):
@@ -176,7 +181,8 @@ class Journal:
         clock: The time of day in seconds, for the ages of batches in doubt.
 
     Raises, when it is opened:
-        JournalError: The file is held by another process, damaged, of a newer version, or no journal at all.
+        JournalError: The file is held by another process, damaged, of a newer version, or no journal at all; or the path is no
+            file's, as `":memory:"`, which would not outlive the process.
 
     One process at a time can have a journal open, and one event loop. Calls that share one and run at the same time have to be given
     different posts: what one of them is about to send, the other does not know yet.
@@ -255,6 +261,13 @@ class Journal:
 
     def _connect(self) -> None:
         try:
+            name = str(self.path)
+            # What SQLite does not take for a file of that name, but for a database in memory, or for options.
+            if "\0" in name or name == ":memory:" or name.startswith("file:") or self.path.is_dir():
+                raise JournalError(
+                    f"The journal {name!r} cannot be opened: give the path of a file. What was paid for is remembered there, so it "
+                    "has to outlive this process. Nothing was sent."
+                )
             new = not self.path.exists() or self.path.stat().st_size == 0
             self._db = sqlite3.connect(
                 self.path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False, cached_statements=64
@@ -262,7 +275,7 @@ class Journal:
             self._set_up()
             if new:
                 _sync_folder(self.path.parent)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, *_UNREADABLE) as error:
             raise self._error(error) from error
         except OSError as error:
             raise JournalError(f"The journal {self.path} cannot be opened: {error.strerror or error}.") from error
@@ -323,7 +336,12 @@ class Journal:
                 f"The journal {self.path} is in use by another process, or by another Journal of this one. Two runs must "
                 "not share a journal, or both would pay. Wait for the other, or give another path."
             )
-        if code.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+        # The statements are right for the tables as they were written, so where SQLite finds a mistake in one, the tables are not.
+        if (
+            code.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_ERROR", "SQLITE_MISMATCH", "SQLITE_CONSTRAINT"))
+            or isinstance(error, _UNREADABLE)
+            or str(error).startswith("Could not decode")
+        ):
             return JournalError(self._damaged(error))
         if code.startswith("SQLITE_CANTOPEN"):
             return JournalError(f"The journal {self.path} cannot be opened: no such folder, or no permission.")
@@ -625,7 +643,7 @@ class Journal:
         if work.writes or work.lines:
             try:
                 self._save(work)
-            except sqlite3.Error as error:
+            except (sqlite3.Error, UnicodeDecodeError) as error:
                 self._undo(work)
                 raise self._error(error) from error
             except OSError as error:
@@ -634,21 +652,24 @@ class Journal:
                     f"The output beside the journal {self.path} cannot be written: {error.strerror or error}. What was recorded "
                     "before stands; make room and run again."
                 ) from error
+        reads: list[Callable[[], Any]] = [partial(self._entry, number) for number, _ in work.lookups]
+        reads += [read for read, _ in work.reads]
+        return [self._answer(read) for read in reads]
+
+    def _answer(self, read: Callable[[], Any]) -> Any:
+        try:
+            return read()
+        except (sqlite3.Error, *_UNREADABLE) as error:
+            told = self._error(error)
+            told.__cause__ = error
+            return told
+        except Exception as error:  # the reader's own, told to whoever asked
+            return error
+
+    def _entry(self, number: int) -> Entry | None:
         assert self._db is not None
-        answers: list[Any] = []
-        for number, _ in work.lookups:
-            row = self._db.execute(_LOOK_UP, (number,)).fetchone()
-            answers.append(
-                None if row is None else Entry(row[0], row[1], bool(row[2]), row[3], bool(row[4]), row[5], bool(row[6]))
-            )
-        for read, _ in work.reads:
-            try:
-                answers.append(read())
-            except sqlite3.Error as error:
-                answers.append(self._error(error))
-            except Exception as error:  # the reader's own, told to whoever asked
-                answers.append(error)
-        return answers
+        row = self._db.execute(_LOOK_UP, (number,)).fetchone()
+        return None if row is None else Entry(row[0], row[1], bool(row[2]), row[3], bool(row[4]), row[5], bool(row[6]))
 
     def _save(self, work: _Work) -> None:
         assert self._db is not None
