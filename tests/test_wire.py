@@ -324,6 +324,15 @@ def test_many_brackets_are_not_depth() -> None:
     assert parse_answer(answer(flat), Shape[list[Any]](list)) == json.loads(flat)
 
 
+def test_long_texts_full_of_commas_are_a_page() -> None:
+    """The largest page there can be: 200 comments, each of as many characters as TikTok takes and more, all of them commas or brackets."""
+    data = [{"comment_id": str(n), "text": ",[{" * 150 + "\u0000" * 500} for n in range(200)]
+    body = json.dumps({"data": data, "meta": {"total": 200, "next_cursor": None}})
+
+    assert len(body) > 500_000
+    assert len(parse_answer(answer(body), COMMENTS).data) == 200
+
+
 @given(st.recursive(st.text('[]{}"\\a'), lambda inner: st.lists(inner) | st.dictionaries(st.text('[]{}"\\'), inner)))
 def test_the_nesting_guard_lets_every_shallow_document_pass(value: Any) -> None:
     """Brackets, quotes and backslashes in texts do not confuse it."""

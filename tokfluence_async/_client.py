@@ -215,7 +215,7 @@ class TokfluenceClient:
             params: The query; lists repeat their name, None is left out.
             json: The body, anything msgspec encodes.
             response_type: The type of the *whole* body: a Struct, `dict`, `list[...]`, `msgspec.Raw`; None for plain
-                dicts and lists.
+                dicts and lists. An answer of more than 100,000 values is refused as anything but `msgspec.Raw`.
         Raises:
             ValueError: A method or path that is none; nothing was sent.
             DuplicateRequestError: A write was done by an attempt whose answer was lost; it is not replayed.

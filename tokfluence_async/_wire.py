@@ -4,8 +4,9 @@ What is hard about the service's answers, and is coped with here:
 
 - Not every body is the service's. A proxy in between answers with HTML, with nothing, or with half of something
   [public]; an error body is therefore read leniently, and `code` is None when it is not the service's shape.
-- A body may be hostile. It is bounded in size by the transport before it gets here, and in depth by `check_nesting`:
-  msgspec recurses per level, and in a thread with a small stack deep nesting kills the process instead of raising.
+- A body may be hostile. It is bounded in size by the transport before it gets here, in what would be made of it by `check_count`, and
+  in depth by `check_nesting`: msgspec recurses per level, and in a thread with a small stack deep nesting kills the
+  process instead of raising.
 - Not every body is UTF-8, and msgspec looks at a text only when it decodes it: a Raw is handed on as it came, into files that
   then nobody can read. So a body that is kept in part as it came is looked at as a whole, by `check_text`.
 - A field may come in another type than the page shows. A documented object is mended then (`_mend`): an answer is paid for, and one
@@ -55,6 +56,7 @@ __all__ = [
     "build_get_post",
     "build_request",
     "charge_of",
+    "check_count",
     "check_nesting",
     "check_post",
     "check_text",
@@ -313,8 +315,10 @@ class Shape(Generic[T]):
         self._decode = msgspec.json.Decoder(type).decode
 
     def decode(self, body: bytes) -> T:
-        """The body as `type`; raises what msgspec raises, or `_TooDeepError`. Nesting and encoding are checked first."""
+        """The body as `type`; raises what msgspec raises, or `_TooMuchError`. Count, nesting and encoding are checked first."""
         if len(body) > _SAFE_OPENS:
+            if len(body) > _SHORT and self.type is not Raw:
+                check_count(body)
             check_nesting(body)
         if self._as_it_came and not body.isascii():
             check_text(body)
@@ -363,8 +367,26 @@ def check_text(body: bytes) -> None:
         at += utf_8_decode(view[at:end], "strict", end >= len(view))[1]
 
 
-class _TooDeepError(ValueError):
+class _TooMuchError(ValueError):
     pass
+
+
+# Values in one answer; a page of 200 comments has 2,500, a batch of 50 rows 160. Commas in texts count as well, and are fewer than this.
+_MOST_VALUES = 100_000
+# A value takes two bytes at least, so a shorter body cannot have more. Real pages of 200 comments are 70 to 130 KB: they are not counted.
+_SHORT = 2 * _MOST_VALUES
+
+
+def check_count(body: bytes) -> None:
+    """Raise if `body` would be made into more objects than any answer is.
+
+    31 KiB of gzip can be 32 MiB of `[],[],[],…`, below every limit on size, and that 0.9 to 1.3 GB of Python and 2 to 12 s without a turn of the
+    event loop. Every value but the first comes after a comma or an opening bracket. Counting them takes 24 ms of it.
+    """
+    if sum(_count(body, mark, _MOST_VALUES) for mark in (b",", b"[", b"{")) > _MOST_VALUES:
+        raise _TooMuchError(
+            f"it holds more than {_MOST_VALUES} values. Where that is right, ask for it as msgspec.Raw, by client.request"
+        )
 
 
 # A body with at most this many opening brackets, in strings or not, cannot be nested deeper than that; 300 levels
@@ -383,7 +405,7 @@ def check_nesting(body: bytes) -> None:
     Counting the opening brackets settles all but crafted bodies; what is left is stripped of its strings, and of innermost
     pairs, one level a pass.
     """
-    if _count(body, b"{") + _count(body, b"[") <= _SAFE_OPENS:
+    if _count(body, b"{", _SAFE_OPENS) + _count(body, b"[", _SAFE_OPENS) <= _SAFE_OPENS:
         return
     brackets = _STRING.sub(b"", body).translate(None, _NOT_BRACKETS)
     for _ in range(_MAX_DEPTH):
@@ -393,21 +415,21 @@ def check_nesting(body: bytes) -> None:
         brackets = reduced
     # What cannot be paired is what a cut body left open, as deep as it is long.
     if len(brackets) > _MAX_DEPTH:
-        raise _TooDeepError(f"nested more than {_MAX_DEPTH} levels deep")
+        raise _TooMuchError(f"nested more than {_MAX_DEPTH} levels deep")
 
 
-def _count(body: bytes, bracket: bytes) -> int:
-    """How often `bracket` occurs, but no more than is needed to know that it is too often.
+def _count(body: bytes, mark: bytes, enough: int) -> int:
+    """How often `mark` occurs, but no more than is needed to know that it is too often.
 
     `replace` goes from one to the next by memchr and copies what is between: 9 µs for a page of 200 comments (70 KB) on Python 3.11 to
     3.13. `translate` takes 35 to 104, `count` 26 a bracket, `split` 34 to 102, `find` in a loop 24 to 67, a pattern 600.
     """
-    return len(body) - len(body.replace(bracket, b"", _SAFE_OPENS + 1))
+    return len(body) - len(body.replace(mark, b"", enough + 1))
 
 
 _ERROR: Shape[_ErrorBody] = Shape(_ErrorBody)
 _META: Shape[_MetaBody] = Shape(_MetaBody)
-_DECODING_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, _TooDeepError)
+_DECODING_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, _TooMuchError)
 
 
 def parse_answer(answer: Answer, shape: Shape[T], *, secret: str = "") -> T:
@@ -475,7 +497,7 @@ def parse_error(answer: Answer, *, secret: str = "") -> APIStatusError:
 
 
 def _invalid(answer: Answer, error: Exception, secret: str) -> APIError:
-    malformed = not isinstance(error, (msgspec.ValidationError, _TooDeepError, RecursionError))
+    malformed = not isinstance(error, (msgspec.ValidationError, _TooMuchError, RecursionError))
     what = str(error) if not isinstance(error, UnicodeDecodeError) else "it is not UTF-8"
     return APIResponseValidationError(
         _mask(

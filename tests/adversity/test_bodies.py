@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 
 from tokfluence_async import (
@@ -86,6 +87,66 @@ async def test_an_endless_body_is_read_to_the_cap_and_no_further(length: str, st
 
     assert sent < 64 * MIB
     assert client.usage.credits_spent == 1
+
+
+DENSE = {
+    "lists": b"[],",
+    "objects": b"{},",
+    "numbers": b"0,",
+    "nested": b"[[[]]],",
+    "texts": b'"",',
+    "fields": b'{"a":{}},',
+}
+READ_AS: dict[str, Callable[[TokfluenceClient], Any]] = {
+    "a post": lambda client: client.posts.get(POST_ID),
+    "comments": lambda client: anext(client.posts.comments(POST_ID)),
+    "a dict": lambda client: client.request("GET", "/v1/creators", response_type=dict),
+    "a list": lambda client: client.request("GET", "/v1/creators", response_type=list[Any]),
+    "raw items": lambda client: client.request("GET", "/v1/creators", response_type=dict[str, list[msgspec.Raw]]),
+    "anything": lambda client: client.request("GET", "/v1/creators"),
+}
+
+
+@pytest.mark.parametrize("read_as", READ_AS)
+@pytest.mark.parametrize("status", ["200 OK", "500 Oops"])
+async def test_an_answer_of_a_million_small_things_costs_little_memory(read_as: str, status: str) -> None:
+    """Below the cap on size, 31 KiB on the wire were 1 GB of Python objects, and the event loop stood still for seconds."""
+    for piece in DENSE.values():
+        many = piece * (8 * MIB // len(piece))
+        body = (
+            b"[" + many + b"0]"
+            if read_as in ("a list", "anything")
+            else b'{"data":[' + many + b'0],"meta":{"next_cursor":null}}'
+        )
+        packed = http(gzip.compress(body, 1), status, Content_Encoding="gzip")
+        async with raw_rig(packed, max_retries=0) as (_, client):
+            tracemalloc.start()
+            try:
+                with pytest.raises(APIError) as caught:
+                    await READ_AS[read_as](client)
+                peak = tracemalloc.get_traced_memory()[1]
+            finally:
+                tracemalloc.stop()
+
+        assert status != "200 OK" or "more than 100000 values" in str(caught.value)
+        assert peak < 40 * MIB  # the body, in pieces, joined, and once more to count
+
+
+async def test_a_batch_of_a_million_rows_is_in_doubt() -> None:
+    """The answer cannot be used; the batch may have been done, so nothing of it is sent under another id."""
+    body = b'{"data":[' + b"[]," * (4 * MIB // 3) + b"[]]}"
+    async with raw_rig(http(gzip.compress(body), Content_Encoding="gzip"), max_retries=1) as (server, client):
+        report = await client.posts.analyze([POST_ID])
+
+        assert isinstance(report.outcomes[0].error, APIResponseValidationError)
+        assert len({request.header("x-request-id") for request in server.requests}) == 1
+
+
+async def test_as_raw_an_answer_may_hold_whatever_it_likes() -> None:
+    """One object is made of it, and what to make of that is the caller's affair."""
+    body = b'{"data":[' + b"[]," * 500_000 + b"[]]}"
+    async with raw_rig(http(gzip.compress(body), Content_Encoding="gzip")) as (_, client):
+        assert bytes(await client.request("GET", "/v1/creators", response_type=msgspec.Raw)) == body
 
 
 @pytest.mark.parametrize("fault", ["huge_body", "gzip_bomb", "nested_body"])
