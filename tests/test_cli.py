@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -775,6 +776,42 @@ async def test_data_is_escaped_on_a_terminal(form: str, monkeypatch: pytest.Monk
     assert not set(shown) & {"\x1b", "\x9b"}
 
 
+# Whatever Unicode says steers: control characters, line and paragraph separators, and what reorders the text after it.
+STEERING = "".join(
+    character
+    for character in map(chr, range(sys.maxunicode + 1))
+    if unicodedata.category(character) in ("Cc", "Zl", "Zp")
+    or unicodedata.bidirectional(character) in ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+)
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv"])
+async def test_no_character_that_steers_reaches_a_terminal_and_every_one_a_pipe(
+    form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """U+009B begins a sequence as ESC [ does; each of the 76 is tried. Only a row's line break is left, and a tab in CSV."""
+    comment = Comment(comment_id="1", text=f"x{STEERING}\u200f\U0001f469\u200d\U0001f680")
+    written: list[str] = []
+    for kind in (_Terminal, io.TextIOWrapper):
+        raw = io.BytesIO()
+        monkeypatch.setattr(sys, "stdout", kind(raw))
+        output = Output(form, Comment)
+        await output.write([comment])
+        await output.close()
+        written.append(raw.getvalue().decode())
+
+    shown, piped = written
+    assert len(STEERING) == 65 + 2 + 9
+    assert set(shown) & set(STEERING) == ({"\n"} if form == "jsonl" else {"\n", "\t"})
+    assert "\u200f\U0001f469\u200d\U0001f680" in shown  # a direction mark, and what an astronaut is made of
+    if form == "jsonl":
+        assert json.loads(piped)["text"] == json.loads(shown)["text"] == comment.text
+        assert set(STEERING[32:]) <= set(piped)
+    else:
+        [row] = csv.DictReader(io.StringIO(piped, newline=""))
+        assert row["text"] == comment.text
+
+
 def test_parquet_is_refused_by_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """It would be noise; the message says what to do."""
     monkeypatch.setattr(sys, "stdout", _Terminal(io.BytesIO()))
@@ -1048,6 +1085,15 @@ def test_progress_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     event = json.loads(capsys.readouterr().err)
     assert event["event"] == "progress"
     assert (event["done"], event["rate"], event["permitted"], event["eta"]) == (40, 9.0, 9.9, 30.0)
+
+
+def test_json_on_standard_error_holds_no_character_that_steers(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--json-logs` is read by people as well."""
+    open_screen(quiet=False, as_json=True, live=False).say(STEERING, "warning")
+
+    shown = capsys.readouterr().err
+    assert set(shown) & set(STEERING) == {"\n"}
+    assert json.loads(shown)["message"] == STEERING
 
 
 def test_nothing_reaches_a_terminal_that_would_steer_it() -> None:

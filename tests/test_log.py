@@ -101,6 +101,17 @@ def test_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert (event["level"], event["message"]) == ("warning", "a\nb")
 
 
+@pytest.mark.parametrize("as_json", [False, True])
+def test_no_character_of_a_log_steers_a_terminal(as_json: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    """A log is read in one, the one for programs too."""
+    steering = "".join(map(chr, [*range(32), *range(127, 160), 0x2028, 0x202E, 0x2066]))
+    _log.configure("info", as_json=as_json)
+
+    LOGGER.info("%s", steering)
+
+    assert set(capsys.readouterr().err) & set(steering) == {"\n"}
+
+
 def test_the_handler_keeps_following_standard_error() -> None:
     """A display that takes its place gets the lines, too; nobody can nail it to one stream."""
     with pytest.raises(AttributeError, match=r"follows sys\.stderr"):
