@@ -114,13 +114,20 @@ async def _do(job: str, count: int, url: str, in_flight: int | None) -> None:
         raise RuntimeError(f"{job}: {done} of {count}")
 
 
+def _peak(usage: resource.struct_rusage) -> int:
+    """Bytes. On Linux `ru_maxrss` begins with what the parent held when it forked, which may be more than all that is measured."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(status.read_text().partition("VmHWM:")[2].split()[0]) * 1024
+    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
 def main() -> None:
     job, count, url, in_flight = sys.argv[1:]
     began = time.perf_counter()
     asyncio.run(_do(job, int(count), url, int(in_flight) if in_flight else None))
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    figures = {"peak": peak, "wall": time.perf_counter() - began, "cpu": usage.ru_utime + usage.ru_stime}
+    figures = {"peak": _peak(usage), "wall": time.perf_counter() - began, "cpu": usage.ru_utime + usage.ru_stime}
     print(json.dumps(figures))
 
 

@@ -189,7 +189,8 @@ def test_a_refused_account_leaves_a_folder_that_was_there(run: Run, sandboxes: d
     ("content", "says"),
     [
         (None, "No such file"),
-        (b"1\n\xff\xfe\n", "not UTF-8 text (near line"),
+        (b"1\n\xff\xfe\n", "not UTF-8 text (near line 2)"),
+        (b"1\n" * 118 + b"1\0\n", "a NUL byte near line 119"),
         (b"1\n\x00\n", "not text"),
         (b"x" * 200_000, "no end"),
     ],
@@ -464,7 +465,8 @@ def test_a_dry_run_sends_and_writes_nothing(run: Run, tmp_path: Path) -> None:
 
     assert result.exit_code == 1  # the two malformed lines
     assert "59 distinct posts in 69 lines" in result.stderr
-    assert "59 credits if all of them are in the index already, 1,593 if none is" in result.stderr
+    assert "59 credits at least, if all of them are in the index already; 1,947 at most" in result.stderr
+    assert "line 83: https://vm.tiktok.com/" in result.stderr
     assert "--max-credits 100: perhaps not all of it" in result.stderr
     assert json.loads(always.stderr)["credits_at_least"] == 59 * 26
     assert arriving.exit_code == 0
@@ -473,6 +475,33 @@ def test_a_dry_run_sends_and_writes_nothing(run: Run, tmp_path: Path) -> None:
     assert run("crawl", "nope.txt", "-o", tmp_path / "out", "--dry-run").exit_code == 2
     (tmp_path / "file").write_text("")
     assert run("crawl", URLS, "-o", tmp_path / "file", "--dry-run").exit_code == 2
+
+
+def test_a_dry_run_knows_what_an_earlier_run_has_done(run: Run, tmp_path: Path) -> None:
+    """And refuses the folder of the other world, as the run would."""
+    (tmp_path / "urls").write_text("1\n2\n3\n")
+    run("crawl", tmp_path / "urls", "-o", tmp_path / "out", "--sandbox")
+
+    done = run("crawl", tmp_path / "urls", "-o", tmp_path / "out", "--sandbox", "--dry-run")
+    more = run("crawl", tmp_path / "urls", "-o", tmp_path / "out", "--sandbox", "--dry-run", "--comments")
+
+    assert "3 posts done in an earlier run" in done.stderr
+    assert "Posts: 0 credits." in done.stderr
+    assert "Posts: 0 credits." in more.stderr
+    assert "at least 6 credits" in more.stderr
+    assert run("crawl", tmp_path / "urls", "-o", tmp_path / "out", "--dry-run").exit_code == 2
+
+
+def test_a_sandbox_knows_what_the_one_before_it_had_analyzed(run: Run, tmp_path: Path) -> None:
+    """Each run brings its own; the folder's journal says what was paid for, and a service would not have forgotten it."""
+    (tmp_path / "urls").write_text("".join(f"{n}\n" for n in range(1, 31)))
+    first = run("crawl", tmp_path / "urls", "-o", tmp_path / "out", "--sandbox")
+
+    second = run("crawl", tmp_path / "urls", "-o", tmp_path / "out", "--sandbox", "--comments")
+
+    assert (first.exit_code, second.exit_code) == (0, 0), second.stderr
+    lines = (tmp_path / "out/comments.jsonl").read_text("utf-8").splitlines()
+    assert len({json.loads(line)["post_id"] for line in lines}) > 20
 
 
 @pytest.mark.parametrize("form", ["csv", "parquet"])

@@ -180,7 +180,7 @@ def test_a_message_says_what_happened_and_what_to_do() -> None:
     error.attempts = 3
 
     assert str(error) == (
-        "402 insufficient_credits: Out of API credits. Top up or wait for the next refill; nothing was charged for this "
+        "402 insufficient_credits: Out of API credits. Nothing was charged for this "
         "call. (request r-1, 4 credits left, after 3 attempts)"
     )
     assert str(APIStatusError(418)) == "418 (not the API's error body)"

@@ -15,6 +15,7 @@ from tokfluence_async import (
     BudgetExceededError,
     InsufficientCreditsError,
     InvalidPostError,
+    NotFoundError,
     Outcome,
     Post,
     PostNotReadyError,
@@ -317,3 +318,14 @@ def test_what_is_known_is_never_below_a_read_that_failed_at_or_above_it(reads: l
             visibility.failed(age)
             assert visibility.known is None or age == 0 or visibility.known > age
         assert visibility.first() >= 0
+
+
+async def test_a_404_of_something_in_between_buys_no_analysis(sandbox: Sandbox, client: TokfluenceClient) -> None:
+    """A proxy's, or a wrong base URL's, has no code: it says nothing of what is in the index."""
+    sandbox.index("1")
+    sandbox.answer("<html>no such page</html>", status=404, to="GET /v1/posts/:id", times=None)
+
+    [outcome] = [outcome async for outcome in client.posts.resolve(["1"])]
+
+    assert isinstance(outcome.error, NotFoundError)
+    assert not sandbox.times_charged()

@@ -18,7 +18,8 @@ def main() -> None:
         if "--help" in sys.argv:
             print(needs)
             return
-        sys.exit(needs)
+        print(needs, file=sys.stderr)
+        sys.exit(2)
     app(prog_name="tokfluence")
 
 

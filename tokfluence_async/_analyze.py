@@ -508,15 +508,15 @@ class Analyzer:
             await asyncio.sleep(at - loop.time())
             try:
                 await self._engine.perform(build_get_post(_id(item)), _POST, self._options, self._budget)
-            except NotFoundError:
+            except TokfluenceError as error:
+                if not (isinstance(error, NotFoundError) and error.is_the_services):
+                    if is_final(error):
+                        self.halt(error)
+                    self._unread[_id(item)] = error
+                    return None
                 if at >= end:
                     return False
                 at, wait = min(max(at, loop.time()) + wait, end), wait * 2
-            except TokfluenceError as error:
-                if is_final(error):
-                    self.halt(error)
-                self._unread[_id(item)] = error
-                return None
             else:
                 return True
 

@@ -82,7 +82,7 @@ def check_paging(cursor: int, limit: int, max_items: int | None, prefetch: int) 
         ("max_items", max_items, 0, None),
         ("prefetch", prefetch, 0, 1000),
     ):
-        if value is None:
+        if value is None and name == "max_items":
             continue
         if isinstance(value, bool) or not isinstance(value, int):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ValueError(f"{name} must be an integer, not {value!r}")

@@ -25,7 +25,7 @@ from aiolimiter import AsyncLimiter
 from msgspec import Raw, Struct
 
 from ._budget import Budget
-from ._errors import APIError, APIStatusError, DuplicateRequestError, RateLimitError, TokfluenceError
+from ._errors import APIError, APIStatusError, ClosedError, DuplicateRequestError, RateLimitError, TokfluenceError
 from ._ledger import Ledger
 from ._models import Timeout, Usage
 from ._request_id import next_request_id
@@ -44,13 +44,6 @@ __all__ = ["ClosedError", "Engine", "FreshIds", "Ids", "Options"]
 T = TypeVar("T")
 
 logger = logging.getLogger("tokfluence_async")
-
-
-class ClosedError(RuntimeError):
-    """The client was closed, before a call or under it. A mistake of the program's and no answer of the service's."""
-
-    def __init__(self) -> None:
-        super().__init__("This client is closed; make a new one, or close it later.")
 
 
 class Options(Struct, frozen=True, kw_only=True):

@@ -35,8 +35,19 @@ __all__ = [
 ]
 
 
+class ClosedError(RuntimeError):
+    """The client was closed, before a call or under it. A mistake of the program's and no answer of the service's, so no
+    `TokfluenceError`: it ends a bulk call instead of becoming an outcome."""
+
+    def __init__(self) -> None:
+        super().__init__("This client is closed; make a new one, or close it later.")
+
+    def __reduce__(self) -> tuple[type[ClosedError], tuple[()]]:
+        return ClosedError, ()
+
+
 class TokfluenceError(Exception):
-    """The base of every error this package raises on purpose.
+    """The base of every error this package raises on purpose, but for `ClosedError` and the `ValueError` of a wrong argument.
 
     `str(error)` is a sentence; the attributes listed by each class carry the same facts.
     """
@@ -253,7 +264,7 @@ class AuthenticationError(APIStatusError):
 class InsufficientCreditsError(APIStatusError):
     """402: the wallet holds too few credits. The work was not started and nothing was charged."""
 
-    advice = "Top up or wait for the next refill; nothing was charged for this call."
+    advice = "Nothing was charged for this call."
 
 
 class PermissionDeniedError(APIStatusError):
@@ -262,6 +273,12 @@ class PermissionDeniedError(APIStatusError):
 
 class NotFoundError(APIStatusError):
     """404: `post_not_found` and its like. The look-up is charged and not refunded."""
+
+    @property
+    def is_the_services(self) -> bool:
+        """Whether the service itself says so. Somebody else's 404 (a proxy's, or a wrong `base_url`'s) has no `code`, and says
+        nothing of what is in the index."""
+        return self.code is not None
 
 
 class DuplicateRequestError(APIStatusError):

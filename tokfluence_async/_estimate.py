@@ -26,6 +26,7 @@ class Estimate(Struct, frozen=True, kw_only=True):
         credits_at_least: Every post is in the index, or was paid for.
         credits_at_most: No post is, and those that are read first after their analysis are read too early each time; None if comments are
             wanted and how many there are is not known.
+        comment_pages_at_least: Pages of comments among that, one for each post whose comments are wanted; 2 credits each.
         requests_at_least, requests_at_most: Requests the throttle has to let go, analyses one URL each at most.
         seconds_at_least, seconds_at_most: What the throttle needs for them, beside the service's own time; 0.0 without one.
     """
@@ -36,6 +37,7 @@ class Estimate(Struct, frozen=True, kw_only=True):
     done: int
     credits_at_least: int
     credits_at_most: int | None
+    comment_pages_at_least: int
     requests_at_least: int
     requests_at_most: int | None
     seconds_at_least: float
@@ -89,6 +91,7 @@ def build_estimate(
         credits_at_most=None
         if pages is None
         else new * ANALYZE_PRICE + most_reads * POST_PRICE + pages * COMMENT_PAGE_PRICE,
+        comment_pages_at_least=walks,
         requests_at_least=requests_least,
         requests_at_most=requests_most,
         seconds_at_least=requests_least / pace,

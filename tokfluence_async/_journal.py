@@ -443,6 +443,16 @@ class Journal:
         self._go()
         return await future
 
+    async def known(self) -> list[str]:
+        """The posts that were analyzed or read, all of them."""
+
+        def read() -> list[str]:
+            assert self._db is not None
+            rows = self._db.execute("SELECT post_id FROM posts WHERE written OR status IS NOT NULL").fetchall()
+            return [str(number % 2**64) for (number,) in rows]
+
+        return await self._read(read)
+
     async def write_post(self, output: Output, post_id: str, line: bytes) -> None:
         """Append a post's line."""
         self._append(output, line)

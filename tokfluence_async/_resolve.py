@@ -186,7 +186,7 @@ class Resolver(Generic[P]):
         try:
             outcome = await self._read(item)
         except TokfluenceError as error:
-            if self._analyze_missing and isinstance(error, NotFoundError):
+            if self._analyze_missing and isinstance(error, NotFoundError) and error.is_the_services:
                 self.hit_rate.found(False)
                 return None
             return self._failed(item, error)
@@ -259,13 +259,13 @@ class Resolver(Generic[P]):
             asked_at = loop.time() - began
             try:
                 outcome = await self._read(item)
-            except NotFoundError:
+            except TokfluenceError as error:
+                if not (isinstance(error, NotFoundError) and error.is_the_services):
+                    await emit(item, self._failed(item, error))
+                    return True
                 polls += 1
                 self.visibility.failed(asked_at)
                 age = self.visibility.after(asked_at, patience)
-            except TokfluenceError as error:
-                await emit(item, self._failed(item, error))
-                return True
             else:
                 unsure.discard(item.ref.post_id)
                 self.visibility.succeeded(asked_at)

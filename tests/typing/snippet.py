@@ -24,6 +24,7 @@ from tokfluence_async import (
     APITimeoutError,
     AuthenticationError,
     BudgetExceededError,
+    ClosedError,
     Comment,
     CommentPage,
     ConfigurationError,
@@ -182,6 +183,8 @@ async def fail(client: TokfluenceClient) -> None:
         assert_type(error.sent, bool)
     except APIResponseValidationError as error:
         assert_type(error.body, str)
+    except ClosedError as error:
+        assert_type(error, ClosedError)
     except (BudgetExceededError, PostNotReadyError, APIError, TokfluenceError) as error:
         assert_type(error.message, str)
 

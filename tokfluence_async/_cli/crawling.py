@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import tempfile
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import msgspec
 from msgspec import Struct
@@ -15,25 +15,28 @@ from .. import (
     AuthenticationError,
     BudgetExceededError,
     CrawlReport,
+    Estimate,
     InsufficientCreditsError,
     InvalidPostError,
+    Journal,
+    JournalError,
     Progress,
+    TokfluenceClient,
 )
-from .._ids import parse_post_id
 from .._terminal import one_line
 from .inputs import FileLines, Inputs, StreamLines, UsageError, open_inputs
 from .runtime import GRACE, Common, Exit, Session
 from .screen import Screen, open_screen
 
+if TYPE_CHECKING:
+    from .. import Sandbox
+
 __all__ = ["Job", "dry_run"]
 
-# Prices per call [seed]; a post that must be analyzed is looked up, analyzed and read.
-_READ, _ANALYZE, _PAGE = 1, 25, 2
+_PAGE = 2  # credits for a page of comments [seed]
 _COMMENTS_PER_PAGE = 200
-# The service's limit per IP [public]: the tighter one for a single machine.
-_REQUESTS_PER_SECOND = 10.0
-_BATCH = 50
 _SHOWN = 10
+_JOURNAL = "journal.sqlite"
 # In the folder of a crawl with --sandbox.
 _MARKER = ".sandbox"
 
@@ -58,6 +61,8 @@ class Job(Struct, frozen=True, kw_only=True):
 
             check_format(self.form)
         made = _prepare(self.out, sandbox=self.sandbox)
+        if session.sandbox is not None:
+            await _remember(session.sandbox, self.out)
         session.inputs = inputs
         follower = None
         if self.form != "jsonl":
@@ -96,6 +101,28 @@ class Job(Struct, frozen=True, kw_only=True):
         return Exit.FAILED if report.failed else Exit.DONE
 
 
+def _check_world(out: Path, *, sandbox: bool) -> None:
+    """Refuse a folder that holds a crawl of the other world.
+
+    A crawl goes on where the folder's journal ends. Posts that the stand-in made up must not count as the service's.
+    """
+    marked = (out / _MARKER).exists()
+    if marked and not sandbox:
+        raise UsageError(
+            f"{out} holds a crawl of the sandbox; give another folder for the service's posts, or delete it"
+        )
+    if sandbox and not marked and (out / _JOURNAL).exists():
+        raise UsageError(f"{out} holds a crawl of the service; give another folder with --sandbox")
+
+
+async def _remember(sandbox: Sandbox, out: Path) -> None:
+    """Let a new sandbox know what the one of an earlier run had analyzed: the service would not have forgotten it."""
+    if (out / _JOURNAL).exists():
+        async with Journal(out / _JOURNAL) as journal:
+            for post_id in await journal.known():
+                sandbox.index(post_id)
+
+
 def _prepare(out: Path, *, sandbox: bool) -> bool:
     """Make the folder, see that it can be written and holds no crawl of the other world; whether it was made here."""
     made = not out.exists()
@@ -103,16 +130,9 @@ def _prepare(out: Path, *, sandbox: bool) -> bool:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):
             pass
-        # A crawl goes on where the folder's journal ends. Posts that the stand-in made up must not count as the service's.
-        marker = out / _MARKER
-        if not sandbox and marker.exists():
-            raise UsageError(
-                f"{out} holds a crawl of the sandbox; give another folder for the service's posts, or delete it"
-            )
-        if sandbox and not marker.exists():
-            if (out / "journal.sqlite").exists():
-                raise UsageError(f"{out} holds a crawl of the service; give another folder with --sandbox")
-            marker.write_text("The posts and comments in this folder were made up by the sandbox.\n", "utf-8")
+        _check_world(out, sandbox=sandbox)
+        if sandbox:
+            (out / _MARKER).write_text("The posts and comments in this folder were made up by the sandbox.\n", "utf-8")
     except OSError as error:
         raise UsageError(f"cannot write to {out}: {error.strerror or error}") from None
     return made
@@ -125,7 +145,7 @@ def _tidy(out: Path) -> None:
         "posts.jsonl",
         "comments.jsonl",
         "failures.jsonl",
-        "journal.sqlite",
+        _JOURNAL,
         "journal.sqlite-wal",
         "journal.sqlite-shm",
     )
@@ -176,6 +196,22 @@ def _plural(count: int, one: str, many: str | None = None) -> str:
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
+def _malformed(inputs: Inputs) -> list[str]:
+    count = inputs.malformed_count
+    if not count:
+        return []
+    lines = [
+        f"{_plural(count, 'line')} of {inputs.name} {'names' if count == 1 else 'name'} no post; "
+        "nothing was sent or charged for that:"
+    ]
+    for malformed in inputs.malformed:
+        lines.append(f"  line {malformed.line}: {one_line(malformed.text, 100)}")
+        lines.append(f"    {malformed.reason}")
+    if count > len(inputs.malformed):
+        lines.append(f"  and {count - len(inputs.malformed):,} more")
+    return lines
+
+
 def _summarize(session: Session, job: Job, inputs: Inputs, report: CrawlReport, failures: _Failures) -> None:
     what = _plural(report.posts, "post")
     if job.comments:
@@ -194,17 +230,7 @@ def _summarize(session: Session, job: Job, inputs: Inputs, report: CrawlReport, 
         notes.append(f"{_plural(report.duplicates, 'duplicate')} left out, not billed")
     if notes:
         lines.append(f"  {'; '.join(notes)}.")
-    if inputs.malformed_count:
-        count = inputs.malformed_count
-        lines.append(
-            f"{_plural(count, 'line')} of {inputs.name} {'names' if count == 1 else 'name'} no post; "
-            "nothing was sent or charged for that:"
-        )
-        for malformed in inputs.malformed:
-            lines.append(f"  line {malformed.line}: {one_line(malformed.text, 100)}")
-            lines.append(f"    {malformed.reason}")
-        if count > len(inputs.malformed):
-            lines.append(f"  and {count - len(inputs.malformed):,} more")
+    lines.extend(_malformed(inputs))
     if failures.shown:
         lines.append(
             f"{_plural(len(failures.shown) + failures.others, 'post')} failed; the same command tries them again:"
@@ -217,7 +243,8 @@ def _summarize(session: Session, job: Job, inputs: Inputs, report: CrawlReport, 
     if report.stopped_by:
         lines.append("Run the same command again to go on where this ended.")
     elif report.failed:
-        lines.append(f"All else is done. Failures are in {job.out}/failures.jsonl, hence exit status 1.")
+        rest = "All else is done. " if report.posts or report.skipped else ""
+        lines.append(f"{rest}Failures are in {job.out}/failures.jsonl, hence exit status 1.")
     usage = session.client.usage
     session.screen.summary(
         lines,
@@ -243,31 +270,25 @@ def dry_run(job: Job, common: Common) -> int:
         inputs = open_inputs(job.file)
         if job.out.exists() and not job.out.is_dir():
             raise UsageError(f"cannot write to {job.out}: it is not a folder")
-        distinct, lines, malformed = asyncio.run(_count(inputs))
-    except UsageError as refusal:
+        _check_world(job.out, sandbox=job.sandbox)
+        estimate = asyncio.run(_estimated(job, inputs))
+    except (UsageError, JournalError) as refusal:
         screen.say(str(refusal), "error")
         return Exit.USAGE
-    _estimate(screen, job, distinct, lines, malformed)
-    return Exit.FAILED if malformed else Exit.DONE
+    _tell(screen, job, inputs, estimate)
+    return Exit.FAILED if inputs.malformed_count else Exit.DONE
 
 
-async def _count(inputs: FileLines | StreamLines) -> tuple[int, int, int]:
-    seen: set[int] = set()
-    lines = 0
-    if isinstance(inputs, StreamLines):
-        async for text in inputs:
-            lines += 1
-            _add(seen, text)
-    else:
-        for text in inputs:
-            lines += 1
-            _add(seen, text)
-    return len(seen), lines, inputs.malformed_count
-
-
-def _add(seen: set[int], text: str) -> None:
-    with contextlib.suppress(InvalidPostError):
-        seen.add(int(parse_post_id(text)))
+async def _estimated(job: Job, inputs: FileLines | StreamLines) -> Estimate:
+    # A client for its numbers only: it needs a token, and nothing is sent.
+    async with TokfluenceClient("dry-run") as client:
+        return await client.posts.estimate(
+            inputs,
+            refresh=cast("Literal['missing', 'always']", job.refresh),
+            comments=job.comments,
+            comments_per_post=_COMMENTS_PER_PAGE if job.comments else None,
+            journal=job.out / _JOURNAL,
+        )
 
 
 def _time(seconds: float) -> str:
@@ -278,48 +299,49 @@ def _time(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def _estimate(screen: Screen, job: Job, distinct: int, lines: int, malformed: int) -> None:
-    if job.refresh == "always":
-        low = high = distinct * (_ANALYZE + _READ)
-    else:
-        low, high = distinct * _READ, distinct * (_READ + _ANALYZE + _READ)
-    batches = -(-distinct // _BATCH)
-    # The throttle alone; what the service needs for the analysis of cold posts comes on top and is not known beforehand.
-    soonest = distinct / _REQUESTS_PER_SECOND
-    latest = (2 * distinct + batches) / _REQUESTS_PER_SECOND
+def _tell(screen: Screen, job: Job, inputs: Inputs, estimate: Estimate) -> None:
+    # With one page of comments for each post, which is what they cost at least, both sums are known.
+    assert estimate.credits_at_most is not None
+    assert estimate.seconds_at_most is not None
+    pages = _PAGE * estimate.comment_pages_at_least
+    low, high = estimate.credits_at_least - pages, estimate.credits_at_most - pages
+    lines = estimate.posts + estimate.duplicates + estimate.malformed
     out = [
-        f"{_plural(distinct, 'distinct post')} in {_plural(lines, 'line')} of {job.file}; "
-        f"{_plural(lines - distinct - malformed, 'duplicate')} folded, {malformed:,} malformed.",
-        f"  Posts: {low:,} credits if all of them are in the index already, {high:,} if none is."
-        if low != high
-        else f"  Posts: {low:,} credits.",
+        f"{_plural(estimate.posts, 'distinct post')} in {_plural(lines, 'line')} of {job.file}; "
+        f"{_plural(estimate.duplicates, 'duplicate')} folded, {estimate.malformed:,} malformed."
     ]
+    if estimate.done:
+        out.append(f"  {_plural(estimate.done, 'post')} done in an earlier run, not paid for again.")
+    out.append(
+        f"  Posts: {low:,} credits at least, if all of them are in the index already; {high:,} at most."
+        if low != high
+        else f"  Posts: {low:,} credits."
+    )
     if job.comments:
         out.append(
-            f"  Comments: {_PAGE} credits per page of {_COMMENTS_PER_PAGE}, so at least {distinct * _PAGE:,} credits; "
+            f"  Comments: {_PAGE} credits per page of {_COMMENTS_PER_PAGE}, so at least {pages:,} credits; "
             "how many there are is not known before the posts are read."
         )
-        low += distinct * _PAGE
-        soonest += distinct / _REQUESTS_PER_SECOND
-        latest += distinct / _REQUESTS_PER_SECOND
     out.append(
-        f"  Time at {_REQUESTS_PER_SECOND * 60:.0f} requests a minute: {_time(soonest)} if all are in the index, "
-        f"{_time(latest)} and the service's time for analysis if none is"
+        f"  Time that the throttle needs: {_time(estimate.seconds_at_least)} if all are in the index, "
+        f"{_time(estimate.seconds_at_most)} and the service's time for analysis if none is"
         + (", and more for further pages of comments." if job.comments else ".")
     )
     if job.max_credits is not None:
         enough = "all of it" if job.max_credits >= high and not job.comments else "perhaps not all of it"
         out.append(f"  With --max-credits {job.max_credits:,}: {enough}; never more than that is spent.")
-    out.append("Nothing was sent. What an earlier run into the same folder has done is not paid for again.")
+    out.append("Nothing was sent.")
+    out.extend(_malformed(inputs))
     screen.summary(
         out,
         {
             "dry_run": True,
-            "posts": distinct,
+            "posts": estimate.posts,
             "lines": lines,
-            "malformed": malformed,
-            "credits_at_least": low,
+            "done": estimate.done,
+            "malformed": estimate.malformed,
+            "credits_at_least": estimate.credits_at_least,
             "credits_for_posts_at_most": high,
-            "seconds_at_least": soonest,
+            "seconds_at_least": estimate.seconds_at_least,
         },
     )

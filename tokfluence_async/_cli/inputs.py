@@ -193,10 +193,13 @@ class _Splitter:
         """The lines completed by `chunk`; an empty one ends the text."""
         try:
             text = self._rest + self._decoder.decode(chunk, final=not chunk)
-        except UnicodeDecodeError:
-            raise UsageError(f"{self._name} is not UTF-8 text (near line {self._count + 1})") from None
-        if "\0" in text:
-            raise UsageError(f"{self._name} is not text: there is a NUL byte near line {self._count + 1}")
+        except UnicodeDecodeError as wrong:
+            line = self._count + 1 + wrong.object[: wrong.start].count(b"\n")
+            raise UsageError(f"{self._name} is not UTF-8 text (near line {line})") from None
+        before, nul, _ = text.partition("\0")
+        if nul:
+            line = self._count + 1 + before.count("\n")
+            raise UsageError(f"{self._name} is not text: there is a NUL byte near line {line}")
         *lines, self._rest = text.split("\n")
         if not chunk and self._rest:
             lines.append(self._rest)

@@ -7,10 +7,11 @@ import contextlib
 import logging
 import os
 import signal
+import stat
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from enum import IntEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from msgspec import Struct
 
@@ -31,6 +32,9 @@ from .. import _log as log
 from .inputs import Inputs, UsageError
 from .output import OutputGoneError
 from .screen import Meter, Screen, Snapshot, open_screen
+
+if TYPE_CHECKING:
+    from .. import Sandbox
 
 __all__ = ["GRACE", "Common", "Exit", "Failures", "Session", "run"]
 
@@ -94,13 +98,17 @@ class Session:
 
     Attributes:
         client: Points at the service, or at the embedded sandbox.
+        sandbox: The embedded one, if there is one.
         screen: Where messages go.
         stopping: Set by the first Ctrl-C or SIGTERM.
         inputs: What the command reads from, to be ended by the first Ctrl-C or SIGTERM.
     """
 
-    def __init__(self, client: TokfluenceClient, screen: Screen, title: str, unit: str) -> None:
+    def __init__(
+        self, client: TokfluenceClient, sandbox: Sandbox | None, screen: Screen, title: str, unit: str
+    ) -> None:
         self.client = client
+        self.sandbox = sandbox
         self.screen = screen
         self.failures = Failures(screen)
         self.stopping = asyncio.Event()
@@ -175,7 +183,7 @@ def new_loop() -> asyncio.AbstractEventLoop:
 
 def run(main: Main, common: Common, *, title: str, unit: str = "posts", data_on_stdout: bool = True) -> int:
     """Run `main` with a client, and say what became of it as an exit status."""
-    live = not (data_on_stdout and sys.stdout.isatty())
+    live = not data_on_stdout or _stays_in_a_file(sys.stdout)
     screen = open_screen(quiet=common.quiet, as_json=common.json_logs, live=live)
     try:
         # Without a handler of ours, logging's last resort would print warnings as they are, between JSON lines too.
@@ -189,6 +197,15 @@ def run(main: Main, common: Common, *, title: str, unit: str = "posts", data_on_
         return _explain(error, screen)
     finally:
         log.reset()
+
+
+def _stays_in_a_file(stream: TextIO) -> bool:
+    """Whether what is written there cannot come to the terminal: at the end of a pipe there may be `jq`, and then the terminal."""
+    try:
+        mode = os.fstat(stream.fileno()).st_mode
+    except (OSError, ValueError):  # no file at all
+        return False
+    return stat.S_ISREG(mode) or (stat.S_ISCHR(mode) and not stream.isatty())
 
 
 def _explain(error: BaseException, screen: Screen) -> int:
@@ -223,8 +240,8 @@ def _explain(error: BaseException, screen: Screen) -> int:
 
 
 async def _session(main: Main, common: Common, screen: Screen, title: str, unit: str) -> int:
-    async with _open_client(common, indexed=1.0 if title in ("post", "comments") else 0.7) as client:
-        session = Session(client, screen, title, unit)
+    async with _open_client(common, indexed=1.0 if title in ("post", "comments") else 0.7) as (client, sandbox):
+        session = Session(client, sandbox, screen, title, unit)
         task = asyncio.ensure_future(main(session))
         with _signals(session, task) as heard:
             screen.start()
@@ -242,10 +259,10 @@ async def _session(main: Main, common: Common, screen: Screen, title: str, unit:
 
 
 @contextlib.asynccontextmanager
-async def _open_client(common: Common, indexed: float) -> AsyncGenerator[TokfluenceClient]:
+async def _open_client(common: Common, indexed: float) -> AsyncGenerator[tuple[TokfluenceClient, Sandbox | None]]:
     if not common.sandbox:
         async with TokfluenceClient(base_url=common.base_url, max_credits=common.max_credits) as client:
-            yield client
+            yield client, None
         return
     from .. import Sandbox
 
@@ -255,7 +272,7 @@ async def _open_client(common: Common, indexed: float) -> AsyncGenerator[Tokflue
         Sandbox(indexed=indexed, seconds_per_url=1.5, visibility_delay=2.0, latency=0.05, record=False) as sandbox,
         TokfluenceClient(sandbox.token, base_url=sandbox.url, max_credits=common.max_credits) as client,
     ):
-        yield client
+        yield client, sandbox
 
 
 @contextlib.contextmanager
