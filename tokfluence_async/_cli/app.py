@@ -50,7 +50,7 @@ app = typer.Typer(
         "add [cyan]--sandbox[/cyan].\n\n"
         "Data goes to standard output (or a folder), everything for people to standard error. "
         "Exit status: 0 all done, 1 some inputs failed, 2 wrong usage (also a missing or wrong token), "
-        "3 stopped by budget or credits."
+        "3 stopped by budget or credits, 130 after Ctrl-C."
     ),
     epilog=(
         "[dim]Examples[/dim]\n\n"
