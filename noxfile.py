@@ -27,7 +27,9 @@ _OWN = f"{sys.version_info.major}.{sys.version_info.minor}"
 _SUPPORTED = ("3.11", "3.12", "3.13")
 _PYTHONS = [version for version in _SUPPORTED if version == _OWN or shutil.which(f"python{version}")]
 _COVERED = _OWN if _OWN in _PYTHONS else _PYTHONS[0]
+# The command runs on uvloop where that is installed: so on one Python, and on asyncio's own loop on the others.
 _EXTRAS = ".[cli,frames]"
+_COVERED_EXTRAS = ".[cli,frames,fast]"
 
 
 # What takes long and does not depend on the Python: hours of throttling simulated, hundreds of kills, real proxies,
@@ -57,7 +59,7 @@ def tests(session: nox.Session) -> None:
     Whole, and with coverage, on one Python; on 3.12 through aiohttp's session, the way that is taken with versions of
     aiohttp the short one was not tested with.
     """
-    _install(session, _EXTRAS, groups="test")
+    _install(session, _COVERED_EXTRAS if session.python == _COVERED else _EXTRAS, groups="test")
     args = list(session.posargs)
     if not args:
         args = ["-n", "3"]  # some wait for other processes
