@@ -54,7 +54,7 @@ class TokfluenceClient:
         token: The API token; None reads `TOKFLUENCE_TOKEN`.
         base_url: Where the service is; None reads `TOKFLUENCE_BASE_URL`, else `https://developers.tokfluence.com`. The token goes there and nowhere else.
         throttle: How often requests may leave; None for the documented 600 a minute per IP and 1200 per key.
-        max_concurrency: Reads in flight at once, 1 or more.
+        max_concurrency: Reads in flight at once, 1 or more; in each event loop, for each key.
         analyze_concurrency: Analyze requests in flight at once, 1 or more. The service asks to cap them [seed].
         timeout: Time limits of one attempt: seconds in total, or a `Timeout`. Waiting for a slot does not count. An analyze
             attempt gets 15 s per URL on top. None for no limit.

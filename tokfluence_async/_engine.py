@@ -177,7 +177,7 @@ class _Home:
         self.tasks: set[asyncio.Task[Any]] = set()
         self.calls: set[asyncio.Task[Any]] = set()  # everybody's that are in a call now
         self.ended: set[asyncio.Task[Any]] = set()  # those whose call `aclose` has ended
-        self.places: dict[tuple[bool, int], asyncio.Semaphore] = {}
+        self.places: dict[tuple[bool, int, str], asyncio.Semaphore] = {}
         self.buckets: dict[str, AsyncLimiter | None] = {}
         self.gates: dict[str, _Gate] = {}
         self.looking = asyncio.Lock()
@@ -204,11 +204,12 @@ class _Home:
             self.buckets[token] = bucket
         return bucket
 
-    def place(self, analyze: bool, limit: int) -> asyncio.Semaphore:
-        places = self.places.get((analyze, limit))
+    def place(self, analyze: bool, limit: int, token: Secret) -> asyncio.Semaphore:
+        """Places of one key: those who wait for a slot hold one, and a key that is refused must not hold another's."""
+        places = self.places.get((analyze, limit, token))
         if places is None:
             # anyio's looks for a cancellation at every turn, 1.5 µs; waiting here is first come, first served as well.
-            places = self.places[analyze, limit] = asyncio.Semaphore(limit)
+            places = self.places[analyze, limit, token] = asyncio.Semaphore(limit)
         return places
 
 
@@ -353,7 +354,7 @@ class Engine:
         meter = home.meter
         lanes = self.lanes(options.token)
         wallet = self.wallet(options.token)
-        places = home.place(batch, options.analyze_concurrency if batch else options.max_concurrency)
+        places = home.place(batch, options.analyze_concurrency if batch else options.max_concurrency, options.token)
         bucket = home.bucket(options.token, self.throttle) if batch else None
         timeout, limit = _limits(call, options, at_least)
         read = call.kind is Kind.READ

@@ -125,6 +125,26 @@ async def test_a_full_queue_of_reads_delays_an_analysis_by_a_slot_or_two() -> No
         assert sandbox.rate_limited == 0
 
 
+async def test_a_key_that_is_refused_keeps_no_other_from_its_slots() -> None:
+    """Calls that wait for a slot hold a place each; one key's stand there while its gate is closed for five minutes."""
+    async with rig({"throttle": throttle(), "max_concurrency": 20}, **LIMITS) as (sandbox, client):
+        other = client.with_options(token=sandbox.add_key("tkf_live_" + "B" * 32).token)
+        of_one = {"to": "GET /v1/posts/:id", "where": lambda entry: entry.key == TOKEN[:13]}
+        sandbox.rate_limit(retry_after=2, nth=5, **of_one)
+        sandbox.rate_limit(
+            retry_after=300, nth=10, **of_one
+        )  # the other key is answered meanwhile: this key's own gate
+        one = [asyncio.create_task(client.posts.get(post_id)) for post_id in ids(100)]
+
+        async with asyncio.timeout(200):
+            await hammer(other, 60, 500)
+
+        assert sandbox.rate_limited == 2
+        for task in one:
+            task.cancel()
+        await asyncio.gather(*one, return_exceptions=True)
+
+
 @pytest.mark.real_time
 def test_two_threads_share_the_limits() -> None:
     """Each has a loop and a client of its own; the slots come from one place."""
