@@ -282,10 +282,12 @@ async def test_waiting_to_try_again_holds_no_connection_and_no_place(status: int
             sandbox.rate_limit(retry_after=1)
             await client.posts.get(POST_ID)
             await other.posts.get(POST_ID)
-            sandbox.rate_limit(retry_after=50)
+            fault = sandbox.rate_limit(retry_after=50)
         else:
-            sandbox.internal_error()
+            fault = sandbox.internal_error()
         waiting = [asyncio.create_task(client.posts.get(post_id)) for post_id in ids(3)]
+        while not fault.hits:
+            await asyncio.sleep(0.001)
         await asyncio.sleep(0.01)
         assert sandbox.in_flight() == 0
 
