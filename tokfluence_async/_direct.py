@@ -238,6 +238,7 @@ class Direct:
         timeout: Timeout,
         limit: float | None,
         priority: bool,
+        patience: float,
     ) -> Answer:
         """As `Transport.send`."""
         loop = self._loop
@@ -251,7 +252,7 @@ class Direct:
         slot_at: float | None = None  # when the slot in hand was taken
         try:
             if not lanes.try_acquire():
-                exchange.waited += await lanes.acquire(priority=priority)
+                exchange.waited += await lanes.acquire(priority=priority, patience=patience)
             slot_at = loop.time()
             if total is not None:
                 total.start(limits, slot_at)
@@ -264,7 +265,7 @@ class Direct:
                 # Not given back: those that connected slowly together would all take theirs anew, and leave, at one instant.
                 slot_at = None
                 if not lanes.try_acquire():
-                    exchange.waited += await lanes.acquire(priority=priority)
+                    exchange.waited += await lanes.acquire(priority=priority, patience=patience)
                 now = slot_at = loop.time()
                 if total is not None:
                     total.start(limits, now)

@@ -21,6 +21,7 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+import anyio
 from aiolimiter import AsyncLimiter
 from msgspec import Raw, Struct
 
@@ -31,7 +32,7 @@ from ._models import Timeout, Usage
 from ._request_id import next_request_id
 from ._retry import Again, GiveUp, Past, RetryPolicy, Settled, decide, effect_of
 from ._secret import Secret
-from ._throttle import Lanes, Throttle
+from ._throttle import GateClosedError, Lanes, Throttle
 from ._wire import Answer, Call, Kind, Shape, build_analyze, charge_of, is_charged, parse_answer
 
 if TYPE_CHECKING:
@@ -44,6 +45,9 @@ __all__ = ["ClosedError", "Engine", "FreshIds", "Ids", "Options"]
 T = TypeVar("T")
 
 logger = logging.getLogger("tokfluence_async")
+
+# Of the failed tries of one batch more at once that are told apart: after the sixth, 64 rounds of answers pass before the next.
+_WARIEST = 6
 
 
 class Options(Struct, frozen=True, kw_only=True):
@@ -165,10 +169,76 @@ class _Gate:
                 turn.set_result(None)
 
 
+class _BatchPlaces:
+    """Places of one key's analyze batches: so many are under way, or wait for a slot, at once. First come, first served.
+
+    They adapt. A service may limit how many batches it works on at once and refuse the next with 429, which no pace cures. One that is
+    refused *again*, after the wait it was asked for, while others are under way, is taken for that: from then on there are as
+    many places as were accepted. Once that is learnt a first refusal is enough. One place more is tried after two rounds of answers, and
+    after twice as many each time that fails; so a limit that stays costs ever fewer refusals, and one that went away
+    is found out.
+    """
+
+    __slots__ = ("_answers", "_failed", "_grown", "_limiter", "_most", "under_way")
+
+    def __init__(self, most: int) -> None:
+        self.under_way: set[Exchange] = set()
+        self._most = most
+        self._limiter = anyio.CapacityLimiter(most)
+        self._failed = 0  # how often one place more was refused; 0 as long as no limit is known
+        self._grown = False  # whether the last change was a place more
+        self._answers = 0  # since the last change
+
+    def locked(self) -> bool:
+        return self._limiter.available_tokens <= 0
+
+    async def acquire(self) -> None:
+        await self._limiter.acquire()
+
+    def release(self) -> None:
+        self._limiter.release()
+
+    def refused(self, again: bool) -> None:
+        """A batch got 429, for the first time or `again`. It is not under way any more."""
+        accepted = sum(exchange.sent for exchange in self.under_way)
+        if not accepted or accepted >= self._limiter.total_tokens or not (again or self._failed):
+            return
+        self._limiter.total_tokens = accepted
+        if self._grown or not self._failed:
+            self._failed = min(self._failed + 1, _WARIEST)
+        self._grown = False
+        self._answers = 0
+
+    def answered(self) -> None:
+        """A batch got another answer."""
+        places = int(self._limiter.total_tokens)
+        if places == self._most:
+            return
+        self._answers += 1
+        if self._answers >= places << self._failed:
+            self._limiter.total_tokens = places + 1
+            if self._grown:  # twice in a row
+                self._failed = max(self._failed - 1, 1)
+            self._grown = True
+            self._answers = 0
+
+
 class _Home:
     """What a client has in one event loop."""
 
-    __slots__ = ("buckets", "calls", "ended", "gates", "looking", "loop", "meter", "places", "tasks", "transport")
+    __slots__ = (
+        "analyzing",
+        "buckets",
+        "calls",
+        "ended",
+        "gates",
+        "looking",
+        "loop",
+        "meter",
+        "reading",
+        "tasks",
+        "transport",
+    )
 
     def __init__(self, loop: asyncio.AbstractEventLoop, transport: Transport, meter: _Meter) -> None:
         self.loop = loop
@@ -177,7 +247,8 @@ class _Home:
         self.tasks: set[asyncio.Task[Any]] = set()
         self.calls: set[asyncio.Task[Any]] = set()  # everybody's that are in a call now
         self.ended: set[asyncio.Task[Any]] = set()  # those whose call `aclose` has ended
-        self.places: dict[tuple[bool, int, str], asyncio.Semaphore] = {}
+        self.reading: dict[tuple[int, str], asyncio.Semaphore] = {}
+        self.analyzing: dict[tuple[int, str], _BatchPlaces] = {}
         self.buckets: dict[str, AsyncLimiter | None] = {}
         self.gates: dict[str, _Gate] = {}
         self.looking = asyncio.Lock()
@@ -204,12 +275,20 @@ class _Home:
             self.buckets[token] = bucket
         return bucket
 
-    def place(self, analyze: bool, limit: int, token: Secret) -> asyncio.Semaphore:
-        """Places of one key: those who wait for a slot hold one, and a key that is refused must not hold another's."""
-        places = self.places.get((analyze, limit, token))
+    # Those who wait for a slot hold a place, and a key that is refused must not hold another's: each has its own.
+
+    def places(self, limit: int, token: Secret) -> asyncio.Semaphore:
+        """For reads and other calls that are no batches."""
+        places = self.reading.get((limit, token))
         if places is None:
             # anyio's looks for a cancellation at every turn, 1.5 µs; waiting here is first come, first served as well.
-            places = self.places[analyze, limit, token] = asyncio.Semaphore(limit)
+            places = self.reading[limit, token] = asyncio.Semaphore(limit)
+        return places
+
+    def batch_places(self, limit: int, token: Secret) -> _BatchPlaces:
+        places = self.analyzing.get((limit, token))
+        if places is None:
+            places = self.analyzing[limit, token] = _BatchPlaces(limit)
         return places
 
 
@@ -354,7 +433,8 @@ class Engine:
         meter = home.meter
         lanes = self.lanes(options.token)
         wallet = self.wallet(options.token)
-        places = home.place(batch, options.analyze_concurrency if batch else options.max_concurrency, options.token)
+        batches = home.batch_places(options.analyze_concurrency, options.token) if batch else None
+        places = home.places(options.max_concurrency, options.token) if batches is None else batches
         bucket = home.bucket(options.token, self.throttle) if batch else None
         timeout, limit = _limits(call, options, at_least)
         read = call.kind is Kind.READ
@@ -365,6 +445,7 @@ class Engine:
         attempt = 0
         began: float | None = None
         failed = True
+        refusals = 0
         maybe = False  # whether an attempt under the current id may have been charged without our knowing
         if budget.keeps and budget.unseen:
             async with home.looking:
@@ -384,37 +465,44 @@ class Engine:
                     request_id = next_request_id() if read else await ids.next()
                 exchange = home.transport.exchange()
                 try:
-                    while True:
+                    answer: Answer | None = None
+                    while answer is None:
                         if lanes.gate_closed_for > 0:
                             meter.throttled_seconds += await home.gate(options.token, lanes).passed(options.policy)
                         at_once = not places.locked()
                         await places.acquire()
-                        if at_once or lanes.gate_closed_for <= 0:
-                            break
-                        places.release()  # it closed while this waited for the place
-                    try:
-                        if bucket is not None:
-                            asked = loop.time()
-                            with lanes.waiting_outside():
-                                await bucket.acquire()
-                            exchange.waited += loop.time() - asked
-                        answer = await home.transport.send(
-                            call,
-                            exchange,
-                            request_id=request_id,
-                            token=options.token,
-                            lanes=lanes,
-                            timeout=timeout,
-                            limit=limit,
-                            priority=batch,
-                        )
-                    finally:
-                        places.release()
-                        if exchange.sent:
-                            meter.requests += 1
-                            if attempt > 1:
-                                meter.retries += 1
-                        meter.throttled_seconds += exchange.waited
+                        try:
+                            if not at_once and lanes.gate_closed_for > 0:
+                                continue  # it closed while this waited for the place
+                            if bucket is not None:
+                                asked = loop.time()
+                                with lanes.waiting_outside():
+                                    await bucket.acquire()
+                                exchange.waited += loop.time() - asked
+                            if batches is not None:
+                                batches.under_way.add(exchange)
+                            answer = await home.transport.send(
+                                call,
+                                exchange,
+                                request_id=request_id,
+                                token=options.token,
+                                lanes=lanes,
+                                timeout=timeout,
+                                limit=limit,
+                                priority=batch,
+                                patience=options.policy.deadline,
+                            )
+                        except GateClosedError:
+                            continue  # it closed while this waited for the slot, for longer than this waits in line
+                        finally:
+                            places.release()
+                            if batches is not None:
+                                batches.under_way.discard(exchange)
+                            meter.throttled_seconds += exchange.waited
+                            if exchange.sent:
+                                meter.requests += 1
+                                if attempt > 1:
+                                    meter.retries += 1
                     meter.bytes_received += len(answer.body)
                     if answer.credits_remaining is not None:
                         wallet.note(exchange.order, answer.credits_remaining)
@@ -423,8 +511,13 @@ class Engine:
                     if answer.status == 429:
                         meter.rate_limited += 1
                         lanes.refused(answer.retry_after)
+                        if batches is not None:
+                            batches.refused(again=refusals > 0)
+                            refusals += 1
                     else:
                         lanes.answered()
+                        if batches is not None:
+                            batches.answered()
                     if logger.isEnabledFor(logging.DEBUG):
                         _log(call, answer, exchange)
                     value = parse_answer(answer, shape, secret=options.token)

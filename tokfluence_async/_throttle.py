@@ -46,13 +46,15 @@ from typing import Literal, TypeAlias
 from ._errors import ConfigurationError
 from ._pace import Pacer, plan_pause
 
-__all__ = ["LaneStatistics", "Lanes", "Throttle", "ThrottleStatistics"]
+__all__ = ["GateClosedError", "LaneStatistics", "Lanes", "Throttle", "ThrottleStatistics"]
 
 _log = logging.getLogger("tokfluence_async")
 
 LaneName: TypeAlias = Literal["ip", "key"]
-# Its result is when the slot was granted.
+# Its result is when the slot was granted, or `_NO_SLOT`.
 _Waiter: TypeAlias = "asyncio.Future[float]"
+# For those who are sent away: no exception, as nobody may come for it any more.
+_NO_SLOT = math.nan
 
 # `call_later` takes any number, but a selector does not, and a gate may be closed for years.
 _LONGEST_TIMER = 3600.0
@@ -62,6 +64,10 @@ _FREE_THREADED = not getattr(sys, "_is_gil_enabled", lambda: True)()
 _QUIET = 10
 # Cancelled waiters stay in the line until their turn, as long as they are few.
 _FEW = 64
+
+
+class GateClosedError(Exception):
+    """A gate is closed for longer than somebody in its line has patience for. No slot was taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +172,7 @@ class _Lane:
 
 
 class _KeyLane(_Lane):
-    __slots__ = ("answered_after", "label", "outside", "reads", "refused_as", "urgent", "waiting")
+    __slots__ = ("answered_after", "label", "outside", "patience", "reads", "refused_as", "urgent", "waiting")
 
     def __init__(self, label: str, forked: bool) -> None:
         super().__init__("key", forked)
@@ -174,6 +180,7 @@ class _KeyLane(_Lane):
         self.reads = _Queue()
         self.urgent = _Queue()
         self.waiting = 0
+        self.patience = math.inf  # seconds; the least of those who wait
         self.outside = 0  # who wait before they come here: at a closed gate, at a client's own bucket
         # Refusals at the origin are numbered: this key's last, and the last before this key's newest answer.
         self.refused_as = 0
@@ -256,12 +263,16 @@ class _Origin:
 
     # ---------------------------------------------------------------- the line
 
-    def join(self, key: _KeyLane, waiter: _Waiter, loop: asyncio.AbstractEventLoop, priority: bool) -> None:
+    def join(
+        self, key: _KeyLane, waiter: _Waiter, loop: asyncio.AbstractEventLoop, priority: bool, patience: float
+    ) -> None:
         queue, turns = (key.urgent, self.urgent) if priority else (key.reads, self.reads)
         queue.waiters.append(waiter)
         if not queue.listed:
             queue.listed = True
             turns.append(key)
+        if patience < key.patience or not key.waiting:
+            key.patience = patience
         key.waiting += 1
         self.waiting += 1
         timer = self.loops.get(loop)
@@ -274,6 +285,31 @@ class _Origin:
         key.waiting -= 1
         self.waiting -= 1
         self.loops[loop].waiting -= 1
+
+    def closed_for(self, key: _KeyLane, now: float) -> float:
+        return max(self.ip.pacer.gate_closed_for(now), key.pacer.gate_closed_for(now))
+
+    def send_away(self, key: _KeyLane, loop: asyncio.AbstractEventLoop | None) -> None:
+        """Empty the key's line: all its waiters leave without a slot, in their order."""
+        for queue in (key.urgent, key.reads):
+            line = [waiter for parked in queue.parked.values() for waiter in parked]
+            line += queue.waiters
+            queue.parked.clear()
+            queue.waiters.clear()
+            queue.cancelled = 0
+            for waiter in line:
+                if waiter.done():
+                    continue
+                owner = waiter.get_loop()
+                self.leave(key, owner)
+                if owner is loop:
+                    waiter.set_result(_NO_SLOT)
+                    continue
+                self.in_transit.add(waiter)
+                try:
+                    owner.call_soon_threadsafe(self.deliver, key, waiter, _NO_SLOT)
+                except RuntimeError:  # closed: nobody is there any more
+                    self.in_transit.discard(waiter)
 
     def forget_closed_loops(self) -> None:
         """Waiters of a loop that was closed under them will never leave by themselves."""
@@ -425,6 +461,8 @@ class _Origin:
                 waiter.set_result(taken)
                 return
             self.left ^= {waiter}
+            if taken is _NO_SLOT:
+                return
             loop = waiter.get_loop()
             now = self.now(loop)
             self.give_back(key, taken, now)
@@ -696,11 +734,17 @@ class Lanes:
                 key.take(now)
             return True
 
-    async def acquire(self, *, priority: bool = False) -> float:
+    async def acquire(self, *, priority: bool = False, patience: float = math.inf) -> float:
         """Wait for a slot of both lanes and return the seconds that took; 0.0 when one was free.
 
-        `priority`: for calls that are few and long (analyze). They pass the reads, but never twice in a row while a read could go.
         Cancelling is safe at any moment: the slot goes to the next in line.
+
+        Args:
+            priority: For calls that are few and long (analyze). They pass the reads, but never twice in a row while a read could go.
+            patience: Seconds. When a gate of this key is closed for longer, its whole line is emptied, those with more patience
+                included: they can come back when it opens, and hold nothing until then.
+        Raises:
+            GateClosedError: That happened, or is so already.
         """
         if self.try_acquire():
             return 0.0
@@ -711,18 +755,21 @@ class Lanes:
             began = origin.now(loop)
             if origin.throttles != len(origin.ip.throttles):
                 origin.configure(began)
-            origin.join(key, waiter, loop, priority)
+            if origin.closed_for(key, began) > patience:
+                raise GateClosedError
+            origin.join(key, waiter, loop, priority, patience)
             origin.dispatch(began, loop)
         if waiter.done():
             return 0.0
         try:
-            await waiter
+            granted = await waiter
         except asyncio.CancelledError:
             with origin.lock:
                 now = origin.now(loop)
                 if not waiter.cancelled():  # granted, then cancelled before it could run
-                    origin.give_back(key, waiter.result(), now)
-                    origin.dispatch(now, loop)
+                    if waiter.result() is not _NO_SLOT:
+                        origin.give_back(key, waiter.result(), now)
+                        origin.dispatch(now, loop)
                 elif (
                     waiter in origin.in_transit or waiter in origin.left
                 ):  # `deliver` passes the slot on, or has done so
@@ -732,6 +779,8 @@ class Lanes:
                     (key.urgent if priority else key.reads).forget_cancelled()
                     origin.arm(now, loop)
             raise
+        if granted is _NO_SLOT:
+            raise GateClosedError
         return origin.now(loop) - began
 
     @contextmanager
@@ -771,7 +820,7 @@ class Lanes:
             retry_after: Seconds, see `parse_retry_after`; never shortened. None pauses 1, 2, 4, ... seconds by refusals in a row, at most a period.
             lane: Which budget refused, where that is known.
         """
-        origin, key, _, now = self._here()
+        origin, key, loop, now = self._here()
         lowered = False
         warn_of: _Lane | None = None
         with origin.lock:
@@ -797,6 +846,11 @@ class Lanes:
                         warn_of = warn_of or each
                         each.warned_at = now
             share = (warn_of or key).pacer.share(now)
+            for other in origin.keys.values():
+                if other.waiting and origin.closed_for(other, now) > other.patience:
+                    origin.send_away(other, loop)
+            if loop is not None:
+                origin.arm(now, loop)
         if warn_of is not None:
             _log.warning(
                 "%s refused a request (429) although no more than the %s limit was sent: somebody shares the budget, or it became smaller. "

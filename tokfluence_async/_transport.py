@@ -67,7 +67,18 @@ _SEND = "send" if hasattr(ClientRequest, "send") else "_send"
 class _Attempt:
     """The client middleware of one attempt: takes the slot, stamps the headers, starts the clock."""
 
-    __slots__ = ("_clock", "_lanes", "_limit", "_own", "_priority", "_request_id", "_slot_at", "_token", "exchange")
+    __slots__ = (
+        "_clock",
+        "_lanes",
+        "_limit",
+        "_own",
+        "_patience",
+        "_priority",
+        "_request_id",
+        "_slot_at",
+        "_token",
+        "exchange",
+    )
 
     def __init__(
         self,
@@ -76,6 +87,7 @@ class _Attempt:
         token: Secret,
         lanes: Lanes,
         priority: bool,
+        patience: float,
         limit: float | None,
         clock: asyncio.Timeout,
         own: bool,
@@ -86,6 +98,7 @@ class _Attempt:
         self._token = token
         self._lanes = lanes
         self._priority = priority
+        self._patience = patience
         self._limit = limit
         self._clock = clock
         self._slot_at: float | None = None  # when the slot in hand was taken
@@ -126,7 +139,7 @@ class _Attempt:
     async def _take_slot(self, *, starts_clock: bool = True) -> None:
         if not self._lanes.try_acquire():
             self._clock.reschedule(None)
-            self.exchange.waited += await self._lanes.acquire(priority=self._priority)
+            self.exchange.waited += await self._lanes.acquire(priority=self._priority, patience=self._patience)
         now = asyncio.get_running_loop().time()
         self._slot_at = now
         if starts_clock:
@@ -249,15 +262,18 @@ class Transport:
         timeout: Timeout,
         limit: float | None,
         priority: bool,
+        patience: float,
     ) -> Coroutine[Any, Any, Answer]:
         """Send `call` once and read its answer to the end, whatever its status.
 
         Args:
             limit: Seconds from the moment the request may leave to the last byte of the answer; None for no limit.
             priority: Take the next slot before those who wait without it.
+            patience: Seconds; no slot is waited for while a gate is closed for longer.
         Raises:
             APIConnectionError: No complete answer; `exchange.sent` says whether the request may have been done.
             APIResponseValidationError: The body is larger than the cap.
+            GateClosedError: Nothing was sent.
         """
         # Somebody who puts something in the place of the session's method (aioresponses, tracing) wants to see the call.
         short = _REQUEST is not None and aiohttp.ClientSession._request is _REQUEST  # pyright: ignore[reportPrivateUsage]
@@ -271,6 +287,7 @@ class Transport:
             timeout=timeout,
             limit=limit,
             priority=priority,
+            patience=patience,
         )
 
     async def _send(
@@ -284,11 +301,12 @@ class Transport:
         timeout: Timeout,
         limit: float | None,
         priority: bool,
+        patience: float,
     ) -> Answer:
         clock = asyncio.timeout(None)
         try:
             async with clock:
-                attempt = _Attempt(exchange, request_id, token, lanes, priority, limit, clock, self._own)
+                attempt = _Attempt(exchange, request_id, token, lanes, priority, patience, limit, clock, self._own)
                 response = await self._session.request(
                     call.method,
                     URL(self._base + call.target, encoded=True),

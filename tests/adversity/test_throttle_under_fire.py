@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tokfluence_async import Sandbox, Throttle, TokfluenceClient, TokfluenceError
+from tokfluence_async import RateLimitError, Sandbox, Throttle, TokfluenceClient, TokfluenceError
 from tokfluence_async._sandbox import ANALYZE
 
 from .conftest import TOKEN, check_money, ids, rig
@@ -143,6 +143,73 @@ async def test_a_key_that_is_refused_keeps_no_other_from_its_slots() -> None:
         for task in one:
             task.cancel()
         await asyncio.gather(*one, return_exceptions=True)
+
+
+async def test_those_in_line_for_a_slot_learn_at_once_of_a_wait_that_is_too_long() -> None:
+    """A 429 that asks for a day: nobody hangs, wherever a call stands; a patient client's calls stay, and keep their order."""
+    async with rig({"throttle": throttle(), "max_concurrency": 50}, **LIMITS) as (sandbox, client):
+        patient = client.with_options(token=sandbox.add_key("tkf_live_" + "B" * 32).token)
+        sandbox.rate_limit(retry_after=86_400, nth=20)
+        calls = [asyncio.create_task(client.posts.get(post_id)) for post_id in ids(150)]
+        analysis = asyncio.create_task(client.posts.analyze(ids(5, 500), batch_size=1))
+        other = [asyncio.create_task(patient.posts.get(post_id)) for post_id in ids(150)]
+
+        async with asyncio.timeout(120):
+            outcomes = await asyncio.gather(*calls, *other, return_exceptions=True)
+            report = await analysis
+
+        failed = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        assert len(failed) > 200
+        for error in [*failed, *(outcome.error for outcome in report.failed)]:
+            assert isinstance(error, RateLimitError)
+            assert error.retry_after is not None
+            assert error.retry_after > 86_000
+        assert sandbox.rate_limited == 1
+        assert sandbox.requests_received == len(outcomes) - len(failed) + len(report.succeeded) + 1
+        assert client._engine.throttle.statistics().waiting == 0
+        assert client._options.budget.reserved == 0
+
+
+@pytest.mark.parametrize("most", [1, 2, 4, 8])
+async def test_a_service_that_limits_analyses_under_way_is_met_by_fewer_at_once(most: int) -> None:
+    """It refuses the batch that is one too many, whatever the pace: nothing fails, little is refused, and the places are used."""
+    async with rig(indexed=0.0, seconds_per_url=1.0) as (sandbox, client):
+        fault = sandbox.rate_limit(
+            to=ANALYZE, times=None, retry_after=1, where=lambda entry: sandbox.in_flight(ANALYZE) > most
+        )
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+
+        report = await client.posts.analyze(ids(300), batch_size=5)
+
+        report.raise_for_errors()
+        assert len(report.succeeded) == 300
+        assert fault.hits <= 20
+        assert loop.time() - began < 1.1 * 300 / most + 5
+        check_money(sandbox, client)
+
+
+async def test_a_limit_of_analyses_that_stays_costs_little_and_one_that_goes_is_found_out() -> None:
+    """One place more is tried now and then, each time that fails only after twice as many answers."""
+    async with rig(indexed=0.0, seconds_per_url=1.0) as (sandbox, client):
+        fault = sandbox.rate_limit(
+            to=ANALYZE, times=None, retry_after=1, where=lambda entry: sandbox.in_flight(ANALYZE) > 3
+        )
+        await client.posts.analyze(ids(1000), batch_size=2)
+        first, received = fault.hits, sandbox.requests_received
+        assert sandbox.rate_limited <= 0.05 * received
+
+        await client.posts.analyze(ids(1000, 1000), batch_size=2)
+        assert fault.hits - first <= 5
+
+        sandbox.clear_faults()
+        await client.posts.analyze(ids(1000, 2000), batch_size=2)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await client.posts.analyze(ids(400, 3000), batch_size=2)
+
+        assert loop.time() - began < 1.1 * 400 / 8 + 5
+        assert sandbox.statuses[200] == 1700
 
 
 @pytest.mark.real_time

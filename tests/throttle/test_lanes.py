@@ -12,7 +12,7 @@ import pytest
 from aiolimiter import AsyncLimiter
 
 from tokfluence_async._errors import ConfigurationError
-from tokfluence_async._throttle import Lanes, Throttle
+from tokfluence_async._throttle import GateClosedError, Lanes, Throttle
 
 SPAN = 60.57  # a window and the margin, by default
 INTERVAL = SPAN / 600
@@ -351,6 +351,63 @@ async def test_a_loss_of_budget_is_reported_in_one_line(origin, caplog):
     assert origin in caplog.text
     assert "50 %" in caplog.text
     assert "secret" not in caplog.text
+
+
+async def test_a_gate_that_closes_for_longer_than_they_wait_empties_the_line(origin):
+    """Analyses and reads leave in their order, at once; of other keys those who would not wait that long either, and nobody else."""
+    throttle = Throttle()
+    ours, hasty, calm = (throttle.lanes(origin, name) for name in ("ours", "hasty", "calm"))
+    left: list[str] = []
+    calm_ones: list[float] = []
+
+    async def stand(lanes: Lanes, name: str, patience: float, priority: bool = False) -> None:
+        try:
+            await lanes.acquire(priority=priority, patience=patience)
+        except GateClosedError:
+            left.append(name)
+        else:
+            calm_ones.append(now())
+
+    assert ours.try_acquire()
+    tasks = [asyncio.ensure_future(stand(ours, f"read {n}", 900.0 if n else 100.0)) for n in range(3)]
+    tasks += [asyncio.ensure_future(stand(ours, f"batch {n}", 900.0, True)) for n in range(2)]
+    tasks += [asyncio.ensure_future(stand(hasty, "hasty", 10.0)), asyncio.ensure_future(stand(calm, "calm", 100.0))]
+    await asyncio.sleep(0)
+    began = now()
+
+    ours.refused(50.0)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert left == ["hasty"]
+    ours.refused(101.0)
+    tasks[1].cancel()  # sent away, and cancelled before it could run: nothing to give back
+    with pytest.raises(GateClosedError):
+        await ours.acquire(patience=100.0)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+    assert left == ["hasty", "batch 0", "batch 1", "read 0", "read 2", "calm"]
+    assert now() == pytest.approx(began)
+    assert throttle.statistics().waiting == 0
+    assert not ours._origin.loops  # no timer is left
+    assert await ours.acquire(patience=102.0) == pytest.approx(101.0, abs=0.01)
+    assert throttle.statistics().lanes[0].refused == 2
+
+
+async def test_patience_is_that_of_those_who_stand_there_now(origin):
+    """One who left took his haste along."""
+    lanes = Throttle().lanes(origin, "key")
+    lanes.refused(1.0)
+    hasty = asyncio.ensure_future(lanes.acquire(patience=2.0))
+    await asyncio.sleep(0)
+    hasty.cancel()
+    await asyncio.sleep(0)
+    calm = asyncio.ensure_future(lanes.acquire(patience=100.0))
+    await asyncio.sleep(0)
+
+    lanes.refused(50.0)
+
+    assert await calm == pytest.approx(50.0, abs=0.01)
 
 
 # ------------------------------------------------------------------------------------------------- cancellation

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tokfluence_async import _throttle
-from tokfluence_async._throttle import Lanes, Throttle
+from tokfluence_async._throttle import GateClosedError, Lanes, Throttle
 from tokfluence_async.testing import VirtualLoop
 
 real_time = pytest.mark.real_time
@@ -273,6 +273,47 @@ async def test_a_slot_on_its_way_to_another_loop_is_passed_on_if_nobody_is_there
     assert heir.done()
     assert not ours.in_transit
     other.close()
+
+
+@real_time
+async def test_those_who_stand_in_another_loop_are_sent_away_there(origin):
+    """One of them has left before it hears of it, one stands in a loop that is between two cells, one in a loop that is closed."""
+    throttle = Throttle(**RARE)
+    lanes = throttle.lanes(origin, "key")
+    other, still, dead = LoopThread(), LoopThread(), LoopThread()
+    assert lanes.try_acquire()
+    ours = lanes._origin
+    gone = other.start(lanes.acquire(patience=1.0))
+    hasty = other.start(lanes.acquire(patience=1.0))
+    waits = still.start(lanes.acquire(patience=1.0))
+    dead.start(lanes.acquire(patience=1.0))
+    still.stop()
+    dead.close()
+    went = threading.Event()
+
+    def hold_and_cancel() -> None:
+        went.wait(10)
+        gone.cancel()
+
+    other.loop.call_soon_threadsafe(hold_and_cancel)
+    lanes.refused(60.0)
+    assert throttle.statistics().waiting == 0
+    went.set()
+    await asyncio.to_thread(other.do, settled(gone, hasty))
+    still.run()
+    await asyncio.to_thread(still.do, settled(waits))
+
+    assert gone.cancelled()
+    assert isinstance(hasty.exception(), GateClosedError)
+    assert isinstance(waits.exception(), GateClosedError)
+    assert not ours.in_transit
+    assert not ours.left
+    other.close()
+    still.close()
+
+
+async def settled(*tasks: asyncio.Task[Any]) -> None:
+    await asyncio.wait(tasks)
 
 
 @real_time
