@@ -418,6 +418,41 @@ async def test_an_unsteady_service_is_not_asked_ahead_for_long(
     assert len(asked) - len(pages) <= 3 * min(prefetch, 8)
 
 
+@pytest.mark.parametrize("older", [{40}, {40, 44, 47}])
+async def test_one_page_of_an_older_list_costs_one_page(answers: aioresponses, older: set[int]) -> None:
+    """A replica that lags now and then: its page is asked for again, the others that are under way are good."""
+    asked: list[int] = []
+
+    def page(cursor: int) -> dict[str, Any]:
+        data = [{"comment_id": f"c{n}"} for n in range(cursor, min(cursor + 10, 1000))]
+        lags = cursor // 10 in older and asked.count(cursor) == 1
+        return {"data": data, "meta": {"total": 1000 - lags, "next_cursor": cursor + 10 if cursor < 990 else None}}
+
+    asked = scripted(answers, page)
+    async with TokfluenceClient(TOKEN) as client:
+        pages = [page async for page in client.posts.comment_pages(ID, limit=10, prefetch=16)]
+
+    assert [c.comment_id for page in pages for c in page] == [f"c{n}" for n in range(1000)]
+    assert len(asked) - len(pages) == len(older)
+
+
+async def test_a_total_that_is_told_no_longer_closes_the_window(answers: aioresponses) -> None:
+    """What the last total was says nothing about the pages that come without one."""
+
+    def page(cursor: int) -> dict[str, Any]:
+        data = [{"comment_id": f"c{n}"} for n in range(cursor, min(cursor + 10, 300))]
+        total = 300 if cursor < 100 else None
+        return {"data": data, "meta": {"total": total, "next_cursor": cursor + 10 if cursor < 290 else None}}
+
+    asked = scripted(answers, page)
+    async with TokfluenceClient(TOKEN) as client:
+        pages = [page async for page in client.posts.comment_pages(ID, limit=10, prefetch=4)]
+
+    assert [c.comment_id for page in pages for c in page] == [f"c{n}" for n in range(300)]
+    assert {page.total for page in pages} == {300}
+    assert len(asked) - len(pages) <= 5
+
+
 async def test_without_a_total_nothing_is_asked_for_ahead(answers: aioresponses) -> None:
     """Whether a page ahead is of an older list than the page before it, so that comments lie between the two, shows only in it."""
 

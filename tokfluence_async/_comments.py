@@ -9,7 +9,9 @@ comments than asked for. Two things can make a page asked for ahead useless, and
 
 - the page before it ended elsewhere than foreseen (`next_cursor`);
 - it was answered from an older list than the page before it (a smaller `total`), so that a comment between the two
-  may be in neither. Where the service tells no `total` that cannot be seen, so nothing is asked for ahead.
+  may be in neither. The pages behind it stay: each is looked at when its turn comes. Where the service tells no `total` that
+  cannot be seen, so nothing is asked for ahead; nor can it be seen where as many comments went as came, but that is lost on a
+  walk without `prefetch` too: what is deleted before the cursor moves as many comments past it.
 
 The window grows by one page with every page consumed. So a reader who stops early has never caused more pages to be
 bought than it has read. It opens as fast as that allows: at 100 ms a page, 100 pages take x9.6 less time at 16 ahead (x8.5
@@ -159,7 +161,10 @@ class Walk(Generic[C]):
         self._stride = 0  # how far the last page reached; 0 as long as that is not known
         self._foretold = 0  # pages in a row that reached as far as the one before
         self._wary = 0  # of those, how many are asked for before the window opens
-        self._ahead: deque[tuple[int, asyncio.Task[Any]]] = deque()
+        self._closed = 0  # how often a useless page closed the window
+        self._told = False  # whether the last page said how many comments there are
+        # Where each begins, and how often the window had been closed when it was asked for.
+        self._ahead: deque[tuple[int, asyncio.Task[Any], int]] = deque()
 
     async def pages(self) -> AsyncGenerator[Page[C], None]:
         recent = Recent()
@@ -206,14 +211,18 @@ class Walk(Generic[C]):
     async def _next(self) -> Any:
         self._top_up()
         if self._ahead:
-            cursor, task = self._ahead[0]
+            cursor, task, closed = self._ahead[0]
             if cursor == self._cursor:
                 self._ahead.popleft()
                 body = await _result(task)
                 if not _may_be_older(body.meta.total, self._total):
                     return self._noted(body)
-            self._foretold, self._wary = 0, max(_WARY, _WARIER * self._wary)
-            await self._drop()
+            else:
+                await self._drop()
+            self._foretold = 0
+            if closed == self._closed:  # else it was under way when another one closed the window
+                self._closed += 1
+                self._wary = max(_WARY, _WARIER * self._wary)
         return self._noted(await self._fetch(self._cursor))
 
     def _fetch(self, cursor: int) -> Coroutine[Any, Any, Any]:
@@ -223,18 +232,19 @@ class Walk(Generic[C]):
     def _top_up(self) -> None:
         """Have as many pages under way as are foreseen, wanted and still of use."""
         ahead = min(self._foretold - self._wary, self._prefetch)
-        if ahead <= 0 or self._total is None:
+        if ahead <= 0 or self._total is None or not self._told:
             return
         wanted = ahead + 1
         if self._left is not None:
             wanted = min(wanted, -(-self._left // self._stride))
         cursor = self._ahead[-1][0] + self._stride if self._ahead else self._cursor
         while len(self._ahead) < wanted and cursor < self._total:
-            self._ahead.append((cursor, self._engine.spawn(self._fetch(cursor))))
+            self._ahead.append((cursor, self._engine.spawn(self._fetch(cursor)), self._closed))
             cursor += self._stride
 
     def _noted(self, body: Any) -> Any:
         total = body.meta.total
+        self._told = total is not None
         if total is not None:
             if self._total is not None and total > self._total:
                 self._grown += total - self._total
@@ -257,7 +267,7 @@ class Walk(Generic[C]):
         )
 
     async def _drop(self) -> None:
-        tasks = [task for _, task in self._ahead]
+        tasks = [task for _, task, _ in self._ahead]
         self._ahead.clear()
         for task in tasks:
             task.cancel()

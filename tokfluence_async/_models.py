@@ -120,7 +120,7 @@ class CommentPage(Struct, frozen=True, kw_only=True):
 
     Attributes:
         items: The comments of this page that no earlier page of the same walk has given.
-        total: Comments the post has, as of this page; it may grow from page to page.
+        total: Comments the post has, as far as this page or one before it said; it may grow from page to page.
         cursor: Comments skipped before this page.
         next_cursor: Where the next page begins; None at the end. Passing it as `cursor` resumes the walk.
         repeated: Comments left out of `items` because an earlier page had them: comments that arrived meanwhile
