@@ -494,14 +494,14 @@ def test_a_dry_run_knows_what_an_earlier_run_has_done(run: Run, tmp_path: Path) 
 
 def test_a_sandbox_knows_what_the_one_before_it_had_analyzed(run: Run, tmp_path: Path) -> None:
     """Each run brings its own; the folder's journal says what was paid for, and a service would not have forgotten it."""
-    (tmp_path / "urls").write_text("".join(f"{n}\n" for n in range(1, 31)))
+    (tmp_path / "urls").write_text("".join(f"{n}\n" for n in range(1, 9)))
     first = run("crawl", tmp_path / "urls", "-o", tmp_path / "out", "--sandbox")
 
     second = run("crawl", tmp_path / "urls", "-o", tmp_path / "out", "--sandbox", "--comments")
 
     assert (first.exit_code, second.exit_code) == (0, 0), second.stderr
     lines = (tmp_path / "out/comments.jsonl").read_text("utf-8").splitlines()
-    assert len({json.loads(line)["post_id"] for line in lines}) > 20
+    assert len({json.loads(line)["post_id"] for line in lines}) > 5
 
 
 @pytest.mark.parametrize("form", ["csv", "parquet"])
