@@ -76,7 +76,7 @@ _IN_FLIGHT = 1 / 40
 # slower does not cure that (with 0.005 a service that took one analyze call at a time got one request in 20 s).
 _LEAST_SHARE = 0.05
 
-# Grants that may lie in the log before the old ones are looked for.
+# Grants between two looks for old ones in the log.
 _LOG_ROOM = 2048
 
 _SECONDS = re.compile(r"[0-9]+(\.[0-9]*)?|\.[0-9]+", re.ASCII)
@@ -262,7 +262,7 @@ class Pacer:
         old = now - self._span
         while log and log[0] <= old:
             log.popleft()
-        self._log_room = max(_LOG_ROOM, 2 * len(log))  # half of it goes before it is looked through again
+        self._log_room = len(log) + _LOG_ROOM
 
     def refund(self, taken: float, now: float) -> None:
         """Give back the slot taken at `taken` whose request never left: as if it had not been taken."""

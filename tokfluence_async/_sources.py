@@ -60,7 +60,7 @@ class Seen:
             self._spilled.execute("PRAGMA synchronous = OFF")
             self._spilled.execute("CREATE TABLE seen (id INTEGER PRIMARY KEY)")
         self._spilled.execute("BEGIN")
-        self._spilled.executemany("INSERT INTO seen VALUES (?)", [(signed(n),) for n in sorted(self._recent)])
+        self._spilled.executemany("INSERT INTO seen VALUES (?)", ((signed(n),) for n in sorted(self._recent)))
         self._spilled.execute("COMMIT")
         self._recent.clear()
 
