@@ -29,7 +29,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
 from ._errors import TokfluenceError
-from ._failures import Exchange, answer_of, late, lost, too_large
+from ._failures import MOST_RETAKEN, Exchange, answer_of, late, lost, too_large
 from ._models import Timeout
 from ._secret import Secret
 from ._throttle import Lanes
@@ -249,24 +249,33 @@ class Direct:
         total = self._limits(self._totals, limit, False)
         read = self._limits(self._silences, timeout.read, True)
         connection: aiohttp.connector.Connection | None = None
-        slot_at: float | None = None  # when the slot in hand was taken
+        slot_at: float | None = None  # when the slot in hand was granted
         try:
-            if not lanes.try_acquire():
-                exchange.waited += await lanes.acquire(priority=priority, patience=patience)
-            slot_at = loop.time()
+            if lanes.try_acquire():
+                now = slot_at = loop.time()
+            else:
+                began = loop.time()
+                slot_at = await lanes.grant(priority=priority, patience=patience)
+                exchange.waited += slot_at - began
+                now = loop.time()
             if total is not None:
-                total.start(limits, slot_at)
+                total.start(limits, now)
             connection = await self._connector.connect(self._template, [], self._connecting(timeout.connect))
             now = loop.time()
-            if now - slot_at > lanes.slot_lifetime:
-                # Connecting took too long for this slot to be good still: with the connection in hand, another one.
+            retaken = 0
+            while now - slot_at > lanes.slot_lifetime and retaken < MOST_RETAKEN:
+                # Connecting, or the loop, took too long for this slot to be good still: with the connection in hand, another one.
                 if total is not None:
                     total.stop(limits)
                 # Not given back: those that connected slowly together would all take theirs anew, and leave, at one instant.
                 slot_at = None
-                if not lanes.try_acquire():
-                    exchange.waited += await lanes.acquire(priority=priority, patience=patience)
-                now = slot_at = loop.time()
+                retaken += 1
+                if lanes.try_acquire():
+                    slot_at = now
+                else:
+                    slot_at = await lanes.grant(priority=priority, patience=patience)
+                    exchange.waited += slot_at - now
+                    now = loop.time()
                 if total is not None:
                     total.start(limits, now)
             protocol = connection.protocol

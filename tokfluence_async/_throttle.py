@@ -735,9 +735,16 @@ class Lanes:
             return True
 
     async def acquire(self, *, priority: bool = False, patience: float = math.inf) -> float:
-        """Wait for a slot of both lanes and return the seconds that took; 0.0 when one was free.
+        """As `grant`, but return the seconds until then; 0.0 when a slot was free."""
+        if self.try_acquire():
+            return 0.0
+        began = self._origin.now(self._loop)
+        return max(0.0, await self.grant(priority=priority, patience=patience) - began)
 
-        Cancelling is safe at any moment: the slot goes to the next in line.
+    async def grant(self, *, priority: bool = False, patience: float = math.inf) -> float:
+        """Wait for a slot of both lanes and return when it was granted: a loop that is late runs the caller some time after that.
+
+        Only after `try_acquire` said no. Cancelling is safe at any moment: the slot goes to the next in line.
 
         Args:
             priority: For calls that are few and long (analyze). They pass the reads, but never twice in a row while a read could go.
@@ -746,8 +753,6 @@ class Lanes:
         Raises:
             GateClosedError: That happened, or is so already.
         """
-        if self.try_acquire():
-            return 0.0
         loop = asyncio.get_running_loop()
         origin, key = self._origin, self._lane
         waiter: _Waiter = loop.create_future()
@@ -760,7 +765,7 @@ class Lanes:
             origin.join(key, waiter, loop, priority, patience)
             origin.dispatch(began, loop)
         if waiter.done():
-            return 0.0
+            return waiter.result()
         try:
             granted = await waiter
         except asyncio.CancelledError:
@@ -781,7 +786,7 @@ class Lanes:
             raise
         if granted is _NO_SLOT:
             raise GateClosedError
-        return origin.now(loop) - began
+        return granted
 
     @contextmanager
     def waiting_outside(self) -> Generator[None]:
@@ -863,7 +868,7 @@ class Lanes:
 
     @property
     def slot_lifetime(self) -> float:
-        """Seconds for which a granted slot stays good: half the jitter; the other half is the network's. 20 ms at least.
+        """Seconds for which a slot stays good, from its grant on: half the jitter; the other half is the network's. 20 ms at least.
 
         A request that is ready to leave later than that gives its slot up and takes another. Without a floor, `jitter=0` would have every
         request take two: between the slot and the bytes some microseconds always pass.

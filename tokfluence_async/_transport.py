@@ -37,7 +37,7 @@ from yarl import URL
 
 from ._direct import Direct
 from ._errors import TokfluenceError
-from ._failures import Exchange, answer_of, late, lost, too_large
+from ._failures import MOST_RETAKEN, Exchange, answer_of, late, lost, too_large
 from ._models import Timeout
 from ._secret import Secret
 from ._throttle import Lanes
@@ -137,13 +137,16 @@ class _Attempt:
         return send_
 
     async def _take_slot(self, *, starts_clock: bool = True) -> None:
-        if not self._lanes.try_acquire():
+        loop = asyncio.get_running_loop()
+        if self._lanes.try_acquire():
+            self._slot_at = loop.time()
+        else:
             self._clock.reschedule(None)
-            self.exchange.waited += await self._lanes.acquire(priority=self._priority, patience=self._patience)
-        now = asyncio.get_running_loop().time()
-        self._slot_at = now
+            began = loop.time()
+            self._slot_at = await self._lanes.grant(priority=self._priority, patience=self._patience)
+            self.exchange.waited += self._slot_at - began
         if starts_clock:
-            self._start_clock(now)
+            self._start_clock(loop.time())
 
     def _forfeit(self) -> None:
         # Nothing left, so it is somebody else's turn.
@@ -157,13 +160,17 @@ class _Attempt:
 
     async def connected(self) -> None:
         """A connection is in hand; the bytes leave when this returns."""
-        now = asyncio.get_running_loop().time()
-        if self._slot_at is None or now - self._slot_at > self._lanes.slot_lifetime:
+        loop = asyncio.get_running_loop()
+        retaken = 0
+        while self._slot_at is None or (
+            loop.time() - self._slot_at > self._lanes.slot_lifetime and retaken < MOST_RETAKEN
+        ):
             # Not given back: those that connected slowly together would all take theirs anew, and leave, at one instant.
             self._slot_at = None
+            retaken += 1
             await self._take_slot()
-        elif not self._own:
-            self._start_clock(now)
+        if not retaken and not self._own:
+            self._start_clock(loop.time())
         self.exchange.leaves()
 
 

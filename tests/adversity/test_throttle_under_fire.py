@@ -11,8 +11,9 @@ import pytest
 
 from tokfluence_async import RateLimitError, Sandbox, Throttle, TokfluenceClient, TokfluenceError
 from tokfluence_async._sandbox import ANALYZE
+from tokfluence_async.testing import VirtualLoop
 
-from .conftest import TOKEN, check_money, ids, rig
+from .conftest import POST_ID, TOKEN, check_money, ids, rig
 
 LIMITS: dict[str, Any] = {"per_ip": 60, "per_key": 120}
 
@@ -143,6 +144,31 @@ async def test_a_key_that_is_refused_keeps_no_other_from_its_slots() -> None:
         for task in one:
             task.cancel()
         await asyncio.gather(*one, return_exceptions=True)
+
+
+@pytest.mark.parametrize(("stall", "fresh"), [(0.2, False), (0.9, True), (30.0, True)])
+async def test_a_loop_that_is_late_sends_nothing_on_an_old_slot(stall: float, fresh: bool) -> None:
+    """Somebody computes in the loop just when a slot is granted. Its request, which runs after that, does not leave as if the
+    slot were new: it lets it go and takes another, unless half the margin covers the delay."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop)
+    async with rig({"throttle": Throttle(60, None, burst=1)}, per_ip=60, per_key=None) as (sandbox, client):
+        await client.posts.get(POST_ID)
+        reads = [asyncio.create_task(client.posts.get(post_id)) for post_id in ids(2)]
+        await asyncio.sleep(0.1)
+        (timer,) = client._engine.lanes(client._options.token)._origin.loops.values()
+        granted = timer.when
+        loop.call_at(granted, loop.advance, stall)
+
+        await asyncio.gather(*reads)
+
+        interval = 60.57 / 60
+        late = granted + stall
+        after = late if not fresh else granted + interval if stall < interval else late
+        first, second = sandbox.times()[1:]
+        assert first == pytest.approx(after, abs=0.01)
+        assert second - first >= 0.1
+        assert sandbox.rate_limited == 0
 
 
 async def test_those_in_line_for_a_slot_learn_at_once_of_a_wait_that_is_too_long() -> None:
