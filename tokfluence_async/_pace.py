@@ -222,36 +222,53 @@ class Pacer:
         log.append(now)
         if len(log) > self._log_room:
             self._forget(now)
+        slots = self._slots
         if now >= self._idle_when and not queued:
             # The way of a free slot in a quiet time: short, because every single request goes it.
-            self._saved = self._most_saved
+            saved = self._saved = self._most_saved
             self._due = due = now + self._interval
             self._idle_when = now + self._idle_span
-            when = -math.inf if self._saved else due
-            if len(log) == self._slots and log[0] + self._span > when:
-                when = log[0] + self._span
-            self.free_at = when
+        elif not slots:
             return
-        if not self._slots:
+        elif self._low < 1.0:
+            self._take_slowed(now, queued)
             return
+        else:
+            due, saved, repaying = self._due, self._saved, self._repaying
+            late = now - due
+            if late < 0.0:
+                saved -= 1
+                repaying.append(now)
+            else:
+                interval = self._interval
+                if repaying:
+                    interval = self._interval_at(now)
+                if late >= interval:
+                    missed = int(late / interval)
+                    if not queued:
+                        saved = min(saved + missed, self._most_saved)
+                        due += missed * interval
+                    elif missed > self._most_saved:
+                        due += missed * interval
+                due += interval
+                self._due = due
+            self._saved = saved
+            self._idle_when = math.inf if repaying else due + self._idle_span
+        # What `_reopen` would make of it, without what is not there: a lower share, a closed gate.
+        when = -math.inf if saved else due
+        if len(log) == slots and log[0] + self._span > when:
+            when = log[0] + self._span
+        self.free_at = when
+
+    def _take_slowed(self, now: float, queued: bool) -> None:
         late = now - self._due
-        if queued and 0.0 <= late < self._interval and self._low == 1.0 and not self._saved and not self._repaying:
-            # The way of a slot somebody waited for, in a steady state: as `_reopen` would have it.
-            self._due = when = self._due + self._interval
-            self._idle_when = when + self._idle_span
-            if len(log) == self._slots and log[0] + self._span > when:
-                when = log[0] + self._span
-            self.free_at = when
-            return
         if late < 0.0:
             self._saved -= 1
             self._repaying.append(now)
         else:
-            interval = self._interval if self._low == 1.0 and not self._repaying else self._interval_at(now)
+            interval = self._interval_at(now)
             missed = int(late / interval)
             if missed and (not queued or missed > self._most_saved):
-                if not queued and self._low == 1.0:
-                    self._saved = min(self._saved + missed, self._most_saved)
                 self._due += missed * interval
             self._due += interval
         self._reopen(now)
