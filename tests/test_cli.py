@@ -9,6 +9,7 @@ import io
 import json
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -475,6 +476,26 @@ def test_a_dry_run_sends_and_writes_nothing(run: Run, tmp_path: Path) -> None:
     assert run("crawl", "nope.txt", "-o", tmp_path / "out", "--dry-run").exit_code == 2
     (tmp_path / "file").write_text("")
     assert run("crawl", URLS, "-o", tmp_path / "file", "--dry-run").exit_code == 2
+
+
+def test_one_of_a_thing_is_no_plural(run: Run, sandboxes: dict[str, Any], tmp_path: Path) -> None:
+    """In summaries, bills and estimates."""
+    (tmp_path / "one").write_text(f"{ID}\n")
+    sandboxes["options"] = {"comments_per_post": 1}
+
+    told = [
+        run("post", ID, "--sandbox"),
+        run("comments", ID, "--sandbox", "--max-credits", "2"),
+        run("comments", ID, "--sandbox", "--max-credits", "1"),
+        run("crawl", tmp_path / "one", "-o", tmp_path / "out", "--refresh", "always", "--dry-run"),
+        run("crawl", tmp_path / "one", "-o", tmp_path / "out", "--sandbox"),
+        run("crawl", tmp_path / "one", "-o", tmp_path / "out", "--sandbox", "--dry-run", "--comments"),
+    ]
+
+    text = "\n".join(result.stderr for result in told)
+    for part in ("1 post in", "1 credit spent", "1 request,", "1 comment in", "1 of the budget's 1 is left"):
+        assert part in text
+    assert re.findall(r"(?<![\d,.])1 (?:credits|posts|comments|requests|lines|duplicates)", text) == []
 
 
 def test_a_dry_run_knows_what_an_earlier_run_has_done(run: Run, tmp_path: Path) -> None:
@@ -1074,6 +1095,16 @@ def test_the_display_without_an_end_or_a_wallet() -> None:
     assert _draw(80, _snapshot(elapsed=4000.0))[0].count("1:06:40 gone") == 1
 
 
+def test_the_display_of_one() -> None:
+    """The noun goes with the number before it."""
+    one = "\n".join(_draw(80, _snapshot(done=1, total=None, comments=1, credits_spent=1)))
+
+    for part in ("1 post ", "1 comment ", "1 credit spent"):
+        assert part in one
+    assert "1/1 post " in "\n".join(_draw(80, _snapshot(done=1, total=1)))
+    assert "1/3 comments" in "\n".join(_draw(80, _snapshot(done=1, total=3, unit="comments")))
+
+
 def test_no_time_to_go_is_guessed_from_too_little() -> None:
     """The first posts of a crawl are finished late."""
     assert _snapshot(done=5, elapsed=9.0).eta is None
@@ -1216,7 +1247,7 @@ def test_a_signal_ends_the_input_and_what_is_paid_for_is_written(which: signal.S
 
     assert process.returncode == 128 + which
     assert "Stopping" in errors
-    assert "1 posts analyzed" in errors
+    assert "1 post analyzed" in errors
 
 
 @pytest.mark.real_time
@@ -1293,7 +1324,7 @@ def test_the_sandbox_is_served_and_the_commands_find_it() -> None:
 
     assert (result.returncode, server.returncode) == (0, 0)
     assert msgspec.json.decode(result.stdout)["post_id"] == ID
-    assert b"1 requests, 1 credits charged" in errors
+    assert b"1 request, 1 credit charged" in errors
 
 
 @pytest.mark.real_time

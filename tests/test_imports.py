@@ -23,7 +23,7 @@ PACKAGE = Path(tokfluence_async.__file__).parent
 
 # From the ground up. A module imports from its own floor and from those below.
 FLOORS: tuple[tuple[str, frozenset[str]], ...] = (
-    ("ground", frozenset(["_version", "_secret", "_terminal", "_errors", "_models"])),
+    ("ground", frozenset(["_version", "_secret", "_terminal", "_words", "_errors", "_models"])),
     (
         "core",
         frozenset(
@@ -189,7 +189,18 @@ def test_the_sandbox_shares_no_code_with_the_client() -> None:
 
 def test_people_import_what_users_import() -> None:
     """The command line is the first user of the public API: of the rooms below it takes only names without I/O."""
-    allowed = {".__init__", "._cli", "._ids", "._errors", "._terminal", "._version", "._log", "._formats", ".frames"}
+    allowed = {
+        ".__init__",
+        "._cli",
+        "._ids",
+        "._errors",
+        "._terminal",
+        "._words",
+        "._version",
+        "._log",
+        "._formats",
+        ".frames",
+    }
     for room, path, tree in rooms():
         if room == "_cli":
             assert {what for what, _ in imports(tree, path) if what.startswith(".")} <= allowed, path

@@ -123,6 +123,9 @@ def test_a_page_shows_its_first_comments() -> None:
     assert "and 190 more" in text
     assert text.count("<script>") == 10  # as text
     assert "the last page" in _read(_html(CommentPage(items=[], total=None, cursor=0, next_cursor=None)))
+    one = _read(_html(CommentPage(items=items[:1], total=1, cursor=0, next_cursor=None, repeated=1)))
+    assert "1 comment of 1" in one
+    assert "1 repeated one left out" in one
 
 
 def test_a_report_counts_and_shows_failures() -> None:
@@ -236,5 +239,5 @@ def test_progress_is_a_line_elsewhere(capsys: pytest.CaptureFixture[str], monkey
 
     assert (
         capsys.readouterr().err
-        == "1 of 2 done, 3 comments, 0 failed, 1 credits, 1 s\n2 of 2 done, 3 comments, 0 failed, 1 credits, 1 s\n"
+        == "1 of 2 done, 3 comments, 0 failed, 1 credit, 1 s\n2 of 2 done, 3 comments, 0 failed, 1 credit, 1 s\n"
     )

@@ -39,6 +39,7 @@ from ._retry import Past, Settled
 from ._sources import Item, ItemSource
 from ._stream import hand_over, take_over
 from ._wire import ANALYZE_PRICE, MAX_BATCH, AnalyzeBody, PostBody, Shape, build_analyze, build_get_post
+from ._words import plural
 
 if TYPE_CHECKING:
     from ._engine import Engine, Options
@@ -364,7 +365,9 @@ class Analyzer:
                 if error is not None:
                     if is_final(error):
                         self.halt(error)
-                    logger.warning("%d posts stay in doubt (request %s): %s", len(left), doubt.request_id, error)
+                    logger.warning(
+                        "still in doubt: %s (request %s): %s", plural(len(left), "post"), doubt.request_id, error
+                    )
                     self.unsettled.update((_id(item), error.with_traceback(None)) for item in left)
 
         try:

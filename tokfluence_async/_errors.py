@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ._words import plural
+
 __all__ = [
     "APIConnectionError",
     "APIError",
@@ -128,9 +130,9 @@ class BudgetExceededError(TokfluenceError):
     def __init__(self, needed: int, available: int, limit: int, *, floor: bool = False) -> None:
         left = max(available, 0)
         super().__init__(
-            f"Not sent: it may cost {needed} credits and {left} may be spent if {limit} are to stay in the wallet. Lower keep_credits to go on."
+            f"Not sent: it may cost {plural(needed, 'credit')} and {left:,} may be spent if {limit:,} {'is' if limit == 1 else 'are'} to stay in the wallet. Lower keep_credits to go on."
             if floor
-            else f"Not sent: it may cost {needed} credits and {left} of the budget's {limit} are left. Raise max_credits to go on.",
+            else f"Not sent: it may cost {plural(needed, 'credit')} and {left:,} of the budget's {limit:,} {'is' if left == 1 else 'are'} left. Raise max_credits to go on.",
             needed=needed,
             available=available,
             limit=limit,
@@ -153,7 +155,7 @@ class PostNotReadyError(TokfluenceError):
 
     def __init__(self, post_id: str, waited: float, polls: int) -> None:
         super().__init__(
-            f"Post {post_id} was analyzed but is not readable after {waited:.0f} s and {polls} reads. "
+            f"Post {post_id} was analyzed but is not readable after {waited:.0f} s and {plural(polls, 'read')}. "
             "It is paid for: read it later with posts.get (1 credit), do not analyze it again.",
             post_id=post_id,
             waited=waited,
@@ -245,7 +247,7 @@ class APIStatusError(APIError):
     def __str__(self) -> str:
         facts = [f"request {self.request_id}"] if self.request_id else []
         if self.credits_remaining is not None:
-            facts.append(f"{self.credits_remaining} credits left")
+            facts.append(f"{plural(self.credits_remaining, 'credit')} left")
         if self.attempts > 1:
             facts.append(f"after {self.attempts} attempts")
         head = f"{self.status} {self.code}" if self.code else f"{self.status} (not the API's error body)"

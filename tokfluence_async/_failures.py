@@ -73,7 +73,7 @@ def _credits(text: str | None) -> int | None:
 
 def too_large(status: int, max_body: int, request_id: str) -> APIResponseValidationError:
     return APIResponseValidationError(
-        f"The body of a {status} answer is larger than {max_body} bytes, so it was not read on. No documented answer is.",
+        f"The body of a {status} answer is larger than {max_body} {'byte' if max_body == 1 else 'bytes'}, so it was not read on. No documented answer is.",
         status=status,
         request_id=request_id,
     )

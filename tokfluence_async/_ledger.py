@@ -173,8 +173,9 @@ class Ledger:
         difference = Difference(credits, kind, tuple(ids[:20]))
         self._differences.append(difference)
         logger.info(
-            "the wallet holds %+d credits against what this client knows it spent (%s)%s",
+            "the wallet holds %+d %s against what this client knows it spent (%s)%s",
             -credits,
+            "credit" if abs(credits) == 1 else "credits",
             kind,
             f": {', '.join(difference.request_ids)}" if ids else "",
         )

@@ -21,6 +21,7 @@ from typing import Annotated, Generic, TypeVar
 from msgspec import Meta, Struct, field
 
 from ._errors import TokfluenceError
+from ._words import plural
 
 __all__ = [
     "Analysis",
@@ -200,7 +201,10 @@ class AnalyzeReport(Struct, frozen=True, kw_only=True):
         """Raise an `ExceptionGroup` of every failed outcome's error; its `report` attribute is this report."""
         errors = [outcome.error for outcome in self.outcomes if outcome.error is not None]
         if errors:
-            group = ExceptionGroup(f"{len(errors)} of {len(self.outcomes)} posts were not analyzed", errors)
+            group = ExceptionGroup(
+                f"{len(errors):,} of {plural(len(self.outcomes), 'post')} {'was' if len(errors) == 1 else 'were'} not analyzed",
+                errors,
+            )
             group.report = self  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
             raise group
 

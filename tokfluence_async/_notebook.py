@@ -15,6 +15,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from ._terminal import escape_controls
+from ._words import plural
 
 if TYPE_CHECKING:
     from ._models import AnalyzeReport, Comment, CommentPage, CrawlReport, Outcome, Post, Progress, Usage
@@ -120,8 +121,8 @@ def _comment_row(comment: Comment) -> tuple[str, ...]:
 def comment_page_html(page: CommentPage) -> str:
     """A page of comments: where it stands in the whole, and the first of them."""
     after = "the last page" if page.next_cursor is None else f"the next at cursor {page.next_cursor:,}"
-    repeated = f", {page.repeated:,} repeated ones left out" if page.repeated else ""
-    head = f"<div><b>{len(page.items):,} comments</b> of {_number(page.total)}, from cursor {page.cursor:,}; {after}{repeated}</div>"
+    repeated = f", {plural(page.repeated, 'repeated one')} left out" if page.repeated else ""
+    head = f"<div><b>{plural(len(page.items), 'comment')}</b> of {_number(page.total)}, from cursor {page.cursor:,}; {after}{repeated}</div>"
     if not page.items:
         return _card(head)
     table = _table(("when", "who", "text", "likes", "replies"), map(_comment_row, page.items[:_ROWS]))
@@ -145,7 +146,7 @@ def analyze_report_html(report: AnalyzeReport) -> str:
     facts = [(status or "no status", f"{count:,}") for status, count in statuses.most_common(_ROWS)]
     facts += [("failed", f"{len(failed):,}"), ("duplicates folded", f"{report.duplicates:,}")]
     facts.append(("credits spent", f"{report.credits_spent:,}"))
-    return _card(f"<div><b>{len(report.outcomes):,} posts</b></div>", _facts(facts), _failures(failed))
+    return _card(f"<div><b>{plural(len(report.outcomes), 'post')}</b></div>", _facts(facts), _failures(failed))
 
 
 def crawl_report_html(report: CrawlReport) -> str:
@@ -233,9 +234,9 @@ def _display() -> Callable[..., Any] | None:
 
 def _line(progress: Progress) -> str:
     of = "" if progress.total is None else f" of {progress.total:,}"
-    comments = f", {progress.comments:,} comments" if progress.comments else ""
+    comments = f", {plural(progress.comments, 'comment')}" if progress.comments else ""
     return (
-        f"{progress.done:,}{of} done{comments}, {progress.failed:,} failed, {progress.credits_spent:,} credits, "
+        f"{progress.done:,}{of} done{comments}, {progress.failed:,} failed, {plural(progress.credits_spent, 'credit')}, "
         f"{progress.elapsed:,.0f} s"
     )
 
