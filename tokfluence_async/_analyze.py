@@ -4,7 +4,7 @@ What must hold: a batch is one request id until a definite refusal, so that it i
 never loses the others' outcomes; input is read no faster than it is sent. When the account itself is refused (401,
 402, 403) or the budget is used up, nothing more is sent, and the inputs that are left get that error as their outcome.
 
-Source: api/tokfluence-api.md, `POST /v1/posts/analyze` [seed], *Idempotency* [public].
+Source: the Tokfluence API page, `POST /v1/posts/analyze`, *Idempotency*.
 """
 
 from __future__ import annotations

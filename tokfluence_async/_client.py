@@ -55,7 +55,7 @@ class TokfluenceClient:
         base_url: Where the service is; None reads `TOKFLUENCE_BASE_URL`, else `https://developers.tokfluence.com`. The token goes there and nowhere else.
         throttle: How often requests may leave; None for the documented 600 a minute per IP and 1200 per key.
         max_concurrency: Reads in flight at once, 1 or more; in each event loop, for each key.
-        analyze_concurrency: Analyze requests in flight at once, 1 or more. The service asks to cap them [seed].
+        analyze_concurrency: Analyze requests in flight at once, 1 or more. The service asks to cap them.
         timeout: Time limits of one attempt: seconds in total, or a `Timeout`. Waiting for a slot does not count. An analyze
             attempt gets 15 s per URL on top. None for no limit.
         max_retries: Retries after the first attempt, 429 included; 0 means one attempt.
@@ -222,7 +222,7 @@ class TokfluenceClient:
             TokfluenceError: As everywhere.
 
         What it costs is the endpoint's own price; where this package knows it, it is reserved in the budget beforehand.
-        Source: api/tokfluence-api.md, *The rest of the API*, *Idempotency* [public].
+        Source: the Tokfluence API page, *The rest of the API*, *Idempotency*.
         """
         call = build_request(method, path, params, json)
         shape: Shape[Any] = Shape(Any if response_type is None else response_type)

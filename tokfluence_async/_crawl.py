@@ -7,7 +7,7 @@ Stages in one task tree with a bounded stream between each two, so that a millio
 the journal, which writes them and what they mean in one commit; a restart goes on at the post, and within it at the
 page, where the journal ends. Nothing here compares a status or touches a clock of its own.
 
-Source: api/tokfluence-api.md, *Posts* [seed], *Idempotency* [public]; shared/design.md, *Files of a crawl*.
+Source: the Tokfluence API page, *Posts*, *Idempotency*.
 """
 
 # `crawl` is a driver that users call with a client; it takes the rooms out of it that `Posts` is given by it.
@@ -118,7 +118,7 @@ async def crawl(
 
     A run leaves nothing twice and pays nothing twice: posts whose analysis was paid for are only read (1 credit), a batch
     in doubt is asked about under its old request id, comments go on at their cursor. A run with nothing new sends nothing.
-    Source: shared/design.md, *Files of a crawl*.
+    Source: the Tokfluence API page, *Posts*, *Idempotency*.
     """
     if refresh not in ("missing", "always"):
         raise ValueError(f"refresh must be 'missing' or 'always', not {refresh!r}")

@@ -3,7 +3,7 @@
 The fields say again, for programs, what the message says for people. No error holds a live response, a request or a
 token: all of them pickle (a multiprocessing worker can raise them), and none can leak a secret into a log.
 
-Source: api/tokfluence-api.md, *Errors* [public].
+Source: the Tokfluence API page, *Errors*.
 """
 
 from __future__ import annotations

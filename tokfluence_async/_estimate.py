@@ -1,6 +1,6 @@
 """What a job would cost at most and at least, and how long the throttle makes it take: arithmetic, nothing is sent.
 
-Source: api/tokfluence-api.md, *Credits*, *Throttles* [public].
+Source: the Tokfluence API page, *Credits*, *Throttles*.
 """
 
 from __future__ import annotations

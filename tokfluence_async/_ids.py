@@ -5,7 +5,7 @@ journal takes its ids from here, so a check here holds everywhere: an id is ASCI
 also accepts `²` and `１`, and every way of joining an unchecked id into a path lets `../../v1/campaigns` or
 `1/comments` reach another paid endpoint.
 
-Source: api/tokfluence-api.md: "`:id` is the TikTok video ID, the trailing number of the video's URL" [seed].
+Source: the Tokfluence API page: "`:id` is the TikTok video ID, the trailing number of the video's URL".
 """
 
 from __future__ import annotations

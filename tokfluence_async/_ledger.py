@@ -8,7 +8,7 @@ taken for charged was not.
 
 Pure bookkeeping: no clock, no waiting. A record costs about a microsecond.
 
-Source: api/tokfluence-api.md, *Credits* [public].
+Source: the Tokfluence API page, *Credits*.
 """
 
 from __future__ import annotations

@@ -7,9 +7,9 @@ time without a zone is UTC), else it is None as well: an odd field costs itself,
 Unknown fields are skipped by the Structs; `crawl` keeps them, as it writes out bytes.
 
 The Structs are frozen and outside the garbage collector: they hold no cycles, and with a million of them alive a
-collector that walks them costs more than decoding did (shared/performance.md, *Decoding*).
+collector that walks them costs more than decoding did.
 
-Source: api/tokfluence-api.md, *Posts* [seed], and fixtures/.
+Source: the Tokfluence API page, *Posts*, and its examples.
 """
 
 from __future__ import annotations
@@ -318,7 +318,7 @@ class Timeout(Struct, frozen=True):
         connect: To a usable connection: name, TCP and TLS.
         read: Without a byte arriving. For analyze, `total` takes its place, as the service is silent while it works.
         total: From the moment the request may leave to the last byte of the answer. An analyze attempt gets
-            an allowance per URL on top, as a cold URL takes several seconds [seed].
+            an allowance per URL on top, as a cold URL takes several seconds.
     """
 
     connect: float | None = 10.0
