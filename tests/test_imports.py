@@ -55,7 +55,7 @@ FLOORS: tuple[tuple[str, frozenset[str]], ...] = (
 FLOOR = {module: number for number, (_, modules) in enumerate(FLOORS) for module in modules}
 BESIDE = frozenset({"_sandbox", "testing"})
 # Loaded when a notebook shows an object, and never before: `_repr_html_` is where people look.
-LAZY_UPWARDS = {("_models", "_notebook")}
+LAZY_UPWARDS = {("_models", "_notebook"), ("_estimate", "_notebook"), ("_ledger", "_notebook")}
 
 # What the core may not know: clocks, loops, sockets, files.
 WORLDLY = frozenset(

@@ -43,6 +43,11 @@ class Estimate(Struct, frozen=True, kw_only=True):
     seconds_at_least: float
     seconds_at_most: float | None
 
+    def _repr_html_(self) -> str:
+        from ._notebook import estimate_html
+
+        return estimate_html(self)
+
 
 def build_estimate(
     *,

@@ -100,6 +100,11 @@ class Ledger:
         """Credits charged for one request id, as far as we know; None if it is not among the last 10,000."""
         return self._charges.get(request_id)
 
+    def _repr_html_(self) -> str:
+        from ._notebook import ledger_html
+
+        return ledger_html(self)
+
     def began(self) -> None:
         """A call begins."""
         with self._lock:

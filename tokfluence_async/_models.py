@@ -173,6 +173,11 @@ class Outcome(Struct, Generic[T], frozen=True, kw_only=True):
         # A value of None is as good as any other: only `error` tells the two apart.
         return self.value  # type: ignore[return-value]  # pyright: ignore[reportReturnType]
 
+    def _repr_html_(self) -> str:
+        from ._notebook import outcome_html
+
+        return outcome_html(self)
+
 
 class AnalyzeReport(Struct, frozen=True, kw_only=True):
     """What `posts.analyze` did. Iterating it iterates `outcomes`.

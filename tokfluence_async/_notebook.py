@@ -18,12 +18,17 @@ from ._terminal import escape_controls
 from ._words import plural
 
 if TYPE_CHECKING:
+    from ._estimate import Estimate
+    from ._ledger import Ledger
     from ._models import AnalyzeReport, Comment, CommentPage, CrawlReport, Outcome, Post, Progress, Usage
 
 __all__ = [
     "analyze_report_html",
     "comment_page_html",
     "crawl_report_html",
+    "estimate_html",
+    "ledger_html",
+    "outcome_html",
     "post_html",
     "progress_html",
     "show_progress",
@@ -137,6 +142,60 @@ def _failures(outcomes: list[Outcome[Any]]) -> str:
         for outcome in outcomes[:_ROWS]
     )
     return _table(("failed", "error", ""), rows) + _more(len(outcomes) - _ROWS)
+
+
+def outcome_html(outcome: Outcome[Any]) -> str:
+    """What was given, and its value as it shows itself, or its error."""
+    given = f"<div><b>{_text(outcome.input, 80)}</b>"
+    if outcome.post_id is not None and outcome.post_id != outcome.input:
+        given += f", post {_text(outcome.post_id)}"
+    if outcome.error is not None:
+        return _card(f"{given}: {_text(type(outcome.error).__name__)}</div>", f"<div>{_text(outcome.error, 400)}</div>")
+    value = outcome.value
+    show = getattr(value, "_repr_html_", None)
+    return _card(f"{given}</div>", f"<div>{_text(repr(value), 400)}</div>" if show is None else show())
+
+
+def _span(low: float, high: float | None, form: str = ",") -> str:
+    if high is None:
+        return f"{low:{form}} or more"
+    least, most = f"{low:{form}}", f"{high:{form}}"
+    return least if least == most else f"{least} to {most}"
+
+
+def estimate_html(estimate: Estimate) -> str:
+    """What a job would cost, and how long the throttle makes it take."""
+    facts = [
+        ("posts", f"{estimate.posts:,}"),
+        ("done earlier", f"{estimate.done:,}"),
+        ("duplicates", f"{estimate.duplicates:,}"),
+        ("malformed", f"{estimate.malformed:,}"),
+        ("credits", _span(estimate.credits_at_least, estimate.credits_at_most)),
+        ("requests", _span(estimate.requests_at_least, estimate.requests_at_most)),
+        ("seconds", _span(estimate.seconds_at_least, estimate.seconds_at_most, ",.0f")),
+    ]
+    return _card("<div><b>Estimate</b>, nothing was sent</div>", _facts(facts))
+
+
+def ledger_html(ledger: Ledger) -> str:
+    """What each endpoint has cost, and where the service's count differs."""
+    facts = [("credits spent", f"{ledger.spent:,}"), ("left", _number(ledger.remaining))]
+    parts = ["<div><b>Ledger</b></div>", _facts(facts)]
+    lines = ledger.by_endpoint
+    if lines:
+        rows = (
+            (_text(name), f"{line.requests:,}", f"{line.credits:,}", f"{line.uncertain:,}")
+            for name, line in lines.items()
+        )
+        parts.append(_table(("endpoint", "requests", "credits", "of these not known"), rows))
+    differences = ledger.differences
+    if differences:
+        shown = differences[: -_ROWS - 1 : -1]
+        parts.append(
+            _table(("difference, newest first", "credits"), ((_text(d.kind), f"{d.credits:+,}") for d in shown))
+        )
+        parts.append(_more(len(differences) - len(shown)))
+    return _card(*parts)
 
 
 def analyze_report_html(report: AnalyzeReport) -> str:
