@@ -969,6 +969,16 @@ def test_a_file_knows_its_length_and_its_malformed_lines(tmp_path: Path) -> None
     assert [(bad.line, bad.text) for bad in inputs.malformed] == [(3, "nope")]
 
 
+def test_a_spreadsheets_lines_are_told_what_they_are(run: Run, tmp_path: Path) -> None:
+    """They are what goes wrong most often, and what is to be done differs."""
+    (tmp_path / "export.csv").write_text(f"7.23E+18\n{ID},wwe\n")
+
+    told = run("crawl", tmp_path / "export.csv", "-o", tmp_path / "out", "--dry-run").stderr
+
+    assert "it looks like a number that a spreadsheet has rounded" in told
+    assert "it looks like a row of a CSV file" in told
+
+
 def test_a_stopped_input_ends(tmp_path: Path) -> None:
     """After Ctrl-C nothing new is begun."""
     path = tmp_path / "urls.txt"
