@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import pydoc
+import re
 from typing import Any
 
 import msgspec
@@ -21,6 +23,7 @@ from tokfluence_async import (
     Timeout,
     TokfluenceClient,
 )
+from tokfluence_async._posts import Posts
 
 TOKEN = "tkf_live_" + "a" * 32
 GET = "GET /v1/posts/:id"
@@ -132,6 +135,16 @@ def test_numbers_out_of_range_are_refused_at_the_call(options: dict[str, Any]) -
     if name != "max_body":
         with pytest.raises(ValueError, match=name):
             TokfluenceClient(TOKEN).with_options(**options)
+
+
+def test_the_help_of_a_client_shows_all_it_has() -> None:
+    """Where a newcomer looks first; `posts` is most of it."""
+    text = pydoc.plain(pydoc.render_doc(TokfluenceClient))
+
+    for name in ("posts", "credits_remaining", "ledger", "usage", "request", "with_options", "aclose"):
+        assert re.search(rf"^ \|  (async )?{name}\b", text, re.MULTILINE), name
+    methods = {name for name, value in vars(Posts).items() if not name.startswith("_") and callable(value)}
+    assert methods <= set(re.findall(r"`(\w+)`", TokfluenceClient.posts.__doc__ or ""))
 
 
 def test_a_client_shows_no_token() -> None:

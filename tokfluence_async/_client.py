@@ -117,7 +117,7 @@ class TokfluenceClient:
         self._engine = engine
         self._options = options
         self._owner = owner
-        self.posts = Posts(engine, options)
+        self._posts = Posts(engine, options)
 
     def with_options(
         self,
@@ -156,6 +156,12 @@ class TokfluenceClient:
         copy = TokfluenceClient.__new__(TokfluenceClient)
         copy._set_up(self._engine, options, owner=False)
         return copy
+
+    @property
+    def posts(self) -> Posts:
+        """Posts, their comments and their analysis: `get`, `get_many`, `comments`, `comment_pages`, `analyze`, `analyze_iter`,
+        `resolve` and `estimate`; `help(client.posts)` tells of each."""
+        return self._posts
 
     @property
     def credits_remaining(self) -> int | None:
