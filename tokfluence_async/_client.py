@@ -351,5 +351,7 @@ def _check_session(session: aiohttp.ClientSession | None) -> aiohttp.ClientSessi
         import aiohttp
 
         if not isinstance(session, aiohttp.ClientSession):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise _WrongTypeError(f"session must be an aiohttp.ClientSession or None, not of type {type(session).__name__}.")
+            raise _WrongTypeError(
+                f"session must be an aiohttp.ClientSession or None, not of type {type(session).__name__}."
+            )
     return session

@@ -189,7 +189,8 @@ class APIConnectionError(APIError):
 
 
 class APITimeoutError(APIConnectionError):
-    """No complete answer arrived in time. See `Timeout` for the limits and `APIConnectionError.sent`."""
+    """No complete answer arrived in time. What takes longer needs a higher `timeout=` of the client; see `Timeout` for the limits, and
+    `APIConnectionError.sent`."""
 
 
 class APIResponseValidationError(APIError):
