@@ -17,7 +17,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-from tokfluence_async import Progress, Sandbox, TokfluenceClient, crawl
+from tokfluence_async import ConfigurationError, Progress, Sandbox, TokfluenceClient, crawl
 
 
 def lines(path: Path) -> Iterator[str]:
@@ -79,4 +79,10 @@ if __name__ == "__main__":
     parser.add_argument("--max-credits", type=int)
     parser.add_argument("--sandbox", action="store_true", help="no token, no network")
     given = parser.parse_args()
-    sys.exit(asyncio.run(main(given.file, given.out, max_credits=given.max_credits, sandbox=given.sandbox)))
+    # Before the folder is made for nothing.
+    if not given.file.exists() or given.file.is_dir():
+        parser.exit(2, f"{given.file}: {'a folder' if given.file.is_dir() else 'no such file'}\n")
+    try:
+        sys.exit(asyncio.run(main(given.file, given.out, max_credits=given.max_credits, sandbox=given.sandbox)))
+    except ConfigurationError as error:  # no token, a folder that cannot be written
+        parser.exit(2, f"{error}\n")
