@@ -548,6 +548,13 @@ def test_a_crawl_makes_tables(run: Run, sandboxes: dict[str, Any], tmp_path: Pat
     assert not list(tmp_path.glob(".*part"))
 
 
+def test_help_says_that_a_table_stands_beside_the_lines(run: Run) -> None:
+    """Who asks for CSV would else look for the lines in it, or the other way round."""
+    told = " ".join(re.sub(r"[│\n]", " ", run("crawl", "--help", env={"COLUMNS": "100"}).stdout).split())
+
+    assert "csv, parquet: also a table of the documented fields (posts.csv, comments.csv) beside the .jsonl" in told
+
+
 def test_a_crawl_that_is_refused_leaves_no_table(run: Run, sandboxes: dict[str, Any], tmp_path: Path) -> None:
     """A readable file or none."""
     sandboxes["prepare"] = lambda sandbox: sandbox.revoke()

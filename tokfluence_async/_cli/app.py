@@ -96,6 +96,14 @@ JsonLogs = Annotated[
 FormatOption = Annotated[
     Format, typer.Option("--format", help="csv is safe to open in a spreadsheet; parquet needs the extra \\[frames].")
 ]
+TableOption = Annotated[
+    Format,
+    typer.Option(
+        "--format",
+        help="csv, parquet: also a table of the documented fields (posts.csv, comments.csv) beside the .jsonl, which stay the record. "
+        "csv is safe to open in a spreadsheet; parquet needs the extra \\[frames].",
+    ),
+]
 FileArgument = Annotated[
     str,
     typer.Argument(
@@ -295,7 +303,7 @@ def crawl(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what it would cost and how long it would take; send nothing.")
     ] = False,
-    form: FormatOption = Format.jsonl,
+    form: TableOption = Format.jsonl,
     sandbox: SandboxFlag = False,
     base_url: BaseUrl = None,
     max_credits: MaxCredits = None,
