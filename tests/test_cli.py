@@ -28,7 +28,7 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 import tokfluence_async
-from tokfluence_async import Comment, Sandbox
+from tokfluence_async import Comment, Sandbox, TokfluenceClient
 from tokfluence_async._cli import app, runtime
 from tokfluence_async._cli.following import CommentLine, _Table
 from tokfluence_async._cli.inputs import FileLines, StreamLines, UsageError, open_inputs
@@ -426,6 +426,30 @@ def test_made_up_posts_are_not_mixed_with_real_ones(
     assert "holds a crawl of the sandbox" in mixed.stderr
     assert "holds a crawl of the service" in other.stderr
     assert run("crawl", path, "-o", made_up, "--sandbox").exit_code == 0
+
+
+def test_a_folder_of_a_sandbox_elsewhere_is_one_of_the_sandbox(
+    run: Run, sandboxes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is served, or that a program has crawled: the folder says so, whoever made it."""
+    path, out = tmp_path / "urls.txt", tmp_path / "out"
+    path.write_text("1\n")
+
+    async def by_hand() -> None:
+        async with Sandbox() as sandbox, TokfluenceClient(sandbox.token, base_url=sandbox.url) as client:
+            await tokfluence_async.crawl(client, ["1"], out)
+
+    asyncio.run(by_hand())
+    monkeypatch.setenv("TOKFLUENCE_TOKEN", "x")
+
+    mixed = run("crawl", path, "-o", out, "--base-url", "http://service.invalid")
+
+    assert mixed.exit_code == 2
+    assert "holds a crawl of localhost" in mixed.stderr
+    assert run("crawl", path, "-o", out, "--sandbox").exit_code == 0
+    (out / ".sandbox").unlink()
+    (out / ".origin").write_text("http://service.invalid\n")
+    assert "holds a crawl of the service" in run("crawl", path, "-o", out, "--sandbox").stderr
 
 
 def test_a_crawl_stops_at_its_budget_and_goes_on(run: Run, sandboxes: dict[str, Any], tmp_path: Path) -> None:

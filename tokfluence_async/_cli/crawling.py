@@ -38,8 +38,9 @@ _PAGE = 2  # credits for a page of comments [seed]
 _COMMENTS_PER_PAGE = 200
 _SHOWN = 10
 _JOURNAL = "journal.sqlite"
-# In the folder of a crawl with --sandbox.
+# In the folder of a crawl with --sandbox; and what every crawl says there of where its posts come from.
 _MARKER = ".sandbox"
+_ORIGIN = ".origin"
 
 
 class Job(Struct, frozen=True, kw_only=True):
@@ -108,11 +109,14 @@ def _check_world(out: Path, *, sandbox: bool) -> None:
     A crawl goes on where the folder's journal ends. Posts that the stand-in made up must not count as the service's.
     """
     marked = (out / _MARKER).exists()
+    local = marked
+    with contextlib.suppress(OSError):
+        local = local or (out / _ORIGIN).read_bytes().startswith(b"localhost\n")
     if marked and not sandbox:
         raise UsageError(
             f"{out} holds a crawl of the sandbox; give another folder for the service's posts, or delete it"
         )
-    if sandbox and not marked and (out / _JOURNAL).exists():
+    if sandbox and not local and (out / _JOURNAL).exists():
         raise UsageError(f"{out} holds a crawl of the service; give another folder with --sandbox")
 
 
@@ -143,6 +147,7 @@ def _tidy(out: Path) -> None:
     """After a refused token, with nothing bought: take back the folder this run has made."""
     names = (
         _MARKER,
+        _ORIGIN,
         "posts.jsonl",
         "comments.jsonl",
         "failures.jsonl",
