@@ -17,7 +17,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-from tokfluence_async import Progress, Sandbox, TokfluenceClient, crawl
+from tokfluence_async import ConfigurationError, Progress, Sandbox, TokfluenceClient, crawl
 
 
 def lines(path: Path) -> Iterator[str]:
@@ -28,9 +28,13 @@ def lines(path: Path) -> Iterator[str]:
                 yield line.strip()
 
 
+def counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def show(progress: Progress) -> None:
     print(
-        f"\r{progress.done:,} done, {progress.failed:,} failed, {progress.credits_spent:,} credits, "
+        f"\r{progress.done:,} done, {progress.failed:,} failed, {counted(progress.credits_spent, 'credit')}, "
         f"{progress.done / max(progress.elapsed, 1):.1f} posts/s ",
         end="",
         file=sys.stderr,
@@ -61,8 +65,8 @@ async def main(file: Path, out: Path, *, max_credits: int | None = None, sandbox
         report = await crawl(client, lines(file), out, max_credits=max_credits, on_progress=show, stop=stop)
     print(file=sys.stderr)
     print(
-        f"{report.posts:,} posts, {report.skipped:,} done earlier, {report.failed:,} failed, "
-        f"{report.credits_spent:,} credits in {report.seconds:,.0f} s"
+        f"{counted(report.posts, 'post')}, {report.skipped:,} done earlier, {report.failed:,} failed, "
+        f"{counted(report.credits_spent, 'credit')} in {report.seconds:,.0f} s"
         + (f", stopped by {report.stopped_by}: run it again to go on" if report.stopped_by else "")
     )
     return 1 if report.failed or report.stopped_by else 0
@@ -75,4 +79,10 @@ if __name__ == "__main__":
     parser.add_argument("--max-credits", type=int)
     parser.add_argument("--sandbox", action="store_true", help="no token, no network")
     given = parser.parse_args()
-    sys.exit(asyncio.run(main(given.file, given.out, max_credits=given.max_credits, sandbox=given.sandbox)))
+    # Before the folder is made for nothing.
+    if not given.file.exists() or given.file.is_dir():
+        parser.exit(2, f"{given.file}: {'a folder' if given.file.is_dir() else 'no such file'}\n")
+    try:
+        sys.exit(asyncio.run(main(given.file, given.out, max_credits=given.max_credits, sandbox=given.sandbox)))
+    except ConfigurationError as error:  # no token, a folder that cannot be written
+        parser.exit(2, f"{error}\n")

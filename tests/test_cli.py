@@ -9,6 +9,7 @@ import io
 import json
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -27,7 +28,7 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 import tokfluence_async
-from tokfluence_async import Comment, Sandbox
+from tokfluence_async import Comment, Sandbox, TokfluenceClient
 from tokfluence_async._cli import app, runtime
 from tokfluence_async._cli.following import CommentLine, _Table
 from tokfluence_async._cli.inputs import FileLines, StreamLines, UsageError, open_inputs
@@ -427,6 +428,30 @@ def test_made_up_posts_are_not_mixed_with_real_ones(
     assert run("crawl", path, "-o", made_up, "--sandbox").exit_code == 0
 
 
+def test_a_folder_of_a_sandbox_elsewhere_is_one_of_the_sandbox(
+    run: Run, sandboxes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is served, or that a program has crawled: the folder says so, whoever made it."""
+    path, out = tmp_path / "urls.txt", tmp_path / "out"
+    path.write_text("1\n")
+
+    async def by_hand() -> None:
+        async with Sandbox() as sandbox, TokfluenceClient(sandbox.token, base_url=sandbox.url) as client:
+            await tokfluence_async.crawl(client, ["1"], out)
+
+    asyncio.run(by_hand())
+    monkeypatch.setenv("TOKFLUENCE_TOKEN", "x")
+
+    mixed = run("crawl", path, "-o", out, "--base-url", "http://service.invalid")
+
+    assert mixed.exit_code == 2
+    assert "holds a crawl of localhost" in mixed.stderr
+    assert run("crawl", path, "-o", out, "--sandbox").exit_code == 0
+    (out / ".sandbox").unlink()
+    (out / ".origin").write_text("http://service.invalid\n")
+    assert "holds a crawl of the service" in run("crawl", path, "-o", out, "--sandbox").stderr
+
+
 def test_a_crawl_stops_at_its_budget_and_goes_on(run: Run, sandboxes: dict[str, Any], tmp_path: Path) -> None:
     """Status 3; what was bought is there, and the rest is bought by the next run."""
     sandboxes["options"] = {"indexed": 1.0}
@@ -477,6 +502,26 @@ def test_a_dry_run_sends_and_writes_nothing(run: Run, tmp_path: Path) -> None:
     assert run("crawl", URLS, "-o", tmp_path / "file", "--dry-run").exit_code == 2
 
 
+def test_one_of_a_thing_is_no_plural(run: Run, sandboxes: dict[str, Any], tmp_path: Path) -> None:
+    """In summaries, bills and estimates."""
+    (tmp_path / "one").write_text(f"{ID}\n")
+    sandboxes["options"] = {"comments_per_post": 1}
+
+    told = [
+        run("post", ID, "--sandbox"),
+        run("comments", ID, "--sandbox", "--max-credits", "2"),
+        run("comments", ID, "--sandbox", "--max-credits", "1"),
+        run("crawl", tmp_path / "one", "-o", tmp_path / "out", "--refresh", "always", "--dry-run"),
+        run("crawl", tmp_path / "one", "-o", tmp_path / "out", "--sandbox"),
+        run("crawl", tmp_path / "one", "-o", tmp_path / "out", "--sandbox", "--dry-run", "--comments"),
+    ]
+
+    text = "\n".join(result.stderr for result in told)
+    for part in ("1 post in", "1 credit spent", "1 request,", "1 comment in", "1 of the budget's 1 is left"):
+        assert part in text
+    assert re.findall(r"(?<![\d,.])1 (?:credits|posts|comments|requests|lines|duplicates)", text) == []
+
+
 def test_a_dry_run_knows_what_an_earlier_run_has_done(run: Run, tmp_path: Path) -> None:
     """And refuses the folder of the other world, as the run would."""
     (tmp_path / "urls").write_text("1\n2\n3\n")
@@ -525,6 +570,13 @@ def test_a_crawl_makes_tables(run: Run, sandboxes: dict[str, Any], tmp_path: Pat
         assert [row[key] for row in rows] == [line[key] for line in lines]
         assert next(iter(rows[0])) == "post_id"
     assert not list(tmp_path.glob(".*part"))
+
+
+def test_help_says_that_a_table_stands_beside_the_lines(run: Run) -> None:
+    """Who asks for CSV would else look for the lines in it, or the other way round."""
+    told = " ".join(re.sub(r"[│\n]", " ", run("crawl", "--help", env={"COLUMNS": "100"}).stdout).split())
+
+    assert "csv, parquet: also a table of the documented fields (posts.csv, comments.csv) beside the .jsonl" in told
 
 
 def test_a_crawl_that_is_refused_leaves_no_table(run: Run, sandboxes: dict[str, Any], tmp_path: Path) -> None:
@@ -948,6 +1000,16 @@ def test_a_file_knows_its_length_and_its_malformed_lines(tmp_path: Path) -> None
     assert [(bad.line, bad.text) for bad in inputs.malformed] == [(3, "nope")]
 
 
+def test_a_spreadsheets_lines_are_told_what_they_are(run: Run, tmp_path: Path) -> None:
+    """They are what goes wrong most often, and what is to be done differs."""
+    (tmp_path / "export.csv").write_text(f"7.23E+18\n{ID},wwe\n")
+
+    told = run("crawl", tmp_path / "export.csv", "-o", tmp_path / "out", "--dry-run").stderr
+
+    assert "it looks like a number that a spreadsheet has rounded" in told
+    assert "it looks like a row of a CSV file" in told
+
+
 def test_a_stopped_input_ends(tmp_path: Path) -> None:
     """After Ctrl-C nothing new is begun."""
     path = tmp_path / "urls.txt"
@@ -1072,6 +1134,16 @@ def test_the_display_without_an_end_or_a_wallet() -> None:
     assert "to go" not in text
     assert "left" not in text
     assert _draw(80, _snapshot(elapsed=4000.0))[0].count("1:06:40 gone") == 1
+
+
+def test_the_display_of_one() -> None:
+    """The noun goes with the number before it."""
+    one = "\n".join(_draw(80, _snapshot(done=1, total=None, comments=1, credits_spent=1)))
+
+    for part in ("1 post ", "1 comment ", "1 credit spent"):
+        assert part in one
+    assert "1/1 post " in "\n".join(_draw(80, _snapshot(done=1, total=1)))
+    assert "1/3 comments" in "\n".join(_draw(80, _snapshot(done=1, total=3, unit="comments")))
 
 
 def test_no_time_to_go_is_guessed_from_too_little() -> None:
@@ -1216,7 +1288,7 @@ def test_a_signal_ends_the_input_and_what_is_paid_for_is_written(which: signal.S
 
     assert process.returncode == 128 + which
     assert "Stopping" in errors
-    assert "1 posts analyzed" in errors
+    assert "1 post analyzed" in errors
 
 
 @pytest.mark.real_time
@@ -1293,7 +1365,7 @@ def test_the_sandbox_is_served_and_the_commands_find_it() -> None:
 
     assert (result.returncode, server.returncode) == (0, 0)
     assert msgspec.json.decode(result.stdout)["post_id"] == ID
-    assert b"1 requests, 1 credits charged" in errors
+    assert b"1 request, 1 credit charged" in errors
 
 
 @pytest.mark.real_time

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import logging
+import pickle
+import pydoc
+import re
 from typing import Any
 
+import aiohttp
 import msgspec
 import pytest
 from aioresponses import aioresponses
@@ -21,6 +26,7 @@ from tokfluence_async import (
     Timeout,
     TokfluenceClient,
 )
+from tokfluence_async._posts import Posts
 
 TOKEN = "tkf_live_" + "a" * 32
 GET = "GET /v1/posts/:id"
@@ -132,6 +138,16 @@ def test_numbers_out_of_range_are_refused_at_the_call(options: dict[str, Any]) -
     if name != "max_body":
         with pytest.raises(ValueError, match=name):
             TokfluenceClient(TOKEN).with_options(**options)
+
+
+def test_the_help_of_a_client_shows_all_it_has() -> None:
+    """Where a newcomer looks first; `posts` is most of it."""
+    text = pydoc.plain(pydoc.render_doc(TokfluenceClient))
+
+    for name in ("posts", "credits_remaining", "ledger", "usage", "request", "with_options", "aclose"):
+        assert re.search(rf"^ \|  (async )?{name}\b", text, re.MULTILINE), name
+    methods = {name for name, value in vars(Posts).items() if not name.startswith("_") and callable(value)}
+    assert methods <= set(re.findall(r"`(\w+)`", TokfluenceClient.posts.__doc__ or ""))
 
 
 def test_a_client_shows_no_token() -> None:
@@ -359,16 +375,41 @@ def test_a_base_url_left_empty_is_not_the_services(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(
-    ("options", "error"),
+    "options",
     [
-        ({"token": b"x"}, ConfigurationError),
-        ({"timeout": "5"}, ValueError),
-        ({"timeout": True}, ValueError),
-        ({"max_credits": 1.5}, ValueError),
-        ({"max_credits": True}, ValueError),
+        {"token": b"x"},
+        {"base_url": b"http://127.0.0.1"},
+        {"base_url": 4},
+        {"throttle": 5},
+        {"throttle": False},
+        {"throttle": Throttle},
+        {"session": 4},
+        {"session": aiohttp.ClientSession},
+        {"timeout": "x"},
+        {"timeout": True},
+        {"timeout": (1, 2)},
+        {"timeout": Timeout(connect="1")},  # type: ignore[arg-type]
+        {"max_retries": "3"},
+        {"max_retries": None},
+        {"max_concurrency": 1.5},
+        {"analyze_concurrency": "8"},
+        {"max_credits": 1.5},
+        {"max_credits": True},
+        {"keep_credits": "1"},
+        {"max_body": "1"},
     ],
+    ids=str,
 )
-def test_an_option_of_another_type_is_refused_at_the_call(options: dict[str, Any], error: type[Exception]) -> None:
-    """Not later, by something that names neither the option nor the client."""
-    with pytest.raises(error):
+def test_an_option_of_another_type_is_refused_at_the_call(options: dict[str, Any]) -> None:
+    """Not later, by something that names neither the option nor the client; the `ValueError` it was before, it is still."""
+    name = next(iter(options))
+    told = {"token": "API token", "base_url": "base URL"}.get(name, name)
+
+    with pytest.raises(ConfigurationError, match=told) as caught:
         TokfluenceClient(**{"token": "x", **options})
+    assert name == "token" or isinstance(caught.value, ValueError)
+    assert pickle.loads(pickle.dumps(caught.value)).args == caught.value.args
+    # None is "as before" there.
+    if name in inspect.signature(TokfluenceClient.with_options).parameters and options[name] is not None:
+        with pytest.raises(ConfigurationError, match=told):
+            TokfluenceClient("x").with_options(**options)

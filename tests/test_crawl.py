@@ -28,6 +28,8 @@ from tokfluence_async import (
     _lines,
     crawl,
 )
+from tokfluence_async._ids import PostRef
+from tokfluence_async._sources import Item
 
 ANALYZE = "POST /v1/posts/analyze"
 GET = "GET /v1/posts/:id"
@@ -400,6 +402,94 @@ async def test_output_of_another_crawl_is_not_mixed_with_this_one(
         await crawl(client, IDS, out)
 
     assert sandbox.requests_received == sent
+
+
+SERVICE = "http://service.invalid"  # never reached
+
+
+async def test_posts_of_another_origin_are_not_mixed_with_these(
+    out: Path, sandbox: Sandbox, client: TokfluenceClient
+) -> None:
+    """What a sandbox has made up would count as the service's, and be left out of the next run as done."""
+    await crawl(client, IDS[:2], out)
+
+    async with TokfluenceClient("x", base_url=SERVICE) as other:
+        with pytest.raises(ConfigurationError, match="another folder") as caught:
+            await crawl(other, IDS, out)
+    assert "localhost" in str(caught.value)
+    assert SERVICE in str(caught.value)
+    assert f"delete {out / '.origin'}" in str(caught.value)
+
+    (out / ".origin").write_text(SERVICE + "\n")
+    with pytest.raises(ConfigurationError, match="another folder"):
+        await crawl(client, IDS, out)
+    assert sandbox.requests_received == 2
+
+    (out / ".origin").unlink()  # as the message says
+    assert (await crawl(client, IDS[:2], out)).skipped == 2
+
+
+async def test_a_sandbox_of_the_next_run_is_the_same_origin(out: Path, client: TokfluenceClient) -> None:
+    """It listens on another port."""
+    await crawl(client, IDS[:2], out)
+
+    async with Sandbox() as later, TokfluenceClient(later.token, base_url=later.url) as other:
+        report = await crawl(other, IDS[:3], out)
+
+    assert (report.skipped, report.posts) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("origin", "known_as"),
+    [
+        ("http://127.0.0.1:4711", "localhost"),
+        ("http://[::1]:4711", "localhost"),
+        ("http://localhost:4711", "localhost"),
+        ("http://api.localhost", "localhost"),
+        ("http://10.0.0.1:8080", "http://10.0.0.1:8080"),
+        ("https://127.0.0.1.example", "https://127.0.0.1.example"),
+    ],
+)
+def test_only_this_machine_has_many_origins_that_are_one(origin: str, known_as: str) -> None:
+    """Where a port says nothing of what answers there."""
+    assert _crawl._known_as(origin) == known_as
+
+
+async def test_a_folder_without_a_mark_goes_on_and_gets_one(out: Path, client: TokfluenceClient) -> None:
+    """Earlier versions made none; their command left another in the folders of its sandbox."""
+    await crawl(client, IDS[:2], out)
+    (out / ".origin").unlink()
+
+    assert (await crawl(client, IDS[:3], out)).skipped == 2
+    assert (out / ".origin").read_text().splitlines()[0] == "localhost"
+
+    (out / ".origin").unlink()
+    (out / ".sandbox").write_text("made up")
+    async with TokfluenceClient("x", base_url=SERVICE) as other:
+        with pytest.raises(ConfigurationError, match="another folder"):
+            await crawl(other, IDS, out)
+
+
+async def test_an_origin_that_gave_nothing_is_forgotten(out: Path, sandbox: Sandbox, client: TokfluenceClient) -> None:
+    """A mistyped address must not keep the right one from the folder."""
+    async with TokfluenceClient("x", base_url=sandbox.url) as refused:
+        with pytest.raises(AuthenticationError):
+            await crawl(refused, IDS, out)
+    (out / ".origin").write_text(SERVICE + "\n")
+
+    assert (await crawl(client, IDS[:2], out)).posts == 2
+    assert (out / ".origin").read_text().splitlines()[0] == "localhost"
+
+
+async def test_a_batch_in_doubt_keeps_its_origin(out: Path, client: TokfluenceClient) -> None:
+    """Its request id means nothing to anyone else."""
+    out.mkdir()
+    (out / ".origin").write_text(SERVICE + "\n")
+    async with Journal(out / "journal.sqlite") as journal:
+        await journal.sending("r", [Item(0, IDS[0], PostRef(IDS[0]))], replaces=None)
+
+    with pytest.raises(ConfigurationError, match="another folder"):
+        await crawl(client, IDS, out)
 
 
 @pytest.mark.parametrize(

@@ -198,6 +198,19 @@ def test_errors_of_money_say_the_numbers() -> None:
     assert "do not analyze it again" in str(ready)
 
 
+def test_one_of_a_thing_is_no_plural() -> None:
+    """And large numbers are parted as everywhere."""
+    one = APIStatusError(404, "post_not_found", credits_remaining=1)
+
+    assert "1 credit left" in str(one)
+    assert "1 read." in str(PostNotReadyError("1", 60.0, 1))
+    assert str(BudgetExceededError(1, 0, 1)).startswith(
+        "Not sent: it may cost 1 credit and 0 of the budget's 1 are left."
+    )
+    assert "1 of the budget's 1,000 is left" in str(BudgetExceededError(2, 1, 1000))
+    assert "if 1 is to stay" in str(BudgetExceededError(2, 1, 1, floor=True))
+
+
 def test_defaults_of_fields_that_an_answer_did_not_give() -> None:
     """Attributes are there in any case: handlers need no `getattr`."""
     error = APIConnectionError("lost")

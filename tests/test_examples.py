@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -152,3 +153,25 @@ def test_the_crawler_runs_as_a_program(tmp_path: Path) -> None:
 
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("3 posts, 0 done earlier, 0 failed")
+
+
+@pytest.mark.real_time
+@pytest.mark.parametrize("given", ["nope.txt", ".", "ids.txt"])
+def test_the_crawler_is_told_in_one_line_what_is_missing(given: str, tmp_path: Path) -> None:
+    """The file, or the token; and it makes no folder for nothing."""
+    (tmp_path / "ids.txt").write_text("1\n")
+
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / "million_lines.py"), given, "out"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if not name.startswith("TOKFLUENCE_")},
+    )
+
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert given in done.stderr or "TOKFLUENCE_TOKEN" in done.stderr
+    assert not (tmp_path / "out").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import gc
+import re
 import sys
 import types
 from html.parser import HTMLParser
@@ -123,6 +124,9 @@ def test_a_page_shows_its_first_comments() -> None:
     assert "and 190 more" in text
     assert text.count("<script>") == 10  # as text
     assert "the last page" in _read(_html(CommentPage(items=[], total=None, cursor=0, next_cursor=None)))
+    one = _read(_html(CommentPage(items=items[:1], total=1, cursor=0, next_cursor=None, repeated=1)))
+    assert "1 comment of 1" in one
+    assert "1 repeated one left out" in one
 
 
 def test_a_report_counts_and_shows_failures() -> None:
@@ -138,6 +142,48 @@ def test_a_report_counts_and_shows_failures() -> None:
     for part in ("14 posts", "analyzed", "no status", "failed", "1,050", "InvalidPostError", "and 2 more"):
         assert part in text
     assert "InvalidPostError" not in _read(_html(AnalyzeReport(outcomes=outcomes[:1])))
+
+
+def test_an_outcome_shows_its_value_or_its_error() -> None:
+    """With what was given, which may be anything."""
+    read = Outcome(input="https://www.tiktok.com/@wwe/video/1", post_id="1", value=Post(post_id="1", caption=EVIL))
+    analyzed = Outcome(input=1, post_id="1", value=Analysis(post_id="1", status="analyzed"))
+    failed: Outcome[Post] = Outcome(input=EVIL, error=InvalidPostError(EVIL, EVIL))
+
+    for part in ("@wwe/video/1", "post 1", "Post 1", "<script>"):
+        assert part in _read(_html(read))
+    assert "analyzed" in _read(_html(analyzed))
+    assert "InvalidPostError" in _read(_html(failed))
+    assert "is not a TikTok post" in _read(_html(failed))
+    assert len(_html(failed)) < 3000
+
+
+async def test_an_estimate_shows_what_it_comes_to(client: TokfluenceClient) -> None:
+    """From and to, or the least where no more is known."""
+    ids = [*range(1, 1001), 1, "nope"]
+
+    text = _read(_html(await client.posts.estimate(ids)))
+    assert re.search(r"credits 1,000 to 2\d,\d{3}", text)
+    assert "malformed 1" in text
+    assert "credits 3,000 or more" in _read(_html(await client.posts.estimate(ids, comments=True)))
+    assert "credits 0" in _read(_html(await client.posts.estimate([])))
+
+
+async def test_a_ledger_shows_what_each_endpoint_cost(sandbox: Sandbox, client: TokfluenceClient) -> None:
+    """And where the counts differ, the newest first."""
+    assert "endpoint" not in _read(_html(client.ledger))
+
+    await client.posts.get(1)
+    for lost in range(1, 13):
+        sandbox.credits -= lost
+        await client.posts.get(1)
+
+    text = _read(_html(client.ledger))
+    assert "GET /v1/posts/:id" in text
+    assert "credits spent 13" in text
+    assert f"left {sandbox.credits:,}" in text
+    assert "spent elsewhere+12spent elsewhere+11" in text
+    assert "and 2 more" in text
 
 
 def test_the_other_reports() -> None:
@@ -176,6 +222,8 @@ def test_no_text_becomes_markup(text: str, url: str | None, number: float | None
         )
     )
     _read(_html(CrawlReport(stopped_by=text)))
+    _read(_html(Outcome(input=text, post_id=text, value=text)))
+    _read(_html(Outcome(input=text, error=InvalidPostError(text, text))))
 
 
 async def test_running_a_cell_again_leaks_nothing(sandbox: Sandbox) -> None:
@@ -236,5 +284,5 @@ def test_progress_is_a_line_elsewhere(capsys: pytest.CaptureFixture[str], monkey
 
     assert (
         capsys.readouterr().err
-        == "1 of 2 done, 3 comments, 0 failed, 1 credits, 1 s\n2 of 2 done, 3 comments, 0 failed, 1 credits, 1 s\n"
+        == "1 of 2 done, 3 comments, 0 failed, 1 credit, 1 s\n2 of 2 done, 3 comments, 0 failed, 1 credit, 1 s\n"
     )

@@ -4,7 +4,7 @@ What must hold: a batch is one request id until a definite refusal, so that it i
 never loses the others' outcomes; input is read no faster than it is sent. When the account itself is refused (401,
 402, 403) or the budget is used up, nothing more is sent, and the inputs that are left get that error as their outcome.
 
-Source: api/tokfluence-api.md, `POST /v1/posts/analyze` [seed], *Idempotency* [public].
+Source: the Tokfluence API page, `POST /v1/posts/analyze`, *Idempotency*.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from ._retry import Past, Settled
 from ._sources import Item, ItemSource
 from ._stream import hand_over, take_over
 from ._wire import ANALYZE_PRICE, MAX_BATCH, AnalyzeBody, PostBody, Shape, build_analyze, build_get_post
+from ._words import plural
 
 if TYPE_CHECKING:
     from ._engine import Engine, Options
@@ -364,7 +365,9 @@ class Analyzer:
                 if error is not None:
                     if is_final(error):
                         self.halt(error)
-                    logger.warning("%d posts stay in doubt (request %s): %s", len(left), doubt.request_id, error)
+                    logger.warning(
+                        "still in doubt: %s (request %s): %s", plural(len(left), "post"), doubt.request_id, error
+                    )
                     self.unsettled.update((_id(item), error.with_traceback(None)) for item in left)
 
         try:

@@ -32,7 +32,7 @@ REJECTED (422 and its like, or what a proxy says in place of the service: a redi
 RELEASED; it takes nothing back of an attempt that may have run, so DOUBT and MIXED stay. UNSENT (no connection) and TURNED_AWAY
 (401, 403: at the door, before ids are looked at) change nothing. DOUBT and MIXED, once given up, are what `unsettled` lists.
 
-Source: api/tokfluence-api.md, *Idempotency* [public]; shared/design.md, *409 by history of the id*.
+Source: the Tokfluence API page, *Idempotency*.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ class TokfluenceClient:
         base_url: Where the service is; None reads `TOKFLUENCE_BASE_URL`, else `https://developers.tokfluence.com`. The token goes there and nowhere else.
         throttle: How often requests may leave; None for the documented 600 a minute per IP and 1200 per key.
         max_concurrency: Reads in flight at once, 1 or more; in each event loop, for each key.
-        analyze_concurrency: Analyze requests in flight at once, 1 or more. The service asks to cap them [seed].
+        analyze_concurrency: Analyze requests in flight at once, 1 or more. The service asks to cap them.
         timeout: Time limits of one attempt: seconds in total, or a `Timeout`. Waiting for a slot does not count. An analyze
             attempt gets 15 s per URL on top. None for no limit.
         max_retries: Retries after the first attempt, 429 included; 0 means one attempt.
@@ -67,7 +67,8 @@ class TokfluenceClient:
         session: An `aiohttp.ClientSession` to use instead of an own one; it is not closed, and belongs to one event loop.
 
     Raises:
-        ConfigurationError: No token, or one that cannot be put into a header; a base URL that is none.
+        ConfigurationError: No token, or one that cannot be put into a header; a base URL that is none; an option of another type than
+            it has here.
         ValueError: A number out of its range.
 
     Own connections do not read proxies from the environment, follow no redirects, keep no cookies, and verify TLS.
@@ -92,8 +93,6 @@ class TokfluenceClient:
             from ._log import configure_from_environment
 
             configure_from_environment()
-        if max_body < 1:
-            raise ValueError(f"max_body must be 1 byte or more, not {max_body!r}")
         secret = _check_token(token if token is not None else os.environ.get("TOKFLUENCE_TOKEN"))
         if base_url is None:
             base_url = os.environ.get("TOKFLUENCE_BASE_URL") or BASE_URL
@@ -106,10 +105,16 @@ class TokfluenceClient:
             policy=RetryPolicy(max_retries=_check_count("max_retries", max_retries, 0)),
             max_concurrency=_check_count("max_concurrency", max_concurrency, 1),
             analyze_concurrency=_check_count("analyze_concurrency", analyze_concurrency, 1),
-            budget=Budget(max_credits, keep=keep_credits),
+            budget=Budget(
+                _check_credits("max_credits", max_credits), keep=_check_credits("keep_credits", keep_credits)
+            ),
         )
         engine = Engine(
-            origin=origin, base_url=base, throttle=throttle or Throttle(), max_body=max_body, session=session
+            origin=origin,
+            base_url=base,
+            throttle=_check_throttle(throttle),
+            max_body=_check_count("max_body", max_body, 1),
+            session=_check_session(session),
         )
         self._set_up(engine, options, owner=True)
 
@@ -117,7 +122,7 @@ class TokfluenceClient:
         self._engine = engine
         self._options = options
         self._owner = owner
-        self.posts = Posts(engine, options)
+        self._posts = Posts(engine, options)
 
     def with_options(
         self,
@@ -151,11 +156,19 @@ class TokfluenceClient:
             analyze_concurrency=old.analyze_concurrency
             if analyze_concurrency is None
             else _check_count("analyze_concurrency", analyze_concurrency, 1),
-            budget=old.budget if max_credits is None else Budget(max_credits, old.budget),
+            budget=old.budget
+            if max_credits is None
+            else Budget(_check_credits("max_credits", max_credits), old.budget),
         )
         copy = TokfluenceClient.__new__(TokfluenceClient)
         copy._set_up(self._engine, options, owner=False)
         return copy
+
+    @property
+    def posts(self) -> Posts:
+        """Posts, their comments and their analysis: `get`, `get_many`, `comments`, `comment_pages`, `analyze`, `analyze_iter`,
+        `resolve` and `estimate`; `help(client.posts)` tells of each."""
+        return self._posts
 
     @property
     def credits_remaining(self) -> int | None:
@@ -222,7 +235,7 @@ class TokfluenceClient:
             TokfluenceError: As everywhere.
 
         What it costs is the endpoint's own price; where this package knows it, it is reserved in the budget beforehand.
-        Source: api/tokfluence-api.md, *The rest of the API*, *Idempotency* [public].
+        Source: the Tokfluence API page, *The rest of the API*, *Idempotency*.
         """
         call = build_request(method, path, params, json)
         shape: Shape[Any] = Shape(Any if response_type is None else response_type)
@@ -268,7 +281,13 @@ def _check_token(token: str | None) -> Secret:
     return Secret(token)
 
 
+class _WrongTypeError(ConfigurationError, ValueError):
+    """A `ValueError` as well, which is what these were before."""
+
+
 def _check_base_url(url: str) -> tuple[str, str]:
+    if not isinstance(url, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise _WrongTypeError(f"The base URL must be a str, not {type(url).__name__}.")
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
@@ -295,17 +314,44 @@ def _check_timeout(timeout: float | Timeout | None) -> Timeout:
     elif timeout is None:
         limits = Timeout(connect=None, read=None, total=None)
     elif isinstance(timeout, bool) or not isinstance(timeout, (int, float)):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise ValueError(f"timeout must be a number of seconds, a Timeout or None, not {timeout!r}")
+        raise _WrongTypeError(f"timeout must be a number of seconds, a Timeout or None, not {timeout!r}.")
     else:
         limits = Timeout(total=float(timeout))
     for name in ("connect", "read", "total"):
         value = getattr(limits, name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
+            raise _WrongTypeError(f"timeout: {name} must be a number of seconds, or None for no limit, not {value!r}.")
         if value is not None and not 0 < value < float("inf"):
             raise ValueError(f"timeout: {name} must be more than 0 seconds, or None for no limit, not {value!r}")
     return limits
 
 
 def _check_count(name: str, value: int, low: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:  # pyright: ignore[reportUnnecessaryIsInstance]
+    if isinstance(value, bool) or not isinstance(value, int):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise _WrongTypeError(f"{name} must be an integer of {low} or more, not {value!r}.")
+    if value < low:
         raise ValueError(f"{name} must be an integer of {low} or more, not {value!r}")
     return value
+
+
+def _check_credits(name: str, value: int | None) -> int | None:
+    return None if value is None else _check_count(name, value, 0)
+
+
+def _check_throttle(throttle: Throttle | None) -> Throttle:
+    if throttle is None:
+        return Throttle()
+    if not isinstance(throttle, Throttle):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise _WrongTypeError(f"throttle must be a Throttle, such as Throttle(per_ip=300), or None, not {throttle!r}.")
+    return throttle
+
+
+def _check_session(session: aiohttp.ClientSession | None) -> aiohttp.ClientSession | None:
+    if session is not None:
+        import aiohttp
+
+        if not isinstance(session, aiohttp.ClientSession):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise _WrongTypeError(
+                f"session must be an aiohttp.ClientSession or None, not of type {type(session).__name__}."
+            )
+    return session

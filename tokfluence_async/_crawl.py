@@ -7,7 +7,7 @@ Stages in one task tree with a bounded stream between each two, so that a millio
 the journal, which writes them and what they mean in one commit; a restart goes on at the post, and within it at the
 page, where the journal ends. Nothing here compares a status or touches a clock of its own.
 
-Source: api/tokfluence-api.md, *Posts* [seed], *Idempotency* [public]; shared/design.md, *Files of a crawl*.
+Source: the Tokfluence API page, *Posts*, *Idempotency*.
 """
 
 # `crawl` is a driver that users call with a client; it takes the rooms out of it that `Posts` is given by it.
@@ -16,11 +16,13 @@ Source: api/tokfluence-api.md, *Posts* [seed], *Idempotency* [public]; shared/de
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import os
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack, aclosing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple
+from urllib.parse import urlsplit
 
 import anyio
 from msgspec import Raw
@@ -111,14 +113,15 @@ async def crawl(
     Returns:
         What this run did; `stopped_by` says why it did not try everything.
     Raises:
-        ConfigurationError, JournalError: The folder, a file in it or the journal cannot be used; nothing was sent. During the run: the
-            disk is full. What was written stands.
+        ConfigurationError, JournalError: The folder, a file in it or the journal cannot be used, or the folder holds what another
+            origin gave (all of this machine's, such as a `Sandbox` and the next one, count as one); nothing was sent. During the run:
+            the disk is full. What was written stands.
         AuthenticationError, PermissionDeniedError: The service refuses the account. What was written stands.
         ValueError: A number out of its range; nothing was sent.
 
     A run leaves nothing twice and pays nothing twice: posts whose analysis was paid for are only read (1 credit), a batch
     in doubt is asked about under its old request id, comments go on at their cursor. A run with nothing new sends nothing.
-    Source: shared/design.md, *Files of a crawl*.
+    Source: the Tokfluence API page, *Posts*, *Idempotency*.
     """
     if refresh not in ("missing", "always"):
         raise ValueError(f"refresh must be 'missing' or 'always', not {refresh!r}")
@@ -130,6 +133,7 @@ async def crawl(
     folder = _prepare(Path(out))
     async with AsyncExitStack() as stack:
         opened = await enter_journal(stack, folder / "journal.sqlite" if journal is None else journal)
+        await _check_origin(folder, opened, client._engine.origin)
         run = _Crawl(
             client,
             opened,
@@ -180,6 +184,59 @@ def _prepare(folder: Path) -> Path:
     if not os.access(folder, os.W_OK | os.X_OK):
         raise ConfigurationError(f"The output folder {folder} cannot be written. Nothing was sent.")
     return folder
+
+
+# Where the posts of a folder come from: its first line. Beside it, what 0.1.0's command left in the folders of its sandbox.
+_ORIGIN = ".origin"
+_SANDBOX = ".sandbox"
+_LOCAL = "localhost"
+
+
+async def _check_origin(folder: Path, journal: Journal, origin: str) -> None:
+    """Refuse a folder that holds what another origin gave, and remember the origin of one that holds nothing yet.
+
+    A run goes on where the journal ends: posts that a sandbox made up would count as the service's, and as done. A folder that
+    was begun before there was a mark is taken as this origin's.
+    """
+    mark, before = _read_origin(folder)
+    now = _known_as(origin)
+    if before == now:
+        return
+    if before is not None and not (await journal.is_new() and not await journal.unsettled()):
+        raise ConfigurationError(
+            f"{folder} holds a crawl of {before}, and this client is one of {now}. Give another folder, so that a sandbox's posts "
+            f"and the service's are not mixed; or delete {mark} if both addresses lead to the same service. Nothing was sent."
+        )
+    try:
+        (folder / _ORIGIN).write_text(
+            f"{now}\nThe posts and comments in this folder come from there. A crawl of another address is refused.\n",
+            "utf-8",
+        )
+    except OSError as error:
+        raise JournalError(
+            f"{folder / _ORIGIN} cannot be written: {error.strerror or error}. Nothing was sent."
+        ) from error
+
+
+def _read_origin(folder: Path) -> tuple[Path, str | None]:
+    """The file that says where a folder's posts come from, and what it says."""
+    mark = folder / _ORIGIN
+    with suppress(OSError):
+        first = mark.read_bytes().split(b"\n", 1)[0].decode("utf-8", "replace").strip()
+        if first:  # else a power cut has overtaken it
+            return mark, first
+    old = folder / _SANDBOX
+    return (old, _LOCAL) if old.exists() else (mark, None)
+
+
+def _known_as(origin: str) -> str:
+    """The name under which an origin is remembered: on this machine, where each sandbox has a port of its own, one for all."""
+    host = urlsplit(origin).hostname or ""
+    try:
+        local = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        local = host == _LOCAL or host.endswith("." + _LOCAL)
+    return _LOCAL if local else origin
 
 
 class _Failures:

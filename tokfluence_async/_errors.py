@@ -3,12 +3,14 @@
 The fields say again, for programs, what the message says for people. No error holds a live response, a request or a
 token: all of them pickle (a multiprocessing worker can raise them), and none can leak a secret into a log.
 
-Source: api/tokfluence-api.md, *Errors* [public].
+Source: the Tokfluence API page, *Errors*.
 """
 
 from __future__ import annotations
 
 from typing import Any
+
+from ._words import plural
 
 __all__ = [
     "APIConnectionError",
@@ -128,9 +130,9 @@ class BudgetExceededError(TokfluenceError):
     def __init__(self, needed: int, available: int, limit: int, *, floor: bool = False) -> None:
         left = max(available, 0)
         super().__init__(
-            f"Not sent: it may cost {needed} credits and {left} may be spent if {limit} are to stay in the wallet. Lower keep_credits to go on."
+            f"Not sent: it may cost {plural(needed, 'credit')} and {left:,} may be spent if {limit:,} {'is' if limit == 1 else 'are'} to stay in the wallet. Lower keep_credits to go on."
             if floor
-            else f"Not sent: it may cost {needed} credits and {left} of the budget's {limit} are left. Raise max_credits to go on.",
+            else f"Not sent: it may cost {plural(needed, 'credit')} and {left:,} of the budget's {limit:,} {'is' if left == 1 else 'are'} left. Raise max_credits to go on.",
             needed=needed,
             available=available,
             limit=limit,
@@ -153,7 +155,7 @@ class PostNotReadyError(TokfluenceError):
 
     def __init__(self, post_id: str, waited: float, polls: int) -> None:
         super().__init__(
-            f"Post {post_id} was analyzed but is not readable after {waited:.0f} s and {polls} reads. "
+            f"Post {post_id} was analyzed but is not readable after {waited:.0f} s and {plural(polls, 'read')}. "
             "It is paid for: read it later with posts.get (1 credit), do not analyze it again.",
             post_id=post_id,
             waited=waited,
@@ -187,7 +189,8 @@ class APIConnectionError(APIError):
 
 
 class APITimeoutError(APIConnectionError):
-    """No complete answer arrived in time. See `Timeout` for the limits and `APIConnectionError.sent`."""
+    """No complete answer arrived in time. What takes longer needs a higher `timeout=` of the client; see `Timeout` for the limits, and
+    `APIConnectionError.sent`."""
 
 
 class APIResponseValidationError(APIError):
@@ -245,7 +248,7 @@ class APIStatusError(APIError):
     def __str__(self) -> str:
         facts = [f"request {self.request_id}"] if self.request_id else []
         if self.credits_remaining is not None:
-            facts.append(f"{self.credits_remaining} credits left")
+            facts.append(f"{plural(self.credits_remaining, 'credit')} left")
         if self.attempts > 1:
             facts.append(f"after {self.attempts} attempts")
         head = f"{self.status} {self.code}" if self.code else f"{self.status} (not the API's error body)"

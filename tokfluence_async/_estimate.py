@@ -1,6 +1,6 @@
 """What a job would cost at most and at least, and how long the throttle makes it take: arithmetic, nothing is sent.
 
-Source: api/tokfluence-api.md, *Credits*, *Throttles* [public].
+Source: the Tokfluence API page, *Credits*, *Throttles*.
 """
 
 from __future__ import annotations
@@ -42,6 +42,11 @@ class Estimate(Struct, frozen=True, kw_only=True):
     requests_at_most: int | None
     seconds_at_least: float
     seconds_at_most: float | None
+
+    def _repr_html_(self) -> str:
+        from ._notebook import estimate_html
+
+        return estimate_html(self)
 
 
 def build_estimate(

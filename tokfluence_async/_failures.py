@@ -77,7 +77,7 @@ def _credits(text: str | None) -> int | None:
 
 def too_large(status: int, max_body: int, request_id: str) -> APIResponseValidationError:
     return APIResponseValidationError(
-        f"The body of a {status} answer is larger than {max_body} bytes, so it was not read on. No documented answer is.",
+        f"The body of a {status} answer is larger than {max_body} {'byte' if max_body == 1 else 'bytes'}, so it was not read on. No documented answer is.",
         status=status,
         request_id=request_id,
     )
@@ -96,21 +96,27 @@ def late(
     error: TimeoutError, exchange: Exchange, request_id: str, ours: bool, limit: float | None, timeout: Timeout
 ) -> APITimeoutError:
     if ours:
-        what = f"No complete answer within {limit:g} s"
+        what, advice = f"No complete answer within {limit:g} s", "If that is too short, raise timeout=."
     elif isinstance(error, aiohttp.ConnectionTimeoutError):
         exchange.sent = False
         what = f"No connection within {timeout.connect:g} s"
+        advice = f"{_LOOK}; if that is too short, raise timeout=Timeout(connect=...)."
     elif timeout.read is not None:
         what = f"The answer stalled for {timeout.read:g} s"
+        advice = "If that is too short, raise timeout=Timeout(read=...)."
     else:
-        what = "The operating system gave the connection up"  # ETIMEDOUT, after its keep-alive probes
-    return _failed(APITimeoutError(f"{what}. {_ADVICE[exchange.sent]}"), exchange, request_id)
+        what, advice = (
+            "The operating system gave the connection up",
+            "Check the network.",
+        )  # ETIMEDOUT, after its probes
+    return _failed(APITimeoutError(f"{what}. {_CHARGED[exchange.sent]} {advice}"), exchange, request_id)
 
 
 def lost(error: Exception, exchange: Exchange, request_id: str, token: Secret) -> APIConnectionError:
+    advice = ""
     if isinstance(error, aiohttp.ClientConnectorError):
         exchange.sent = False
-        what = str(error)
+        what, advice = str(error), f" {_LOOK}."
     elif isinstance(error, aiohttp.ClientResponseError):
         # Its text quotes what arrived, its repr what was sent; only the former is told, and without the token, which a
         # server may have echoed.
@@ -118,13 +124,14 @@ def lost(error: Exception, exchange: Exchange, request_id: str, token: Secret) -
         what = f"The answer is not HTTP ({said[:200]})"
     else:
         what = f"The connection broke before the answer was complete ({type(error).__name__})"
-    return _failed(APIConnectionError(f"{what}. {_ADVICE[exchange.sent]}"), exchange, request_id)
+    return _failed(APIConnectionError(f"{what}. {_CHARGED[exchange.sent]}{advice}"), exchange, request_id)
 
 
-_ADVICE = {
+_CHARGED = {
     False: "Nothing was sent and nothing was charged.",
-    True: "The request may have been done and charged; repeating a batch under its request id is safe.",
+    True: "The request may have been done and charged: to ask again costs a read its price, and a batch under its request id nothing.",
 }
+_LOOK = "Check base_url (TOKFLUENCE_BASE_URL) and the network"
 
 
 def _failed(error: _E, exchange: Exchange, request_id: str) -> _E:

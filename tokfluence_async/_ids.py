@@ -5,12 +5,13 @@ journal takes its ids from here, so a check here holds everywhere: an id is ASCI
 also accepts `²` and `１`, and every way of joining an unchecked id into a path lets `../../v1/campaigns` or
 `1/comments` reach another paid endpoint.
 
-Source: api/tokfluence-api.md: "`:id` is the TikTok video ID, the trailing number of the video's URL" [seed].
+Source: the Tokfluence API page: "`:id` is the TikTok video ID, the trailing number of the video's URL".
 """
 
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import NamedTuple, SupportsIndex
 from urllib.parse import unquote, urlsplit
 
@@ -24,6 +25,9 @@ _MAX_ID = 2**64 - 1
 _HOST = re.compile(r"(?:[a-z0-9-]+\.)*tiktok\.com\.?\Z")
 _USER = re.compile(r"@[A-Za-z0-9._-]{1,64}\Z")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+# 7.23E+18, 7,23E+18 and 7234567890123456768.0: what went through a float.
+_ROUNDED = re.compile(r"[0-9]+(?:\.[0-9]+|(?:[.,][0-9]+)?[eE]\+?[0-9]{1,3})\Z")
+_FIELDS = 20
 # What `urlsplit` takes out without a word, and what parts two URLs on one line; only in a query are blanks usual.
 _BLANK = re.compile(r"[^?#]*\s|.*[\x00-\x1f\x7f]", re.DOTALL)
 _SHORT_HOSTS = frozenset({"vm.tiktok.com", "vt.tiktok.com"})
@@ -67,15 +71,42 @@ def parse_post(value: object) -> PostRef:
         raise InvalidPostError(value, "it is empty")
     if len(text) > 4096:
         raise InvalidPostError(value, "it is longer than 4096 characters")
+    try:
+        return _parse_text(text, value)
+    except InvalidPostError:
+        likeness = _likeness(text)
+        if likeness is None:
+            raise
+        raise InvalidPostError(value, likeness) from None
+
+
+def _parse_text(text: str, given: str) -> PostRef:
     if "/" not in text and "." not in text:
-        return PostRef(_check_id(text, value))
-    return _parse_url(text, value)
+        return PostRef(_check_id(text, given))
+    return _parse_url(text, given)
+
+
+def _likeness(text: str) -> str | None:
+    """What a text that names no post looks like, where that says more than the rule it breaks."""
+    # Only the first few: a line may be thousands of separators.
+    fields = [text, *(field for mark in "\t;," for field in text.split(mark, _FIELDS)[:_FIELDS])]
+    if any(_ROUNDED.match(field) for field in fields):
+        return "it looks like a number that a spreadsheet has rounded, and its last digits are lost: ids have to be kept as text"
+    for field in fields:
+        bare = field.strip(" \"'")
+        if bare != text:
+            with suppress(InvalidPostError):
+                # Ids have nineteen digits; what is much shorter may be any number, or an id that was torn.
+                if len(_parse_text(bare, bare).post_id) >= 15:
+                    return "it looks like a row of a CSV file; give the column of the ids or URLs alone, one a line"
+    return None
 
 
 def _index(value: object) -> int:
     # Not asked of texts: to look whether something has an `__index__` takes `typing` 25 µs.
     if not isinstance(value, SupportsIndex) or isinstance(value, bool):
-        raise InvalidPostError(value, f"it is of type {type(value).__name__}")
+        rounded = ", which rounds ids: they have to be kept as text" if isinstance(value, float) else ""
+        raise InvalidPostError(value, f"it is of type {type(value).__name__}{rounded}")
     try:
         number = value.__index__()  # numpy's integers too
     except Exception:  # an array of several numbers, for one: whatever it raises, it is this input's fault alone

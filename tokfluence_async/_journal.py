@@ -40,6 +40,7 @@ from ._errors import JournalError
 from ._ids import PostRef
 from ._models import Analysis, Outcome
 from ._sources import Item, Source, signed
+from ._words import plural
 
 __all__ = ["Doubt", "Entry", "Journal", "Output", "RememberedSource", "enter_journal", "is_there"]
 
@@ -257,7 +258,7 @@ class Journal:
 
     def __repr__(self) -> str:
         state = "broken" if self._broken else "closed" if self._executor is None else "open"
-        return f"<Journal {str(self.path)!r}, {state}, {self._next.size} bytes waiting>"
+        return f"<Journal {str(self.path)!r}, {state}, {plural(self._next.size, 'byte')} waiting>"
 
     def _connect(self) -> None:
         try:
@@ -516,13 +517,13 @@ class Journal:
                 size = os.fstat(fd).st_size
                 if row is None and size:
                     raise JournalError(
-                        f"{path} holds {size} bytes, but the journal {self.path} knows nothing of them: it is new, or "
+                        f"{path} holds {plural(size, 'byte')}, but the journal {self.path} knows nothing of them: it is new, or "
                         "another crawl's. Give the folder's own journal, or another folder."
                     )
                 length: int = row[0] if row else 0
                 if size < length:
                     raise JournalError(
-                        f"{path} has {size} bytes, {length - size} less than the journal {self.path} says were written. "
+                        f"{path} has {plural(size, 'byte')}, {length - size:,} less than the journal {self.path} says were written. "
                         "Restore it, or begin in another folder."
                     )
                 os.ftruncate(fd, length)

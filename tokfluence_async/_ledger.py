@@ -8,7 +8,7 @@ taken for charged was not.
 
 Pure bookkeeping: no clock, no waiting. A record costs about a microsecond.
 
-Source: api/tokfluence-api.md, *Credits* [public].
+Source: the Tokfluence API page, *Credits*.
 """
 
 from __future__ import annotations
@@ -102,6 +102,11 @@ class Ledger:
         """Credits charged for one request id, as far as we know; None if it is not among the last 10,000."""
         return self._charges.get(request_id)
 
+    def _repr_html_(self) -> str:
+        from ._notebook import ledger_html
+
+        return ledger_html(self)
+
     def began(self) -> None:
         """A call begins."""
         with self._lock:
@@ -175,8 +180,9 @@ class Ledger:
         difference = Difference(credits, kind, tuple(ids[:20]))
         self._differences.append(difference)
         logger.info(
-            "the wallet holds %+d credits against what this client knows it spent (%s)%s",
+            "the wallet holds %+d %s against what this client knows it spent (%s)%s",
             -credits,
+            "credit" if abs(credits) == 1 else "credits",
             kind,
             f": {', '.join(difference.request_ids)}" if ids else "",
         )

@@ -7,9 +7,9 @@ time without a zone is UTC), else it is None as well: an odd field costs itself,
 Unknown fields are skipped by the Structs; `crawl` keeps them, as it writes out bytes.
 
 The Structs are frozen and outside the garbage collector: they hold no cycles, and with a million of them alive a
-collector that walks them costs more than decoding did (shared/performance.md, *Decoding*).
+collector that walks them costs more than decoding did.
 
-Source: api/tokfluence-api.md, *Posts* [seed], and fixtures/.
+Source: the Tokfluence API page, *Posts*, and its examples.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Annotated, Generic, TypeVar
 from msgspec import Meta, Struct, field
 
 from ._errors import TokfluenceError
+from ._words import plural
 
 __all__ = [
     "Analysis",
@@ -172,6 +173,11 @@ class Outcome(Struct, Generic[T], frozen=True, kw_only=True):
         # A value of None is as good as any other: only `error` tells the two apart.
         return self.value  # type: ignore[return-value]  # pyright: ignore[reportReturnType]
 
+    def _repr_html_(self) -> str:
+        from ._notebook import outcome_html
+
+        return outcome_html(self)
+
 
 class AnalyzeReport(Struct, frozen=True, kw_only=True):
     """What `posts.analyze` did. Iterating it iterates `outcomes`.
@@ -200,7 +206,10 @@ class AnalyzeReport(Struct, frozen=True, kw_only=True):
         """Raise an `ExceptionGroup` of every failed outcome's error; its `report` attribute is this report."""
         errors = [outcome.error for outcome in self.outcomes if outcome.error is not None]
         if errors:
-            group = ExceptionGroup(f"{len(errors)} of {len(self.outcomes)} posts were not analyzed", errors)
+            group = ExceptionGroup(
+                f"{len(errors):,} of {plural(len(self.outcomes), 'post')} {'was' if len(errors) == 1 else 'were'} not analyzed",
+                errors,
+            )
             group.report = self  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
             raise group
 
@@ -314,7 +323,7 @@ class Timeout(Struct, frozen=True):
         connect: To a usable connection: name, TCP and TLS.
         read: Without a byte arriving. For analyze, `total` takes its place, as the service is silent while it works.
         total: From the moment the request may leave to the last byte of the answer. An analyze attempt gets
-            an allowance per URL on top, as a cold URL takes several seconds [seed].
+            an allowance per URL on top, as a cold URL takes several seconds.
     """
 
     connect: float | None = 10.0

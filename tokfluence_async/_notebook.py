@@ -15,14 +15,20 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from ._terminal import escape_controls
+from ._words import plural
 
 if TYPE_CHECKING:
+    from ._estimate import Estimate
+    from ._ledger import Ledger
     from ._models import AnalyzeReport, Comment, CommentPage, CrawlReport, Outcome, Post, Progress, Usage
 
 __all__ = [
     "analyze_report_html",
     "comment_page_html",
     "crawl_report_html",
+    "estimate_html",
+    "ledger_html",
+    "outcome_html",
     "post_html",
     "progress_html",
     "show_progress",
@@ -120,8 +126,8 @@ def _comment_row(comment: Comment) -> tuple[str, ...]:
 def comment_page_html(page: CommentPage) -> str:
     """A page of comments: where it stands in the whole, and the first of them."""
     after = "the last page" if page.next_cursor is None else f"the next at cursor {page.next_cursor:,}"
-    repeated = f", {page.repeated:,} repeated ones left out" if page.repeated else ""
-    head = f"<div><b>{len(page.items):,} comments</b> of {_number(page.total)}, from cursor {page.cursor:,}; {after}{repeated}</div>"
+    repeated = f", {plural(page.repeated, 'repeated one')} left out" if page.repeated else ""
+    head = f"<div><b>{plural(len(page.items), 'comment')}</b> of {_number(page.total)}, from cursor {page.cursor:,}; {after}{repeated}</div>"
     if not page.items:
         return _card(head)
     table = _table(("when", "who", "text", "likes", "replies"), map(_comment_row, page.items[:_ROWS]))
@@ -138,6 +144,60 @@ def _failures(outcomes: list[Outcome[Any]]) -> str:
     return _table(("failed", "error", ""), rows) + _more(len(outcomes) - _ROWS)
 
 
+def outcome_html(outcome: Outcome[Any]) -> str:
+    """What was given, and its value as it shows itself, or its error."""
+    given = f"<div><b>{_text(outcome.input, 80)}</b>"
+    if outcome.post_id is not None and outcome.post_id != outcome.input:
+        given += f", post {_text(outcome.post_id)}"
+    if outcome.error is not None:
+        return _card(f"{given}: {_text(type(outcome.error).__name__)}</div>", f"<div>{_text(outcome.error, 400)}</div>")
+    value = outcome.value
+    show = getattr(value, "_repr_html_", None)
+    return _card(f"{given}</div>", f"<div>{_text(repr(value), 400)}</div>" if show is None else show())
+
+
+def _span(low: float, high: float | None, form: str = ",") -> str:
+    if high is None:
+        return f"{low:{form}} or more"
+    least, most = f"{low:{form}}", f"{high:{form}}"
+    return least if least == most else f"{least} to {most}"
+
+
+def estimate_html(estimate: Estimate) -> str:
+    """What a job would cost, and how long the throttle makes it take."""
+    facts = [
+        ("posts", f"{estimate.posts:,}"),
+        ("done earlier", f"{estimate.done:,}"),
+        ("duplicates", f"{estimate.duplicates:,}"),
+        ("malformed", f"{estimate.malformed:,}"),
+        ("credits", _span(estimate.credits_at_least, estimate.credits_at_most)),
+        ("requests", _span(estimate.requests_at_least, estimate.requests_at_most)),
+        ("seconds", _span(estimate.seconds_at_least, estimate.seconds_at_most, ",.0f")),
+    ]
+    return _card("<div><b>Estimate</b>, nothing was sent</div>", _facts(facts))
+
+
+def ledger_html(ledger: Ledger) -> str:
+    """What each endpoint has cost, and where the service's count differs."""
+    facts = [("credits spent", f"{ledger.spent:,}"), ("left", _number(ledger.remaining))]
+    parts = ["<div><b>Ledger</b></div>", _facts(facts)]
+    lines = ledger.by_endpoint
+    if lines:
+        rows = (
+            (_text(name), f"{line.requests:,}", f"{line.credits:,}", f"{line.uncertain:,}")
+            for name, line in lines.items()
+        )
+        parts.append(_table(("endpoint", "requests", "credits", "of these not known"), rows))
+    differences = ledger.differences
+    if differences:
+        shown = differences[: -_ROWS - 1 : -1]
+        parts.append(
+            _table(("difference, newest first", "credits"), ((_text(d.kind), f"{d.credits:+,}") for d in shown))
+        )
+        parts.append(_more(len(differences) - len(shown)))
+    return _card(*parts)
+
+
 def analyze_report_html(report: AnalyzeReport) -> str:
     """How many posts got which status, what it cost, and the first failures."""
     failed = report.failed
@@ -145,7 +205,7 @@ def analyze_report_html(report: AnalyzeReport) -> str:
     facts = [(status or "no status", f"{count:,}") for status, count in statuses.most_common(_ROWS)]
     facts += [("failed", f"{len(failed):,}"), ("duplicates folded", f"{report.duplicates:,}")]
     facts.append(("credits spent", f"{report.credits_spent:,}"))
-    return _card(f"<div><b>{len(report.outcomes):,} posts</b></div>", _facts(facts), _failures(failed))
+    return _card(f"<div><b>{plural(len(report.outcomes), 'post')}</b></div>", _facts(facts), _failures(failed))
 
 
 def crawl_report_html(report: CrawlReport) -> str:
@@ -233,9 +293,9 @@ def _display() -> Callable[..., Any] | None:
 
 def _line(progress: Progress) -> str:
     of = "" if progress.total is None else f" of {progress.total:,}"
-    comments = f", {progress.comments:,} comments" if progress.comments else ""
+    comments = f", {plural(progress.comments, 'comment')}" if progress.comments else ""
     return (
-        f"{progress.done:,}{of} done{comments}, {progress.failed:,} failed, {progress.credits_spent:,} credits, "
+        f"{progress.done:,}{of} done{comments}, {progress.failed:,} failed, {plural(progress.credits_spent, 'credit')}, "
         f"{progress.elapsed:,.0f} s"
     )
 

@@ -19,7 +19,7 @@ which is least at n = sqrt(2 * left * a / (concurrency * b)); no batch is cut sm
 share. Heavy-tailed seconds make `a` uncertain, so only what is left of it after twice its standard error counts.
 (`python -m benchmarks planner` has the table.) The price is the same whatever the cut.
 
-Source: api/tokfluence-api.md, `POST /v1/posts/analyze` [seed].
+Source: the Tokfluence API page, `POST /v1/posts/analyze`.
 """
 
 from __future__ import annotations

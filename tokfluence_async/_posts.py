@@ -52,7 +52,7 @@ class Posts:
             NotFoundError: The post is not in the index (`code="post_not_found"`). Charged and not refunded; `analyze` or
                 `resolve` brings it in.
             TokfluenceError: Whatever else went wrong, after retries; see the error tree.
-        Source: api/tokfluence-api.md, `GET /v1/posts/:id` [seed]; refunds [public].
+        Source: the Tokfluence API page, `GET /v1/posts/:id`; refunds.
         """
         post_id = parse_post_id(post)
         body: Any = await self._engine.perform(build_get_post(post_id), _POST, self._options, self._options.budget)
@@ -75,7 +75,7 @@ class Posts:
 
         What goes wrong with one post is its outcome's `error` and ends nothing; once the token or the wallet is
         refused (401, 402, 403), the rest fail with that error without being sent.
-        Source: api/tokfluence-api.md, `GET /v1/posts/:id` [seed].
+        Source: the Tokfluence API page, `GET /v1/posts/:id`.
         """
         return self._resolve(posts, max_credits, on_progress, analyze_missing=False)
 
@@ -107,7 +107,7 @@ class Posts:
 
         Comments that arrive meanwhile shift the offsets. They make the service repeat some, which are left out
         (`CommentPage.repeated`); those put before the cursor are not part of this walk, and `total` grows by them.
-        Source: api/tokfluence-api.md, `GET /v1/posts/:id/comments` [seed]; refunds [public].
+        Source: the Tokfluence API page, `GET /v1/posts/:id/comments`; refunds.
         """
         post_id = parse_post_id(post)
         check_paging(cursor, limit, max_items, prefetch)
@@ -165,7 +165,7 @@ class Posts:
 
         A cold URL takes the service several seconds. A batch keeps its request id over all its retries, so a lost answer is not
         paid for twice: its posts come back as `duplicate_request`.
-        Source: api/tokfluence-api.md, `POST /v1/posts/analyze` [seed], *Idempotency* [public].
+        Source: the Tokfluence API page, `POST /v1/posts/analyze`, *Idempotency*.
         """
         check_batch_size(batch_size)
         budget = Budget(max_credits, self._options.budget)
@@ -265,7 +265,7 @@ class Posts:
             ValueError: A number out of its range, at the call; nothing was sent.
 
         The delay until a post is readable is not documented; it is learnt, with one post of a batch going ahead.
-        Source: api/tokfluence-api.md, *Posts* [seed].
+        Source: the Tokfluence API page, *Posts*.
         """
         if refresh not in ("missing", "always"):
             raise ValueError(f"refresh must be 'missing' or 'always', not {refresh!r}")

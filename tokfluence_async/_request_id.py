@@ -4,7 +4,7 @@
 are drawn once a process; ids are the numbers that follow, in the shape of a version 4 UUID. Two processes collide only
 if the runs of ids they use overlap: with a billion ids each, about once in 10**27 pairs of processes.
 
-Source: api/tokfluence-api.md, *Idempotency* [public]: "one stable UUID per logical batch".
+Source: the Tokfluence API page, *Idempotency*: "one stable UUID per logical batch".
 """
 
 from __future__ import annotations

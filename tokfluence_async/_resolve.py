@@ -3,7 +3,7 @@
 Three stages in one task tree, with a bounded stream between each two, so that a million inputs take the memory of a
 few hundred. What to do next with a post is in `_visibility`, `_plan` and `_retry`; here are the loops.
 
-Source: api/tokfluence-api.md, *Posts* [seed], *Credits* [public].
+Source: the Tokfluence API page, *Posts*, *Credits*.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ with 409, without the answer that was lost [public]. Whether a *failed* attempt 
 *Verify* means: read every post of the batch (1 credit each); what is readable after the visibility delay was done,
 the rest goes out again under a new id. A read never keeps an id: every physical send has a new one.
 
-Source: api/tokfluence-api.md, *Idempotency* [public]; shared/design.md, *409 by history of the id*.
+Source: the Tokfluence API page, *Idempotency*.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ What is hard about the service's answers, and is coped with here:
 - A decoder leaves by four doors (`ValidationError`, `DecodeError`, `UnicodeDecodeError`, `RecursionError`). All of
   them become `APIResponseValidationError`.
 
-Source: api/tokfluence-api.md, all of it.
+Source: the Tokfluence API page, all of it.
 """
 
 from __future__ import annotations

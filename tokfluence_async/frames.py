@@ -37,6 +37,7 @@ import msgspec
 from msgspec import Struct
 
 from ._models import Analysis, AnalyzeReport, Comment, CommentPage, Outcome
+from ._words import plural
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -284,7 +285,7 @@ def _array(cells: list[Any], column: _Column) -> pa.Array:
     lost = sum(cell is _LOST for cell in cells)
     if lost:
         warnings.warn(
-            f"{column.name}: {lost} of {len(cells)} integers need more than 64 bits and became null",
+            f"{column.name}: {lost:,} of {plural(len(cells), 'integer')} {'needs' if lost == 1 else 'need'} more than 64 bits and became null",
             RuntimeWarning,
             stacklevel=2,
         )

@@ -12,6 +12,7 @@ import typer
 
 from .. import Analysis, Comment, Outcome, Post, Sandbox, TokfluenceError
 from .._version import __version__
+from .._words import plural
 from . import crawling, serving
 from .inputs import open_inputs
 from .output import Output
@@ -95,6 +96,14 @@ JsonLogs = Annotated[
 FormatOption = Annotated[
     Format, typer.Option("--format", help="csv is safe to open in a spreadsheet; parquet needs the extra \\[frames].")
 ]
+TableOption = Annotated[
+    Format,
+    typer.Option(
+        "--format",
+        help="csv, parquet: also a table of the documented fields (posts.csv, comments.csv) beside the .jsonl, which stay the record. "
+        "csv is safe to open in a spreadsheet; parquet needs the extra \\[frames].",
+    ),
+]
 FileArgument = Annotated[
     str,
     typer.Argument(
@@ -124,7 +133,9 @@ def _main(
     pass
 
 
-async def _write_outcomes(session: Session, outcomes: AsyncIterator[Outcome[T]], output: Output, what: str) -> int:
+async def _write_outcomes(
+    session: Session, outcomes: AsyncIterator[Outcome[T]], output: Output, one: str, many: str
+) -> int:
     """Values to standard output as they come, errors to standard error."""
     written = 0
     async for outcome in outcomes:
@@ -134,13 +145,13 @@ async def _write_outcomes(session: Session, outcomes: AsyncIterator[Outcome[T]],
             await output.write([outcome.unwrap()])  # type: ignore[list-item]  # a Struct, whatever T is
             written += 1
     await output.close()
-    return _finish(session, written, what)
+    return _finish(session, written, one, many)
 
 
-def _finish(session: Session, written: int, what: str) -> int:
+def _finish(session: Session, written: int, one: str, many: str) -> int:
     failures = session.failures
     snapshot = session.snapshot()
-    lines = [f"{written:,} {what} in {session.elapsed:.1f} s.", session.bill()]
+    lines = [f"{plural(written, one, many)} in {session.elapsed:.1f} s.", session.bill()]
     if failures.count:
         lines.append(f"{failures.count:,} failed; see above.")
     if failures.first_unaffordable is not None:
@@ -186,7 +197,7 @@ def post(
     async def main(session: Session) -> int:
         output = Output(form.value, Post)
         async with aclosing(session.client.posts.get_many(posts, on_progress=session.on_progress)) as outcomes:
-            return await _write_outcomes(session, outcomes, output, "posts")
+            return await _write_outcomes(session, outcomes, output, "post", "posts")
 
     raise typer.Exit(run(main, common, title="post"))
 
@@ -231,7 +242,7 @@ def comments(
                 if written:
                     session.screen.say(f"What was written stands; go on with --cursor {at}.", "warning", cursor=at)
         await output.close()
-        return _finish(session, written, "comments")
+        return _finish(session, written, "comment", "comments")
 
     raise typer.Exit(run(main, common, title="comments", unit="comments"))
 
@@ -266,7 +277,7 @@ def analyze(
             inputs, force=force, batch_size=batch_size, on_progress=session.on_progress
         )
         async with aclosing(outcomes):
-            return await _write_outcomes(session, outcomes, output, "posts analyzed")
+            return await _write_outcomes(session, outcomes, output, "post analyzed", "posts analyzed")
 
     raise typer.Exit(run(main, common, title="analyze"))
 
@@ -292,7 +303,7 @@ def crawl(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what it would cost and how long it would take; send nothing.")
     ] = False,
-    form: FormatOption = Format.jsonl,
+    form: TableOption = Format.jsonl,
     sandbox: SandboxFlag = False,
     base_url: BaseUrl = None,
     max_credits: MaxCredits = None,

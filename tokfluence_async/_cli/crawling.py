@@ -24,6 +24,7 @@ from .. import (
     TokfluenceClient,
 )
 from .._terminal import one_line
+from .._words import plural
 from .inputs import FileLines, Inputs, StreamLines, UsageError, open_inputs
 from .runtime import GRACE, Common, Exit, Session
 from .screen import Screen, open_screen
@@ -37,8 +38,9 @@ _PAGE = 2  # credits for a page of comments [seed]
 _COMMENTS_PER_PAGE = 200
 _SHOWN = 10
 _JOURNAL = "journal.sqlite"
-# In the folder of a crawl with --sandbox.
+# In the folder of a crawl with --sandbox; and what every crawl says there of where its posts come from.
 _MARKER = ".sandbox"
+_ORIGIN = ".origin"
 
 
 class Job(Struct, frozen=True, kw_only=True):
@@ -107,11 +109,14 @@ def _check_world(out: Path, *, sandbox: bool) -> None:
     A crawl goes on where the folder's journal ends. Posts that the stand-in made up must not count as the service's.
     """
     marked = (out / _MARKER).exists()
+    local = marked
+    with contextlib.suppress(OSError):
+        local = local or (out / _ORIGIN).read_bytes().startswith(b"localhost\n")
     if marked and not sandbox:
         raise UsageError(
             f"{out} holds a crawl of the sandbox; give another folder for the service's posts, or delete it"
         )
-    if sandbox and not marked and (out / _JOURNAL).exists():
+    if sandbox and not local and (out / _JOURNAL).exists():
         raise UsageError(f"{out} holds a crawl of the service; give another folder with --sandbox")
 
 
@@ -142,6 +147,7 @@ def _tidy(out: Path) -> None:
     """After a refused token, with nothing bought: take back the folder this run has made."""
     names = (
         _MARKER,
+        _ORIGIN,
         "posts.jsonl",
         "comments.jsonl",
         "failures.jsonl",
@@ -192,16 +198,12 @@ def _read_failures(out: Path, inputs: Inputs) -> _Failures:
     return failures
 
 
-def _plural(count: int, one: str, many: str | None = None) -> str:
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
-
-
 def _malformed(inputs: Inputs) -> list[str]:
     count = inputs.malformed_count
     if not count:
         return []
     lines = [
-        f"{_plural(count, 'line')} of {inputs.name} {'names' if count == 1 else 'name'} no post; "
+        f"{plural(count, 'line')} of {inputs.name} {'names' if count == 1 else 'name'} no post; "
         "nothing was sent or charged for that:"
     ]
     for malformed in inputs.malformed:
@@ -213,9 +215,9 @@ def _malformed(inputs: Inputs) -> list[str]:
 
 
 def _summarize(session: Session, job: Job, inputs: Inputs, report: CrawlReport, failures: _Failures) -> None:
-    what = _plural(report.posts, "post")
+    what = plural(report.posts, "post")
     if job.comments:
-        what += f" and {_plural(report.comments, 'comment')}"
+        what += f" and {plural(report.comments, 'comment')}"
     stopped = {
         None: "Done",
         "budget": "Stopped at --max-credits",
@@ -225,21 +227,21 @@ def _summarize(session: Session, job: Job, inputs: Inputs, report: CrawlReport, 
     lines = [f"{stopped}: {what} in {report.seconds:.1f} s, written to {job.out}/", f"  {session.bill()}"]
     notes: list[str] = []
     if report.skipped:
-        notes.append(f"{_plural(report.skipped, 'post')} done in an earlier run, not paid for again")
+        notes.append(f"{plural(report.skipped, 'post')} done in an earlier run, not paid for again")
     if report.duplicates:
-        notes.append(f"{_plural(report.duplicates, 'duplicate')} left out, not billed")
+        notes.append(f"{plural(report.duplicates, 'duplicate')} left out, not billed")
     if notes:
         lines.append(f"  {'; '.join(notes)}.")
     lines.extend(_malformed(inputs))
     if failures.shown:
         lines.append(
-            f"{_plural(len(failures.shown) + failures.others, 'post')} failed; the same command tries them again:"
+            f"{plural(len(failures.shown) + failures.others, 'post')} failed; the same command tries them again:"
         )
         lines.extend(f"  {one_line(given, 100)}: {one_line(why, 200)}" for given, why in failures.shown)
         if failures.others:
             lines.append(f"  and {failures.others:,} more")
     if failures.unaffordable:
-        lines.append(f"{_plural(failures.unaffordable, 'post')} not finished for want of credits.")
+        lines.append(f"{plural(failures.unaffordable, 'post')} not finished for want of credits.")
     if report.stopped_by:
         lines.append("Run the same command again to go on where this ended.")
     elif report.failed:
@@ -307,19 +309,19 @@ def _tell(screen: Screen, job: Job, inputs: Inputs, estimate: Estimate) -> None:
     low, high = estimate.credits_at_least - pages, estimate.credits_at_most - pages
     lines = estimate.posts + estimate.duplicates + estimate.malformed
     out = [
-        f"{_plural(estimate.posts, 'distinct post')} in {_plural(lines, 'line')} of {job.file}; "
-        f"{_plural(estimate.duplicates, 'duplicate')} folded, {estimate.malformed:,} malformed."
+        f"{plural(estimate.posts, 'distinct post')} in {plural(lines, 'line')} of {job.file}; "
+        f"{plural(estimate.duplicates, 'duplicate')} folded, {estimate.malformed:,} malformed."
     ]
     if estimate.done:
-        out.append(f"  {_plural(estimate.done, 'post')} done in an earlier run, not paid for again.")
+        out.append(f"  {plural(estimate.done, 'post')} done in an earlier run, not paid for again.")
     out.append(
-        f"  Posts: {low:,} credits at least, if all of them are in the index already; {high:,} at most."
+        f"  Posts: {plural(low, 'credit')} at least, if all of them are in the index already; {high:,} at most."
         if low != high
-        else f"  Posts: {low:,} credits."
+        else f"  Posts: {plural(low, 'credit')}."
     )
     if job.comments:
         out.append(
-            f"  Comments: {_PAGE} credits per page of {_COMMENTS_PER_PAGE}, so at least {pages:,} credits; "
+            f"  Comments: {_PAGE} credits per page of {_COMMENTS_PER_PAGE}, so at least {plural(pages, 'credit')}; "
             "how many there are is not known before the posts are read."
         )
     out.append(

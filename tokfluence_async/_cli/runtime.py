@@ -29,6 +29,7 @@ from .. import (
     TokfluenceError,
 )
 from .. import _log as log
+from .._words import plural
 from .inputs import Inputs, UsageError
 from .output import OutputGoneError
 from .screen import Meter, Screen, Snapshot, open_screen
@@ -159,8 +160,8 @@ class Session:
         left = self.client.credits_remaining
         remaining = "" if left is None else f", {left:,} left"
         return (
-            f"{usage.credits_spent:,} credits spent{remaining}. "
-            f"{usage.requests:,} request{'' if usage.requests == 1 else 's'}, {usage.rate_limited:,} refused by the throttle (429)."
+            f"{plural(usage.credits_spent, 'credit')} spent{remaining}. "
+            f"{plural(usage.requests, 'request')}, {usage.rate_limited:,} refused by the throttle (429)."
         )
 
     async def watch(self) -> None:

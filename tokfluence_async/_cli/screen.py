@@ -23,6 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .._terminal import escape_controls, one_line
+from .._words import plural
 
 __all__ = ["Screen", "Snapshot", "open_screen"]
 
@@ -58,15 +59,20 @@ class Snapshot(Struct, frozen=True, kw_only=True):
             return None
         return (self.total - self.done) * self.elapsed / self.done
 
+    def counted(self, of: str) -> str:
+        """`3 posts`, and where the end is known `3 of 8 posts`."""
+        one = self.unit.removesuffix("s")
+        return plural(self.done, one) if self.total is None else f"{self.done:,}{of}{plural(self.total, one)}"
+
     def facts(self) -> list[tuple[str, str]]:
         """Short phrases with their styles, the most important first."""
         facts: list[tuple[str, str]] = []
         if self.comments is not None:
-            facts.append((f"{self.comments:,} comments", ""))
+            facts.append((plural(self.comments, "comment"), ""))
         if self.failed:
             facts.append((f"{self.failed:,} failed", "red"))
         left = "" if self.credits_remaining is None else f", {self.credits_remaining:,} left"
-        facts.append((f"{self.credits_spent:,} credits spent{left}", ""))
+        facts.append((f"{plural(self.credits_spent, 'credit')} spent{left}", ""))
         permitted = "" if self.permitted is None else f" of {self.permitted:.1f}"
         facts.append((f"{self.rate:.1f}{permitted} requests/s", "yellow" if self.slowed else ""))
         facts.append((f"{self.rate_limited:,} x 429", "yellow" if self.rate_limited else ""))
@@ -128,8 +134,7 @@ class _Plain:
         self._progress(snapshot)
 
     def _progress(self, snapshot: Snapshot) -> None:
-        of = "" if snapshot.total is None else f" of {snapshot.total:,}"
-        parts = [f"{snapshot.done:,}{of} {snapshot.unit}", *(fact for fact, _ in snapshot.facts())]
+        parts = [snapshot.counted(" of "), *(fact for fact, _ in snapshot.facts())]
         parts.append(f"{_duration(snapshot.elapsed)} gone")
         if snapshot.eta is not None:
             parts.append(f"{_duration(snapshot.eta)} to go")
@@ -187,11 +192,7 @@ class _Display:
         row = Table.grid(padding=(0, 1, 0, 0))
         for _ in range(4):
             row.add_column(no_wrap=True)
-        count = (
-            f"{snapshot.done:,} {snapshot.unit}"
-            if snapshot.total is None
-            else f"{snapshot.done:,}/{snapshot.total:,} {snapshot.unit}"
-        )
+        count = snapshot.counted("/")
         times = f"{_duration(snapshot.elapsed)} gone"
         if snapshot.eta is not None:
             times += f", {_duration(snapshot.eta)} to go"

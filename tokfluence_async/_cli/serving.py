@@ -10,6 +10,7 @@ import signal
 import typer
 
 from .. import Sandbox
+from .._words import plural
 from .runtime import Exit, new_loop
 from .screen import open_screen
 
@@ -42,7 +43,9 @@ def serve(sandbox: Sandbox, *, quiet: bool) -> int:
             await stop.wait()
         finally:
             await sandbox.aclose()
-        screen.say(f"{sandbox.requests_received:,} requests, {sandbox.credits_spent:,} credits charged.")
+        screen.say(
+            f"{plural(sandbox.requests_received, 'request')}, {plural(sandbox.credits_spent, 'credit')} charged."
+        )
         return Exit.DONE
 
     with asyncio.Runner(loop_factory=new_loop) as runner:

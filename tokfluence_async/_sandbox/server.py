@@ -3,15 +3,15 @@
 The order in which a request is looked at, and what the page leaves open at each step:
 
 1. It is received: entered in the ledger, and counted by both throttles, the IP's and (if its key is known) the key's.
-   "In parallel" [public] is taken at its word: each counts every request, whatever the other says.
+   "In parallel" is taken at its word: each counts every request, whatever the other says.
 2. Token: 401 `unauthorized`. A request with no valid key has no wallet, and its answer says `X-Credits-Remaining: 0`,
-   as every answer carries that header [public]; a revoked key still has its wallet, which is told.
+   as every answer carries that header; a revoked key still has its wallet, which is told.
 3. Throttle: 429 `rate_limited`, not charged. The IP's refusal comes before the token is looked at.
 4. A scripted fault that strikes before the work.
 5. Request id: 409 `duplicate_request` if it was processed or is at work, not charged. Ids are per key and hold for all
    endpoints together.
 6. The debit, before the work: 402 `insufficient_credits` if the wallet is too small. As validation errors are "not
-   refunded" [public], they are charged: a read its price, an analyze call 25 for every item of a `urls` list, whatever
+   refunded", they are charged: a read its price, an analyze call 25 for every item of a `urls` list, whatever
    the items are. What cannot be counted (no JSON, no list) costs nothing, nor do unknown routes.
 7. Validation and the work: 422, 404, or the answer. These use up the request id. Whether 402, 429, 500 and 502 do is not
    documented: `refusals_burn_ids`; a 500 after work that was done always does.
@@ -136,7 +136,7 @@ class Sandbox(Scripting):
     - Over HTTP, unthrottled and unbilled: `GET /openapi.json`, `GET /_sandbox/ledger` (`?entries` for all requests),
       `GET` and `POST /_sandbox/faults` (`{"fault": "drop_answer", "to": ..., "times": ...}`).
 
-    Source: api/tokfluence-api.md; what it leaves open is told at the head of `tokfluence_async/_sandbox/server.py`.
+    Source: the Tokfluence API page; what it leaves open is told at the head of `tokfluence_async/_sandbox/server.py`.
     """
 
     def __init__(
