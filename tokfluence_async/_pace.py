@@ -16,10 +16,14 @@ Two rules together give that, and the evenness which token buckets, GCRA, nginx 
    is due at its own time. Slots nobody wanted are saved, up to `burst` - 1 of them, and may be used at once. Each one used
    takes 1 / (W + J) off the pace for the next W + J: it is paid back evenly. The log alone would let the same burst through again
    one window later, and a sliding counter, which takes the last window to have been even, would count it twice; so
-   it counts b + (N - b) x + (N - b)(1 - x) = N at every point x of its window.
+   it counts b + (N - b) x + (N - b)(1 - x) = N at every point x of its window. (To a request: where a slot is longer than the
+   rest of the margin, as with N = 60 and transit times that differ by 0.4 s, it may refuse one now and then.)
 
 A pacer starts with one slot and none saved. A restart goes on at the even pace where the old process was, and a crash loop has
-nothing to burst with. (A bucket that starts full lets 2 N - 1 through in one window: measured for `AsyncLimiter(600, 60)`.)
+nothing to burst with. (A bucket that starts full lets 2 N - 1 through in one window: measured for `AsyncLimiter(600, 60)`.) What a restart
+does not know is that a burst is owed. A process that dies within a window of one, and is back in less than the time of the
+burst's slots (a second), may send up to `burst` - 1 too many in that window: one refusal by a sliding log, measured, and
+then the gate. To begin as if a burst were owed would cost every start that many slots, 0.15 % of its first ten minutes.
 
 What J has to be: for transit times that differ by at most J, no refusal is a theorem. For exponential ones of 200 ms in the mean, without
 bound, 2 000 simulated hours of saturation against a sliding log, the strictest, gave 3.5 refusals an hour with J = 0.5, 0.45 with 0.57 and 0.19 with
@@ -31,7 +35,8 @@ the mean of a whole round trip and room for its fluctuation (98.4 %), and near t
 
 When the service refuses although this holds, somebody shares the budget or it became smaller. Then the *share* of N in use
 goes down by half, is held for more than a window, and raised in two steps; a share that was once
-held without a refusal is where the next refusal leads back to. The log and the pace both follow the share.
+held without a refusal is where the next refusal leads back to. The log and the pace both follow the share. (Raised by adding a
+little every second, it meets a lasting limit with more in flight and more often: over 1 % refused; see `_PROBE_TO`.)
 """
 
 from __future__ import annotations

@@ -531,13 +531,18 @@ class Throttle:
         burst: Requests that may leave at once after idleness, at least 1. At the even pace of 600 a minute 50 calls take five seconds; with
             `burst=20` the first twenty go at once, if nothing was sent for two seconds before. It costs no throughput, as it is paid back over the next
             period. Above 10, a service that itself counts with a small burst (nginx `limit_req burst=20`) may refuse some.
-        jitter: Seconds by which the transit times of two requests may differ, 0 or more: the margin. It costs `jitter / period` of the rate, 0.94 % at
-            0.57, which is right for 200 ms in the mean; on a quiet network 0.1 gives 99.8 %.
+            A service that counts with a bucket of ten or fewer refuses a little (0.4 to 2 % under on and off demand) unless `burst` is less than its
+            bucket. A process that is restarted within a second of a burst may see one refusal.
+        jitter: Seconds by which two requests may bunch up between their slots and the service, 0 or more: the margin. A slot is used for up to half
+            of it, while a connection opens or the event loop is late; so the network has the other half for certain, and nearly all
+            of it otherwise. It costs `jitter / period` of the rate, 0.94 % at 0.57. That is right for transit times of 200 ms in the mean: where
+            they are exponential, without bound, a sliding log refuses 0.45 requests an hour, fixed windows and buckets none. On a quiet network
+            0.1 gives 99.8 %.
 
     Raises:
         ConfigurationError: A number is out of its range.
 
-    Source: api/tokfluence-api.md, Throttles: 600 a minute per IP, 1200 per key, the algorithm not documented [public].
+    Source: the Tokfluence API page, Throttles: 600 a minute per IP, 1200 per key, the algorithm not documented.
     """
 
     __slots__ = ("__weakref__", "burst", "jitter", "per_ip", "per_key", "period")

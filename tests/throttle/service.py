@@ -40,19 +40,17 @@ ALGORITHMS: dict[str, Callable[[int, float], Any]] = {
 class Service:
     """Counts what arrives; `rule` may be exchanged while it runs."""
 
-    def __init__(self, rule: Any, *, mean_transit: float = 0.2, most_transit: float = 0.57, seed: int = 1) -> None:
+    def __init__(self, rule: Any, *, scale: float = 0.3, most_transit: float = 0.57, seed: int = 1) -> None:
         self.rule = rule
-        self.mean, self.most = mean_transit, most_transit
+        self.scale, self.most = scale, most_transit
         self.random = random.Random(seed)
         self.accepted: list[float] = []
         self.refused: list[float] = []
 
     def transit(self) -> float:
-        """Exponential, cut off at the margin the throttle is told: what the theorem speaks of."""
-        if not self.mean:
-            return 0.0
+        """Exponential, cut off at the margin the throttle is told: what the theorem speaks of. 200 ms in the mean, after the cut."""
         while True:
-            seconds = self.random.expovariate(1 / self.mean)
+            seconds = self.random.expovariate(1 / self.scale)
             if seconds <= self.most:
                 return seconds
 
