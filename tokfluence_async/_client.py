@@ -55,7 +55,8 @@ class TokfluenceClient:
         base_url: Where the service is; None reads `TOKFLUENCE_BASE_URL`, else `https://developers.tokfluence.com`. The token goes there and nowhere else.
         throttle: How often requests may leave; None for the documented 600 a minute per IP and 1200 per key.
         max_concurrency: Reads in flight at once, 1 or more; in each event loop, for each key.
-        analyze_concurrency: Analyze requests in flight at once, 1 or more. The service asks to cap them.
+        analyze_concurrency: Analyze requests in flight at once, 1 or more. The service asks to cap them; where it refuses more than so many, as many are
+            in flight, and one more is tried now and then.
         timeout: Time limits of one attempt: seconds in total, or a `Timeout`. Waiting for a slot does not count. An analyze
             attempt gets 15 s per URL on top. None for no limit.
         max_retries: Retries after the first attempt, 429 included; 0 means one attempt.
