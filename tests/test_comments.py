@@ -436,6 +436,48 @@ async def test_one_page_of_an_older_list_costs_one_page(answers: aioresponses, o
     assert len(asked) - len(pages) == len(older)
 
 
+async def test_a_page_without_a_total_loses_nothing_behind_it(answers: aioresponses) -> None:
+    """It is asked for again, and a comment has arrived meanwhile: the pages that were asked for before that are older, and go."""
+    listed = [f"c{n}" for n in range(100)]
+
+    def page(cursor: int) -> dict[str, Any]:
+        if cursor == 40 and asked.count(40) == 2:
+            listed.insert(0, "new")
+        data = [{"comment_id": one} for one in listed[cursor : cursor + 10]]
+        after = cursor + 10 if cursor + 10 < len(listed) else None
+        return {"data": data, "meta": {"total": None if cursor == 40 else len(listed), "next_cursor": after}}
+
+    asked = scripted(answers, page)
+    async with TokfluenceClient(TOKEN) as client:
+        found = [comment.comment_id async for comment in client.posts.comments(ID, limit=10, prefetch=4)]
+
+    assert asked.count(40) == 2
+    assert found == [f"c{n}" for n in range(100)]
+
+
+@pytest.mark.parametrize("prefetch", [0, 4])
+async def test_a_total_that_does_not_tell_the_truth_closes_the_window(answers: aioresponses, prefetch: int) -> None:
+    """A counter that lags behind the list says nothing about which page is older. More repeats than it tells of give it away."""
+    views: dict[int, int] = {50: 3}  # a page ahead that was looked up late: three have arrived
+    arrived = 0
+
+    def page(cursor: int) -> dict[str, Any]:
+        listed = [f"new{n}" for n in range(views.get(cursor, arrived))] + [f"c{n}" for n in range(200)]
+        data = [{"comment_id": one} for one in listed[cursor : cursor + 10]]
+        return {"data": data, "meta": {"total": 200, "next_cursor": cursor + 10 if data else None}}
+
+    scripted(answers, page)
+    found: list[str] = []
+    async with TokfluenceClient(TOKEN) as client:
+        async for each in client.posts.comment_pages(ID, limit=10, prefetch=prefetch):
+            found += [comment.comment_id for comment in each]
+            if each.cursor == 50:
+                arrived = 3
+                views.clear()
+
+    assert found == [f"c{n}" for n in range(200)]
+
+
 async def test_a_total_that_is_told_no_longer_closes_the_window(answers: aioresponses) -> None:
     """What the last total was says nothing about the pages that come without one."""
 

@@ -10,8 +10,9 @@ comments than asked for. Two things can make a page asked for ahead useless, and
 - the page before it ended elsewhere than foreseen (`next_cursor`);
 - it was answered from an older list than the page before it (a smaller `total`), so that a comment between the two
   may be in neither. The pages behind it stay: each is looked at when its turn comes. Where the service tells no `total` that
-  cannot be seen, so nothing is asked for ahead; nor can it be seen where as many comments went as came, but that is lost on a
-  walk without `prefetch` too: what is deleted before the cursor moves as many comments past it.
+  cannot be seen, so nothing is asked for ahead. Where it tells one that is not the list's (a counter that lags), more comments
+  are repeated than it says arrived, and nothing is asked for ahead any more. What is deleted before the cursor moves as many
+  comments past it, and no walk can see those, with `prefetch` or without.
 
 The window grows by one page with every page consumed. So a reader who stops early has never caused more pages to be
 bought than it has read. It opens as fast as that allows: at 100 ms a page, 100 pages take x9.6 less time at 16 ahead (x8.5
@@ -194,6 +195,10 @@ class Walk(Generic[C]):
                 # Comments that arrived can make a page repeat what was given, as many as they are. A service that repeats
                 # more than that (one that ignores the cursor, say) gives nothing, at 2 credits a page.
                 repeats += repeated
+                if repeats > self._grown and self._prefetch:
+                    # More than the totals tell of: they are no measure of which page is the older one.
+                    self._prefetch = 0
+                    await self._drop()
                 empty = 0 if items or (data and repeats <= self._grown) else empty + 1
                 if empty >= _MAX_EMPTY:
                     raise self._endless(
@@ -215,7 +220,7 @@ class Walk(Generic[C]):
             if cursor == self._cursor:
                 self._ahead.popleft()
                 body = await _result(task)
-                if not _may_be_older(body.meta.total, self._total):
+                if not _may_be_older(body.meta.total, self._total if self._told else None):
                     return self._noted(body)
             else:
                 await self._drop()
