@@ -48,7 +48,7 @@ FLOORS: tuple[tuple[str, frozenset[str]], ...] = (
         "edges",
         frozenset(["_throttle", "_failures", "_direct", "_transport", "_journal", "_sources", "_progress", "_log"]),
     ),
-    ("drivers", frozenset(["_engine", "_stream", "_analyze", "_comments", "_resolve", "_posts", "_crawl"])),
+    ("drivers", frozenset(["_places", "_engine", "_stream", "_analyze", "_comments", "_resolve", "_posts", "_crawl"])),
     ("door", frozenset(["_client", "__init__"])),
     ("people", frozenset(["_cli", "_formats", "_notebook", "frames", "__main__"])),
 )

@@ -16,19 +16,18 @@ import math
 import random
 import threading
 import weakref
-from collections import deque
 from collections.abc import Coroutine
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-import anyio
 from aiolimiter import AsyncLimiter
 from msgspec import Raw, Struct
 
 from ._budget import Budget
-from ._errors import APIError, APIStatusError, ClosedError, DuplicateRequestError, RateLimitError, TokfluenceError
+from ._errors import APIError, APIStatusError, ClosedError, DuplicateRequestError, TokfluenceError
 from ._ledger import Ledger
 from ._models import Timeout, Usage
+from ._places import Crowd, Gate
 from ._request_id import next_request_id
 from ._retry import Again, GiveUp, Past, RetryPolicy, Settled, decide, effect_of
 from ._secret import Secret
@@ -45,9 +44,6 @@ __all__ = ["ClosedError", "Engine", "FreshIds", "Ids", "Options"]
 T = TypeVar("T")
 
 logger = logging.getLogger("tokfluence_async")
-
-# Of the failed tries of one batch more at once that are told apart: after the sixth, 64 rounds of answers pass before the next.
-_WARIEST = 6
 
 
 class Options(Struct, frozen=True, kw_only=True):
@@ -105,137 +101,19 @@ class _Meter:
         self.bytes_received = 0
 
 
-class _Gate:
-    """Where calls wait while a 429 keeps a gate closed: first come, first served, with one timer for all.
-
-    Here, and not in the throttle's queue, as those who wait there have a place already: other keys want it. Not a sleep each
-    either: those would all end in one turn, in whatever order the loop's heap has them.
-    """
-
-    __slots__ = ("_lanes", "_line", "_timer", "_waiting")
-
-    def __init__(self, lanes: Lanes) -> None:
-        self._waiting = 0
-        self._lanes = lanes
-        self._line: deque[asyncio.Future[None]] = deque()
-        self._timer: asyncio.TimerHandle | None = None
-
-    async def passed(self, policy: RetryPolicy) -> float:
-        """Wait until the gate is open, and return the seconds that took.
-
-        Raises:
-            RateLimitError: It stays closed for longer than a call's deadline; nothing was sent.
-        """
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        while (closed_for := self._lanes.gate_closed_for) > 0:
-            if closed_for > policy.deadline:
-                raise RateLimitError(
-                    429,
-                    "rate_limited",
-                    f"not sent: the service asked to wait for {closed_for:.0f} s more, longer than a call's deadline of "
-                    f"{policy.deadline:.0f} s",
-                    retry_after=closed_for,
-                )
-            turn: asyncio.Future[None] = loop.create_future()
-            self._line.append(turn)
-            self._waiting += 1
-            if self._timer is None:
-                self._timer = loop.call_later(closed_for, self._open)
-            try:
-                with self._lanes.waiting_outside():
-                    await turn
-            finally:
-                self._leave()
-        return loop.time() - began
-
-    def _leave(self) -> None:
-        # One that was cancelled stays in the line, done, until the gate opens or all have left.
-        self._waiting -= 1
-        if not self._waiting and self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-            self._line.clear()
-
-    def _open(self) -> None:
-        self._timer = None
-        closed_for = self._lanes.gate_closed_for
-        if closed_for > 0:  # for longer, meanwhile
-            self._timer = asyncio.get_running_loop().call_later(closed_for, self._open)
-            return
-        while self._line:
-            turn = self._line.popleft()
-            if not turn.done():
-                turn.set_result(None)
-
-
-class _BatchPlaces:
-    """Places of one key's analyze batches: so many are under way, or wait for a slot, at once. First come, first served.
-
-    They adapt. A service may limit how many batches it works on at once and refuse the next with 429, which no pace cures. One that is
-    refused *again*, after the wait it was asked for, while others are under way, is taken for that: from then on there are as
-    many places as were accepted. Once that is learnt a first refusal is enough. One place more is tried after two rounds of answers, and
-    after twice as many each time that fails; so a limit that stays costs ever fewer refusals, and one that went away
-    is found out.
-    """
-
-    __slots__ = ("_answers", "_failed", "_grown", "_limiter", "_most", "under_way")
-
-    def __init__(self, most: int) -> None:
-        self.under_way: set[Exchange] = set()
-        self._most = most
-        self._limiter = anyio.CapacityLimiter(most)
-        self._failed = 0  # how often one place more was refused; 0 as long as no limit is known
-        self._grown = False  # whether the last change was a place more
-        self._answers = 0  # since the last change
-
-    def locked(self) -> bool:
-        return self._limiter.available_tokens <= 0
-
-    async def acquire(self) -> None:
-        await self._limiter.acquire()
-
-    def release(self) -> None:
-        self._limiter.release()
-
-    def refused(self, again: bool) -> None:
-        """A batch got 429, for the first time or `again`. It is not under way any more."""
-        accepted = sum(exchange.sent for exchange in self.under_way)
-        if not accepted or accepted >= self._limiter.total_tokens or not (again or self._failed):
-            return
-        self._limiter.total_tokens = accepted
-        if self._grown or not self._failed:
-            self._failed = min(self._failed + 1, _WARIEST)
-        self._grown = False
-        self._answers = 0
-
-    def answered(self) -> None:
-        """A batch got another answer."""
-        places = int(self._limiter.total_tokens)
-        if places == self._most:
-            return
-        self._answers += 1
-        if self._answers >= places << self._failed:
-            self._limiter.total_tokens = places + 1
-            if self._grown:  # twice in a row
-                self._failed = max(self._failed - 1, 1)
-            self._grown = True
-            self._answers = 0
-
-
 class _Home:
     """What a client has in one event loop."""
 
     __slots__ = (
-        "analyzing",
         "buckets",
         "calls",
+        "crowds",
         "ended",
         "gates",
         "looking",
         "loop",
         "meter",
-        "reading",
+        "places",
         "tasks",
         "transport",
     )
@@ -247,16 +125,16 @@ class _Home:
         self.tasks: set[asyncio.Task[Any]] = set()
         self.calls: set[asyncio.Task[Any]] = set()  # everybody's that are in a call now
         self.ended: set[asyncio.Task[Any]] = set()  # those whose call `aclose` has ended
-        self.reading: dict[tuple[int, str], asyncio.Semaphore] = {}
-        self.analyzing: dict[tuple[int, str], _BatchPlaces] = {}
+        self.places: dict[tuple[bool, int, str], asyncio.Semaphore] = {}
+        self.crowds: dict[str, Crowd] = {}
         self.buckets: dict[str, AsyncLimiter | None] = {}
-        self.gates: dict[str, _Gate] = {}
+        self.gates: dict[str, Gate] = {}
         self.looking = asyncio.Lock()
 
-    def gate(self, token: Secret, lanes: Lanes) -> _Gate:
+    def gate(self, token: Secret, lanes: Lanes) -> Gate:
         gate = self.gates.get(token)
         if gate is None:
-            gate = self.gates[token] = _Gate(lanes)
+            gate = self.gates[token] = Gate(lanes)
         return gate
 
     def bucket(self, token: Secret, throttle: Throttle) -> AsyncLimiter | None:
@@ -275,21 +153,19 @@ class _Home:
             self.buckets[token] = bucket
         return bucket
 
-    # Those who wait for a slot hold a place, and a key that is refused must not hold another's: each has its own.
-
-    def places(self, limit: int, token: Secret) -> asyncio.Semaphore:
-        """For reads and other calls that are no batches."""
-        places = self.reading.get((limit, token))
+    def place(self, analyze: bool, limit: int, token: Secret) -> asyncio.Semaphore:
+        """Places of one key: those who wait for a slot hold one, and a key that is refused must not hold another's."""
+        places = self.places.get((analyze, limit, token))
         if places is None:
             # anyio's looks for a cancellation at every turn, 1.5 µs; waiting here is first come, first served as well.
-            places = self.reading[limit, token] = asyncio.Semaphore(limit)
+            places = self.places[analyze, limit, token] = asyncio.Semaphore(limit)
         return places
 
-    def batch_places(self, limit: int, token: Secret) -> _BatchPlaces:
-        places = self.analyzing.get((limit, token))
-        if places is None:
-            places = self.analyzing[limit, token] = _BatchPlaces(limit)
-        return places
+    def crowd(self, token: Secret) -> Crowd:
+        crowd = self.crowds.get(token)
+        if crowd is None:
+            crowd = self.crowds[token] = Crowd()
+        return crowd
 
 
 class Engine:
@@ -433,8 +309,9 @@ class Engine:
         meter = home.meter
         lanes = self.lanes(options.token)
         wallet = self.wallet(options.token)
-        batches = home.batch_places(options.analyze_concurrency, options.token) if batch else None
-        places = home.places(options.max_concurrency, options.token) if batches is None else batches
+        most = options.analyze_concurrency if batch else options.max_concurrency
+        places = home.place(batch, most, options.token)
+        crowd = home.crowd(options.token) if batch else None
         bucket = home.bucket(options.token, self.throttle) if batch else None
         timeout, limit = _limits(call, options, at_least)
         read = call.kind is Kind.READ
@@ -469,18 +346,26 @@ class Engine:
                     while answer is None:
                         if lanes.gate_closed_for > 0:
                             meter.throttled_seconds += await home.gate(options.token, lanes).passed(options.policy)
-                        at_once = not places.locked()
+                        asked = None if crowd is None and not places.locked() else loop.time()
                         await places.acquire()
+                        inside = False
+                        counted = exchange.waited
                         try:
-                            if not at_once and lanes.gate_closed_for > 0:
-                                continue  # it closed while this waited for the place
+                            if asked is not None:
+                                if crowd is not None:
+                                    await crowd.enter(exchange, most)
+                                    inside = True
+                                if began is not None:
+                                    began += loop.time() - asked  # the deadline is for the service's part
+                                if lanes.gate_closed_for > 0:
+                                    continue  # it closed while this waited for the place
                             if bucket is not None:
                                 asked = loop.time()
                                 with lanes.waiting_outside():
                                     await bucket.acquire()
                                 exchange.waited += loop.time() - asked
-                            if batches is not None:
-                                batches.under_way.add(exchange)
+                            if crowd is not None and crowd.crowded:
+                                continue
                             answer = await home.transport.send(
                                 call,
                                 exchange,
@@ -492,13 +377,15 @@ class Engine:
                                 priority=batch,
                                 patience=options.policy.deadline,
                             )
-                        except GateClosedError:
-                            continue  # it closed while this waited for the slot, for longer than this waits in line
+                        except GateClosedError as error:
+                            # It closed while this waited for the slot, for longer than this waits in line.
+                            exchange.waited += error.waited
+                            continue
                         finally:
                             places.release()
-                            if batches is not None:
-                                batches.under_way.discard(exchange)
-                            meter.throttled_seconds += exchange.waited
+                            if crowd is not None and inside:
+                                crowd.leave(exchange)
+                            meter.throttled_seconds += exchange.waited - counted
                             if exchange.sent:
                                 meter.requests += 1
                                 if attempt > 1:
@@ -508,16 +395,18 @@ class Engine:
                         wallet.note(exchange.order, answer.credits_remaining)
                         if budget.keeps:
                             budget.saw(answer.credits_remaining)
+                    too_many = False
+                    if crowd is not None:
+                        if answer.status in (429, 503):
+                            too_many = crowd.refused(again=refusals > 0)
+                            refusals += 1
+                        else:
+                            crowd.answered()
                     if answer.status == 429:
                         meter.rate_limited += 1
-                        lanes.refused(answer.retry_after)
-                        if batches is not None:
-                            batches.refused(again=refusals > 0)
-                            refusals += 1
+                        lanes.refused(answer.retry_after, lower=not too_many)
                     else:
                         lanes.answered()
-                        if batches is not None:
-                            batches.answered()
                     if logger.isEnabledFor(logging.DEBUG):
                         _log(call, answer, exchange)
                     value = parse_answer(answer, shape, secret=options.token)
@@ -527,6 +416,8 @@ class Engine:
                 except TokfluenceError as error:
                     if isinstance(error, APIError):
                         error.attempts = attempt
+                    if isinstance(error, APIStatusError) and not exchange.sent:
+                        raise  # from the closed gate: the service was not asked
                     now = loop.time()
                     began = now if began is None else began
                     decision = decide(

@@ -363,8 +363,9 @@ class Pacer:
         owed = sum(1 for used in self._repaying if used > now - self._span)
         return max(self._slots * self.share(now) - owed, _LEAST_SHARE * self._slots) / self._span
 
-    def refused(self, now: float, pause: float) -> bool:
-        """The service refused a request: close the gate for `pause` seconds (only ever later). True if that lowered the pace.
+    def refused(self, now: float, pause: float, lower: bool = True) -> bool:
+        """The service refused a request: close the gate for `pause` seconds (only ever later), and with `lower` go on at a lower
+        pace. True if that lowered it.
 
         Requests that were in flight when the first one was refused tell nothing new: until the gate has opened again, and
         for a moment at least, refusals move the gate but not the pace.
@@ -372,7 +373,7 @@ class Pacer:
         self.refused_total += 1
         in_flight = now < self.gate or now < self._stepped_at + _IN_FLIGHT * self._window
         self.gate = max(self.gate, now + pause)
-        stepped = bool(self._slots) and not in_flight
+        stepped = lower and bool(self._slots) and not in_flight
         if stepped:
             self._step_down(now, pause)
         # After the gate one slot at a time: nothing saved, and the schedule begins where it opens.

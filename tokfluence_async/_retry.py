@@ -67,8 +67,8 @@ class RetryPolicy(Struct, frozen=True):
         max_retries: Retries after the first attempt, 429 included; 0 means one attempt.
         base: Seconds; the n-th backoff is drawn evenly from 0 to `min(cap, base * 2**(n-1))` (full jitter).
         cap: Seconds; the longest backoff. A `Retry-After` is never cut to it.
-        deadline: Seconds from the end of a call's first attempt. No attempt begins later; a `Retry-After` that points beyond it ends the call
-            at once instead of at its end.
+        deadline: Seconds from the end of a call's first attempt, without what it waits for its turn among others. No attempt begins later; a
+            `Retry-After` that points beyond it ends the call at once instead of at its end.
     """
 
     max_retries: int = 5

@@ -67,7 +67,11 @@ _FEW = 64
 
 
 class GateClosedError(Exception):
-    """A gate is closed for longer than somebody in its line has patience for. No slot was taken."""
+    """A gate is closed for longer than somebody in its line has patience for. No slot was taken, after `waited` seconds."""
+
+    def __init__(self, waited: float) -> None:
+        super().__init__(waited)
+        self.waited = waited
 
 
 @dataclass(frozen=True, slots=True)
@@ -766,7 +770,7 @@ class Lanes:
             if origin.throttles != len(origin.ip.throttles):
                 origin.configure(began)
             if origin.closed_for(key, began) > patience:
-                raise GateClosedError
+                raise GateClosedError(0.0)
             origin.join(key, waiter, loop, priority, patience)
             origin.dispatch(began, loop)
         if waiter.done():
@@ -790,7 +794,7 @@ class Lanes:
                     origin.arm(now, loop)
             raise
         if granted is _NO_SLOT:
-            raise GateClosedError
+            raise GateClosedError(origin.now(loop) - began)
         return granted
 
     @contextmanager
@@ -819,7 +823,7 @@ class Lanes:
             self._lane.answered_after = origin.refusals
             self._lane.refusals = origin.ip.refusals = 0
 
-    def refused(self, retry_after: float | None, lane: LaneName | None = None) -> bool:
+    def refused(self, retry_after: float | None, lane: LaneName | None = None, *, lower: bool = True) -> bool:
         """A request got 429: close the gate, only ever for longer, and lower the pace. True if this refusal lowered it.
 
         The answer does not say whether the IP's budget ran out or the key's. Without `lane` both gates close: sending other keys' requests into an exhausted
@@ -829,6 +833,7 @@ class Lanes:
         Args:
             retry_after: Seconds, see `parse_retry_after`; never shortened. None pauses 1, 2, 4, ... seconds by refusals in a row, at most a period.
             lane: Which budget refused, where that is known.
+            lower: Whether it says anything about the pace; not where the service takes no more at once.
         """
         origin, key, loop, now = self._here()
         lowered = False
@@ -850,7 +855,7 @@ class Lanes:
                     pacer.count_again(origin.ip.pacer, now)
                 if not each.refusals or pacer.gate_closed_for(now) == 0.0:
                     each.refusals += 1
-                if pacer.refused(now, plan_pause(retry_after, each.refusals, pacer.period)):
+                if pacer.refused(now, plan_pause(retry_after, each.refusals, pacer.period), lower):
                     lowered = True
                     if now > each.warned_at + _QUIET * pacer.period:
                         warn_of = warn_of or each

@@ -200,46 +200,40 @@ async def test_those_in_line_for_a_slot_learn_at_once_of_a_wait_that_is_too_long
         assert client._options.budget.reserved == 0
 
 
-@pytest.mark.parametrize("most", [1, 2, 4, 8])
-async def test_a_service_that_limits_analyses_under_way_is_met_by_fewer_at_once(most: int) -> None:
-    """It refuses the batch that is one too many, whatever the pace: nothing fails, little is refused, and the places are used."""
-    async with rig(indexed=0.0, seconds_per_url=1.0) as (sandbox, client):
-        fault = sandbox.rate_limit(
-            to=ANALYZE, times=None, retry_after=1, where=lambda entry: sandbox.in_flight(ANALYZE) > most
-        )
+async def test_a_gate_that_is_closed_again_and_again_holds_a_call_no_longer_than_its_deadline() -> None:
+    """Each closing is below it, and together they are not."""
+    async with rig({"throttle": throttle()}, **LIMITS) as (sandbox, client):
         loop = asyncio.get_running_loop()
+        lanes = client._engine.lanes(client._options.token)
+        await client.posts.get(POST_ID)
+        lanes.refused(800)
+
+        async def close_again() -> None:
+            while True:
+                await asyncio.sleep(790)
+                lanes.refused(800)
+
+        closing = asyncio.create_task(close_again())
         began = loop.time()
+        with pytest.raises(RateLimitError, match="not sent"):
+            await client.posts.get(POST_ID)
 
-        report = await client.posts.analyze(ids(300), batch_size=5)
-
-        report.raise_for_errors()
-        assert len(report.succeeded) == 300
-        assert fault.hits <= 20
-        assert loop.time() - began < 1.1 * 300 / most + 5
-        check_money(sandbox, client)
+        assert loop.time() - began <= 900
+        assert sandbox.requests_received == 1
+        closing.cancel()
+        await asyncio.gather(closing, return_exceptions=True)
 
 
-async def test_a_limit_of_analyses_that_stays_costs_little_and_one_that_goes_is_found_out() -> None:
-    """One place more is tried now and then, each time that fails only after twice as many answers."""
-    async with rig(indexed=0.0, seconds_per_url=1.0) as (sandbox, client):
-        fault = sandbox.rate_limit(
-            to=ANALYZE, times=None, retry_after=1, where=lambda entry: sandbox.in_flight(ANALYZE) > 3
-        )
-        await client.posts.analyze(ids(400), batch_size=2)
-        first, received = fault.hits, sandbox.requests_received
-        assert sandbox.rate_limited <= 0.1 * received
+async def test_what_those_who_are_sent_away_have_waited_is_counted() -> None:
+    async with rig({"throttle": Throttle(60, None, burst=1)}, per_ip=60, per_key=None) as (sandbox, client):
+        sandbox.rate_limit(retry_after=2000, nth=10)
+        reads = [asyncio.create_task(client.posts.get(post_id)) for post_id in ids(30)]
 
-        await client.posts.analyze(ids(400, 1000), batch_size=2)
-        assert fault.hits - first <= 5
+        outcomes = await asyncio.gather(*reads, return_exceptions=True)
 
-        sandbox.clear_faults()
-        await client.posts.analyze(ids(500, 2000), batch_size=1)
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        await client.posts.analyze(ids(240, 3000), batch_size=1)
-
-        assert loop.time() - began < 1.2 * 240 / 8 + 5
-        assert sandbox.statuses[200] == 1140
+        assert sum(isinstance(outcome, RateLimitError) for outcome in outcomes) == 21
+        # Nine waited for 1 to 9 slots, the tenth and those behind it for nine.
+        assert client.usage.throttled_seconds == pytest.approx((sum(range(10)) + 20 * 9) * 60.57 / 60, rel=0.05)
 
 
 @pytest.mark.real_time
