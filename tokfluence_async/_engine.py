@@ -364,8 +364,6 @@ class Engine:
                                 with lanes.waiting_outside():
                                     await bucket.acquire()
                                 exchange.waited += loop.time() - asked
-                            if crowd is not None and crowd.crowded:
-                                continue
                             answer = await home.transport.send(
                                 call,
                                 exchange,

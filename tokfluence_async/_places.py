@@ -118,11 +118,6 @@ class Crowd:
         """How many go at once; infinite as long as no limit is known."""
         return self._limiter.total_tokens
 
-    @property
-    def crowded(self) -> bool:
-        """Whether more are there than should be, as the limit was learnt while they waited."""
-        return self._limiter.available_tokens < 0
-
     async def enter(self, exchange: Exchange, most: int) -> None:
         """Wait until one more may be under way; first come, first served.
 
