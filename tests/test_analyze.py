@@ -648,6 +648,43 @@ async def test_a_timeout_does_not_buy_twice_while_the_first_is_at_work(
     assert sandbox.times_charged() == {"1": 1}
 
 
+async def slow_after_two() -> AsyncIterator[int]:
+    """Two posts, and ten more while those are at work: a batch leaves with what has arrived."""
+    for n in range(1, 13):
+        if n == 3:
+            await asyncio.sleep(30.0)
+        yield n
+
+
+@pytest.mark.client(analyze_concurrency=1)
+async def test_a_batch_gets_the_time_that_earlier_ones_show_it_to_need(
+    sandbox: Sandbox, client: TokfluenceClient
+) -> None:
+    """At 30 s a URL ten take 300 s, and 60 s and 15 a URL are 210: to hang up then is to ask again for what is at work."""
+    sandbox.seconds_per_url = 30.0
+
+    seen = [outcome async for outcome in client.posts.analyze_iter(slow_after_two(), batch_size=10)]
+
+    assert [len(batch) for batch in batches(sandbox)] == [2, 10]
+    assert statuses(seen) == ["analyzed"] * 12
+    assert client.usage.retries == 0
+
+
+@pytest.mark.client(analyze_concurrency=1, timeout=50.0)
+async def test_a_time_that_was_asked_for_is_kept_whatever_earlier_batches_show(
+    sandbox: Sandbox, client: TokfluenceClient
+) -> None:
+    """`timeout=` is the caller's word: after 50 s and 15 a URL the batch is asked for again, and the 409 settles it."""
+    sandbox.seconds_per_url = 30.0
+
+    seen = [outcome async for outcome in client.posts.analyze_iter(slow_after_two(), batch_size=10)]
+
+    assert statuses(seen) == ["analyzed"] * 2 + ["duplicate_request"] * 10
+    first, again = sandbox.requests[1:]
+    assert again.time - first.time == pytest.approx(200.0, abs=5.0)
+    assert sandbox.credits_spent == 300
+
+
 @pytest.mark.client(analyze_concurrency=1, max_retries=0)
 async def test_one_failed_batch_never_loses_the_others(sandbox: Sandbox, client: TokfluenceClient) -> None:
     """422 for one batch, a 500 for another: theirs alone."""

@@ -22,6 +22,7 @@ from tokfluence_async import (
     InvalidPostError,
     NotFoundError,
     Sandbox,
+    Throttle,
     TokfluenceClient,
 )
 from tokfluence_async._comments import Recent
@@ -118,6 +119,22 @@ async def test_prefetch_is_ordered_and_bounded(sandbox: Sandbox, client: Tokflue
     assert found == ids_of(sandbox, 2000)
     assert 3 <= sandbox.peak_in_flight(COMMENTS) <= 7
     assert sandbox.credits_spent == 2 * 40
+
+
+@pytest.mark.sandbox(comments_per_post=1000, latency=0.1, throttle=None)
+@pytest.mark.client(throttle=Throttle(None, None))
+async def test_sixteen_pages_ahead_take_a_ninth_of_the_time(sandbox: Sandbox, client: TokfluenceClient) -> None:
+    """A hundred pages at 0.1 s each, without a throttle on either side; and not one of them in vain."""
+    seconds = {}
+    for prefetch in (0, 16):
+        began, before = asyncio.get_running_loop().time(), sandbox.requests_received
+        pages = [page async for page in client.posts.comment_pages(ID, limit=10, prefetch=prefetch)]
+        seconds[prefetch] = asyncio.get_running_loop().time() - began
+
+        assert len(pages) == sandbox.requests_received - before == 100
+
+    assert 10.0 <= seconds[0] < 10.5
+    assert seconds[16] <= seconds[0] / 9
 
 
 @pytest.mark.sandbox(comments_per_post=1000)

@@ -81,6 +81,99 @@ def test_no_window_of_period_and_jitter_ever_holds_more_than_the_limit(steps, li
         assert beyond - first >= 10.0 + jitter - 1e-9
 
 
+CHANGES = st.one_of(
+    st.tuples(st.just("pass"), st.floats(0, 20)),
+    st.tuples(st.just("demand"), st.integers(1, 12)),
+    st.tuples(st.just("queue"), st.integers(1, 40)),
+    st.tuples(st.just("cancel"), st.integers(0, 30)),
+    st.tuples(st.just("refused"), st.floats(0, 5)),
+    st.tuples(st.just("change"), st.integers(1, 30)),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(CHANGES, max_size=40), st.integers(1, 30), st.integers(1, 10), st.floats(0, 3))
+def test_a_window_holds_no_more_than_the_smallest_limit_that_held_in_it(steps, limit, burst, jitter):
+    """While numbers change, and slots come back that are not the newest.
+
+    A limit that went up again says nothing of grants before that: the log is as long as the limit was. And a slot given back is one
+    taken since the last change.
+    """
+    lane = pacer(limit, 10.0, burst=burst, jitter=jitter)
+    now, changed = 0.0, 0
+    granted: list[float] = []
+    held = [(limit, 0)]  # each limit, and how many grants there were when it began
+
+    def take(queued: bool) -> None:
+        lane.take(now, queued)
+        granted.append(now)
+        since = len(granted) - 1 - limit
+        if since >= 0 and limit <= min(
+            each for n, (each, _) in enumerate(held) if [*held, (0, math.inf)][n + 1][1] > since
+        ):
+            assert now - granted[since] >= 10.0 + jitter - 1e-9
+
+    for step, amount in steps:
+        if step == "pass":
+            now += amount
+        elif step == "demand":
+            for _ in range(amount):
+                if now >= lane.free_at:
+                    take(queued=False)
+        elif step == "queue":
+            for _ in range(amount):
+                now = max(now, lane.free_at)
+                take(queued=True)
+        elif step == "cancel":
+            if len(granted) - amount > changed:
+                lane.refund(granted.pop(-1 - amount), now)
+        elif step == "refused":
+            lane.refused(now, amount)
+        else:
+            limit, changed = amount, len(granted)
+            held.append((limit, changed))
+            lane.configure(limit, 10.0, burst=burst, jitter=jitter, now=now)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(CHANGES.filter(lambda step: step[0] not in ("cancel", "change")), max_size=15),
+    st.lists(CHANGES.filter(lambda step: step[0] not in ("cancel", "change")), max_size=15),
+    st.integers(1, 30),
+    st.integers(0, 10),
+    st.integers(1, 10),
+)
+def test_a_lane_that_was_implied_by_another_counts_what_was_granted_there(before, after, limit, more, burst):
+    """As a key's lane under its IP's, until the IP's is switched off: of what went before, no request is forgotten."""
+    ip, key = pacer(limit, 10.0, burst=burst), pacer(limit + more, 10.0, burst=burst)
+    key.implied = True
+    key.refresh(0.0)
+    now = 0.0
+    granted: list[float] = []
+
+    def play(steps, lane: Pacer) -> None:
+        nonlocal now
+        for step, amount in steps:
+            if step == "pass":
+                now += amount
+            elif step == "refused":
+                lane.refused(now, amount)
+            else:
+                for _ in range(amount):
+                    if step == "queue":
+                        now = max(now, lane.free_at, key.free_at)
+                    if now >= max(lane.free_at, key.free_at):
+                        lane.take(now, step == "queue")
+                        granted.append(now)
+
+    play(before, ip)
+    key.count_again(ip, now)
+    play(after, key)
+
+    for first, beyond in zip(granted, granted[limit + more :], strict=False):
+        assert beyond - first >= 10.6 - 1e-9
+
+
 @settings(deadline=None)
 @given(STEPS, st.integers(1, 30), st.integers(1, 20))
 def test_a_slot_is_never_out_of_reach(steps, limit, burst):

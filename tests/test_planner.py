@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tokfluence_async._plan import Planner
@@ -18,6 +18,8 @@ def seen(planner: Planner, pairs: list[tuple[int, float]]) -> Planner:
     return planner
 
 
+# The same seconds for every size: what is left for the URLs is nothing, and came out a little below it.
+@example(8, None, [(urls, 1.3) for urls in (14, 15, 29, 7, 1, 28)], 0)
 @given(
     st.integers(1, 64),
     st.none() | st.integers(0, 2_000_000),

@@ -500,6 +500,7 @@ def _limits(call: Call, options: Options, at_least: float) -> tuple[Timeout, flo
     if not call.units:
         return timeout, timeout.total
     total = None if timeout.total is None else timeout.total + options.per_url * call.units
+    # Only ever longer: an attempt that is cut short may have been charged, so no limit is shortened by a guess.
     if total is not None and timeout == _DEFAULT:
         total = max(total, at_least)
     # The service is silent while it works, so only the total bounds the wait.

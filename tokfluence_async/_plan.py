@@ -116,7 +116,7 @@ class Planner:
         sure = min(a - _SURE * error, self._t / count)
         if sure <= 0.0:
             return none
-        return sure, (self._t - sure * count) / self._n
+        return sure, max(0.0, (self._t - sure * count) / self._n)  # rounding: `sure` may be all of it
 
     def expected(self, urls: int) -> float:
         """Seconds a batch of `urls` is expected to take; 0.0 as long as nothing has been seen."""

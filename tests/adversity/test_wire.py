@@ -205,6 +205,7 @@ async def test_a_batch_that_a_proxy_sent_twice_was_charged() -> None:
 
 # --- 429 --------------------------------------------------------------------------------------------------------------
 
+# The header and what follows from it; where it says nothing that can be followed, the first pause of our own.
 RETRY_AFTER = {
     "seconds": ("7", 7.0),
     "zero": ("0", 0.0),
@@ -212,19 +213,19 @@ RETRY_AFTER = {
     "white space": (" 3 ", 3.0),
     "a date": ("DATE+9", 9.0),
     "a date in the past": ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
-    "garbage": ("soon", 0.0),
-    "negative": ("-5", 0.0),
-    "not a number": ("nan", 0.0),
-    "infinite": ("inf", 0.0),
-    "missing": (None, 0.0),
-    "empty": ("", 0.0),
-    "other digits": ("٣", 0.0),
+    "garbage": ("soon", 1.0),
+    "negative": ("-5", 1.0),
+    "not a number": ("nan", 1.0),
+    "infinite": ("inf", 1.0),
+    "missing": (None, 1.0),
+    "empty": ("", 1.0),
+    "other digits": ("٣", 1.0),
 }
 
 
 @pytest.mark.parametrize("case", RETRY_AFTER)
 async def test_a_retry_after_is_never_shortened(case: str) -> None:
-    """Trap 14: whatever form it has; and nothing else leaves on that key before, not even a fresh call."""
+    """Trap 14: whatever form it has, nor drawn out; and nothing else leaves on that key before, not even a fresh call."""
     text, seconds = RETRY_AFTER[case]
     moments: list[float] = []
     seen = asyncio.Event()
@@ -247,7 +248,7 @@ async def test_a_retry_after_is_never_shortened(case: str) -> None:
         await client.posts.get(POST_ID)  # has the one place: the refused call waits without it
         await first
 
-        assert moments[1] - moments[0] >= seconds
+        assert seconds <= moments[1] - moments[0] < seconds + 3.0
         assert client.usage.rate_limited == 1
         assert client.usage.credits_spent == 2
 

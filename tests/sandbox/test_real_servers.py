@@ -10,12 +10,13 @@ from __future__ import annotations
 import contextlib
 import getpass
 import http.client
+import itertools
 import random
 import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -116,14 +117,25 @@ def _bursts_and_lulls(seconds: float) -> list[float]:
     return gaps
 
 
-def _compare(throttle: Throttle, times: list[float], passed: list[bool]) -> None:
-    modelled = [throttle.allow(at) == 0.0 for at in times]
-    agreed = sum(ours == theirs for ours, theirs in zip(modelled, passed, strict=True))
-    print(f"{agreed} of {len(passed)} decisions alike, {sum(modelled)} let through for {sum(passed)}")
-    assert 20 < sum(passed) < len(passed) - 20, "this run could not have told one algorithm from another"
-    # Seen: 97 to 100 % alike with a burst, 94 to 100 % without, where one that differs moves those after it.
-    assert agreed >= 0.9 * len(passed)
-    assert sum(modelled) == pytest.approx(sum(passed), rel=0.05)
+def _compare(
+    run: Callable[[], tuple[list[float], list[bool]]], model: Callable[[], Throttle], *, ahead: int, alike: float
+) -> None:
+    """Up to three runs, until in one of them the two were never further apart than `ahead` requests let through, and enough decisions alike.
+
+    A busy machine blurs when a request arrived, which no model can know; a model that is wrong is wrong each time.
+    """
+    for _ in range(3):
+        times, passed = run()
+        assert 20 < sum(passed) < len(passed) - 20, "this run could not have told one algorithm from another"
+        throttle = model()
+        modelled = [throttle.allow(at) == 0.0 for at in times]
+        agreed = sum(ours == theirs for ours, theirs in zip(modelled, passed, strict=True)) / len(passed)
+        counts = zip(itertools.accumulate(modelled), itertools.accumulate(passed), strict=True)
+        apart = max(abs(ours - theirs) for ours, theirs in counts)
+        print(f"{agreed:.1%} of {len(passed)} decisions alike, {apart} apart at most, {sum(passed)} let through")
+        if apart <= ahead and agreed >= alike:
+            return
+    pytest.fail(f"{apart} apart, where {ahead} may be, and {agreed:.1%} of the decisions alike")
 
 
 # nginx reads CLOCK_MONOTONIC_COARSE, which moves in steps of up to 4 ms: without a burst every decision hangs on that, so
@@ -145,10 +157,14 @@ def test_nginx_counts_as_its_model_does(tmp_path: Path, rate: int, burst: int) -
         )
     )
 
-    with _running([program, "-c", str(config), "-p", str(tmp_path), "-e", str(tmp_path / "error.log")], port):
-        times, passed = _ask(port, _bursts_and_lulls(4.0))
+    def run() -> tuple[list[float], list[bool]]:
+        with _running([program, "-c", str(config), "-p", str(tmp_path), "-e", str(tmp_path / "error.log")], port):
+            return _ask(port, _bursts_and_lulls(4.0))
 
-    _compare(NginxLimitReq(rate, 1.0, burst=burst), times, passed)
+    # Seen, of eight runs, three of them with four busy loops beside: with a burst 0 or 1 apart, where 105 for 100 is 4 to 6 and a
+    # burst of 19 or 21 is 3 or 4. Without one 0 or 1 apart, and 95 to 100 % alike (once, when busy, 4 and 88 %), where 21 for 20
+    # is 1 to 6 apart and 80 to 91.5 % alike: one that differs moves those after it.
+    _compare(run, lambda: NginxLimitReq(rate, 1.0, burst=burst), ahead=2, alike=0.9 if burst else 0.95)
 
 
 def test_haproxy_counts_as_its_model_does(tmp_path: Path) -> None:
@@ -157,7 +173,9 @@ def test_haproxy_counts_as_its_model_does(tmp_path: Path) -> None:
     config = tmp_path / "haproxy.cfg"
     config.write_text(HAPROXY.format(port=port, period=500, limit=40))
 
-    with _running([program, "-f", str(config)], port):
-        times, passed = _ask(port, _bursts_and_lulls(3.0))
+    def run() -> tuple[list[float], list[bool]]:
+        with _running([program, "-f", str(config)], port):
+            return _ask(port, _bursts_and_lulls(3.0))
 
-    _compare(HAProxyRate(40, 0.5), times, passed)
+    # Seen: all alike, busy or not; 39 or 41 for 40 is 2 or 3 apart.
+    _compare(run, lambda: HAProxyRate(40, 0.5), ahead=1, alike=0.98)

@@ -78,6 +78,36 @@ async def test_a_key_is_bound_by_its_own_budget_on_a_wide_ip(origin):
     assert granted[-1][1] - granted[0][1] == pytest.approx(49 * INTERVAL, abs=0.02)
 
 
+async def test_both_budgets_hold_at_once(origin):
+    """Two keys that may each use two thirds of their IP: it binds them together, and each one alone as soon as the other is quiet."""
+    throttle = Throttle(600, 400)
+    granted: dict[str, list[float]] = {"one": [], "other": []}
+
+    async def crawl(name: str, begin: float, end: float) -> None:
+        lanes = throttle.lanes(origin, name)
+        await asyncio.sleep(begin)
+        until = now() + end - begin
+
+        async def worker() -> None:
+            while now() < until:
+                await lanes.acquire()
+                granted[name].append(now())
+
+        await asyncio.gather(*(worker() for _ in range(20)))
+
+    # Alone, together, and the other one alone.
+    await asyncio.gather(crawl("one", 0.0, 300.0), crawl("other", 120.0, 420.0))
+
+    both = sorted(granted["one"] + granted["other"])
+    for moments, limit in ((both, 600), (granted["one"], 400), (granted["other"], 400)):
+        assert min(last - first for first, last in zip(moments, moments[limit:], strict=False)) >= SPAN - 1e-6
+    together = [when for when in both if both[0] + 125 < when < both[0] + 295]
+    assert len(together) >= 0.99 * 170 * 600 / SPAN
+    for name, since in (("one", 5.0), ("other", 305.0)):
+        alone = [when for when in granted[name] if both[0] + since < when < both[0] + since + 110]
+        assert len(alone) >= 0.99 * 110 * 400 / SPAN
+
+
 async def test_nobody_keeps_a_slot_of_the_ip_while_waiting_for_one_of_its_key(origin):
     """The IP's slots go to those who can use them, at the IP's full pace."""
     throttle = Throttle(per_ip=600, per_key=60)
