@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import statistics
 import subprocess
 import sys
 from pathlib import Path
+
+from .turns import spread
 
 __all__ = ["run"]
 
@@ -34,13 +35,13 @@ def run(quick: bool, out: Path) -> None:
             found.append(float(done.stdout))
     bare = figures["pass"]
     cost = {line: [mine - none for mine, none in zip(found, bare, strict=True)] for line, found in figures.items()}
-    print(f"### Imports; CPU, median of {rounds} rounds\n")
+    print(f"### Imports; CPU, median of {rounds} rounds in turns, and quartiles\n")
     print(f"| line | ms | against `{_REFERENCE}` |")
     print("|---|---|---|")
     for line, found in cost.items():
         if line != "pass":
-            ratio = statistics.median(mine / theirs for mine, theirs in zip(found, cost[_REFERENCE], strict=True))
-            print(f"| `{line}` | {1e3 * statistics.median(found):.0f} | **{ratio:.2f}** |")
+            ratios = [mine / theirs for mine, theirs in zip(found, cost[_REFERENCE], strict=True)]
+            print(f"| `{line}` | {spread([1e3 * seconds for seconds in found], '.0f')} | {spread(ratios)} |")
     print(
         "\nGoal: `import tokfluence_async` <= 0.45. aiohttp comes with the first call, whatever was imported.\n",
         flush=True,

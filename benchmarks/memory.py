@@ -19,6 +19,7 @@ from typing import Any
 from .bodies import POST_ID
 from .contenders import TOKEN, UNLIMITED
 from .servers import raw
+from .turns import quartiles, spread
 
 __all__ = ["run"]
 
@@ -34,16 +35,19 @@ _LATENCY = 0.5
 def run(quick: bool, out: Path) -> None:
     """The growth from the small job to the large one is what counts; the rest is the interpreter and its modules."""
     large = 100_000 if quick else 1_000_000
-    print(f"### Peak resident memory, {_SMALL:,} and {large:,} inputs\n")
+    rounds = 1 if quick else 3
+    print(f"### Peak resident memory, {_SMALL:,} and {large:,} inputs")
+    print(f"The small one: median of {rounds} and quartiles. The large one takes minutes: one run.\n")
     print("| job | peak, small | peak, large | growth | bytes an input | a large one's seconds, CPU |")
     print("|---|---|---|---|---|---|")
     for job in _JOBS:
         many = min(large, 200_000) if job == "comments kept" else large
-        small, big = (measure(job, count) for count in (_SMALL, many))
-        growth = big["peak"] - small["peak"]
+        small = [measure(job, _SMALL)["peak"] / 1e6 for _ in range(rounds)]
+        big = measure(job, many)
+        growth = big["peak"] - 1e6 * quartiles(small)[1]
         each = growth / (many - _SMALL)
         print(
-            f"| {job}{f' ({many:,})' if many != large else ''} | {small['peak'] / 1e6:.0f} MB | {big['peak'] / 1e6:.0f} MB "
+            f"| {job}{f' ({many:,})' if many != large else ''} | {spread(small, '.1f')} MB | {big['peak'] / 1e6:.1f} MB "
             f"| {growth / 1e6:.1f} MB | {each:.1f} | {big['wall']:.0f}, {big['cpu']:.0f} |",
             flush=True,
         )
@@ -52,16 +56,21 @@ def run(quick: bool, out: Path) -> None:
         "Folding duplicates by video id needs to remember every id of a job: that is what grows in the last three.\n",
         flush=True,
     )
-    print("### Bytes a URL in flight\n")
+    print(f"### Bytes a URL in flight; median of {rounds} and quartiles\n")
     print("| job | URLs in flight | peak | URLs in flight | peak | bytes a URL |")
     print("|---|---|---|---|---|---|")
     for job, flying in _FLYING.items():
-        urls = [each * (_BATCH if job == "analyze_iter" else 1) for each in flying]
+        urls = [count * (_BATCH if job == "analyze_iter" else 1) for count in flying]
         # The same inputs both times, so that what is remembered of each does not count.
-        few, lots = (measure(job, 3 * urls[1], in_flight=each, latency=_LATENCY)["peak"] for each in flying)
+        peaks = [
+            [measure(job, 3 * urls[1], in_flight=count, latency=_LATENCY)["peak"] for count in flying]
+            for _ in range(rounds)
+        ]
+        few, lots = ([turn[index] / 1e6 for turn in peaks] for index in (0, 1))
+        each = [(turn[1] - turn[0]) / (urls[1] - urls[0]) for turn in peaks]
         print(
-            f"| {job} | {urls[0]:,} | {few / 1e6:.1f} MB | {urls[1]:,} | {lots / 1e6:.1f} MB "
-            f"| {(lots - few) / (urls[1] - urls[0]):,.0f} |",
+            f"| {job} | {urls[0]:,} | {spread(few, '.1f')} MB | {urls[1]:,} | {spread(lots, '.1f')} MB "
+            f"| {spread(each, ',.0f')} |",
             flush=True,
         )
     print()

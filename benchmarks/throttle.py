@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import argparse
 import logging
-import statistics
 from collections.abc import Callable, Iterable
 
 from . import _throttle_cost as cost
 from . import _throttle_real as real
 from . import _throttle_virtual as virtual
 from ._throttle_limiters import LIMITERS
+from .turns import spread
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
@@ -33,12 +33,31 @@ def cell(use: float, refusals: int) -> str:
     return f"{100 * use:.2f} % / {refusals}"
 
 
+def cells(found: list[tuple[float, int]]) -> str:
+    return f"{spread([100 * use for use, _ in found])} / {sum(refusals for _, refusals in found)}"
+
+
+def against(mine: list[float], theirs: list[float]) -> list[float]:
+    return [one / other for one, other in zip(mine, theirs, strict=True)]
+
+
+def costs(slots: dict[str, list[float]]) -> None:
+    table(
+        ("", "ns", "of AsyncLimiter's"),
+        (
+            (name, spread(found, ".0f"), spread(against(found, slots["AsyncLimiter.acquire"])))
+            for name, found in slots.items()
+        ),
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.throttle", description=__doc__)
     parser.add_argument("--minutes", type=int, default=30, help="virtual minutes per cell")
     parser.add_argument(
         "--seconds", type=float, default=24.0, help="real seconds per cell; 0 leaves the real servers out"
     )
+    parser.add_argument("--rounds", type=int, default=3, help="of the real servers, in turns")
     parser.add_argument("--no-cost", action="store_true", help="leave the cost of a slot out")
     options = parser.parse_args()
     print(__doc__)
@@ -85,42 +104,34 @@ def main() -> None:
     }
     if servers:
         print(
-            f"the real ones: 600 in 6 s, {options.seconds:.0f} s from a cold start: use of what is permitted / refusals"
+            f"the real ones: 600 in 6 s, {options.seconds:.0f} s from a cold start: use of what is permitted in per cent, "
+            f"median of {options.rounds} in turns and quartiles / refusals in all of them"
         )
+        races: dict[tuple[str, str], list[tuple[float, int]]] = {
+            (name, limiter): [] for name in servers for limiter in LIMITERS
+        }
+        for _ in range(options.rounds):
+            for (name, limiter), found in races.items():
+                found.append(real.race(real.SERVERS[name], LIMITERS[limiter], options.seconds))
         table(
             ("server", *LIMITERS),
-            (
-                (
-                    name,
-                    *(cell(*real.race(real.SERVERS[name], limiter, options.seconds)) for limiter in LIMITERS.values()),
-                )
-                for name in servers
-            ),
+            ((name, *(cells(races[name, limiter]) for limiter in LIMITERS)) for name in servers),
         )
 
     if not options.no_cost:
         free = cost.free_slot()
         woken = cost.wake()
         held = cost.bytes_per_waiter()
-        print("a free slot")
-        table(
-            ("", "ns", "of AsyncLimiter's"),
-            ((name, f"{ns:.0f}", f"{ns / free['AsyncLimiter.acquire']:.2f}") for name, ns in free.items()),
-        )
-        print("100 000 waiters, one slot a millisecond; medians of rounds in turns, and the quartiles of the ratios")
-        ratios = {
-            name: statistics.quantiles(
-                [ours / theirs for ours, theirs in zip(us, woken["asyncio.sleep"], strict=True)], method="inclusive"
-            )
-            for name, us in woken.items()
-        }
+        print("a free slot, under a limit that is never near; medians of rounds in turns, and quartiles")
+        costs(free)
+        print("100 000 waiters, one slot a millisecond; medians of rounds in turns, and quartiles")
         table(
             ("", "CPU µs a grant", "of sleeping tasks'", "bytes a waiter"),
             (
                 (
                     name,
-                    f"{statistics.median(us):.1f}",
-                    "{1:.2f} ({0:.2f} to {2:.2f})".format(*ratios[name]),
+                    spread(us, ".1f"),
+                    spread(against(us, woken["asyncio.sleep"])),
                     f"{held[name]:.0f}",
                 )
                 for name, us in woken.items()

@@ -18,7 +18,7 @@ from typing import Any
 
 from .contenders import CONTENDERS, is_installed
 
-__all__ = ["Row", "measure", "table"]
+__all__ = ["Row", "measure", "quartiles", "spread", "table"]
 
 
 @dataclass(frozen=True)
@@ -103,15 +103,15 @@ def measure(
     for name in present:
         micros = per_unit[name]
         ratios = [mine / theirs for mine, theirs in zip(micros, per_unit[reference], strict=True)]
-        low, _, high = _quartiles(ratios)
-        quartiles = _quartiles(micros)
+        low, ratio, high = quartiles(ratios)
+        lower, middle, upper = quartiles(micros)
         rows.append(
             Row(
                 name,
                 CONTENDERS[name].label,
-                quartiles[1],
-                (quartiles[2] - quartiles[0]) / 2,
-                statistics.median(ratios),
+                middle,
+                (upper - lower) / 2,
+                ratio,
                 low,
                 high,
                 statistics.median(walls[name]),
@@ -120,11 +120,18 @@ def measure(
     return rows
 
 
-def _quartiles(values: list[float]) -> tuple[float, float, float]:
+def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
+    """The lower quartile, the median and the upper quartile; three times the value where there is one."""
     if len(values) < 2:
         return values[0], values[0], values[0]
     low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
     return low, middle, high
+
+
+def spread(values: Sequence[float], form: str = ".2f") -> str:
+    """The median, and the quartiles behind it where there is more than one value."""
+    low, middle, high = quartiles(values)
+    return f"{middle:{form}} ({low:{form}} to {high:{form}})" if len(values) > 1 else f"{middle:{form}} (one run)"
 
 
 def table(title: str, unit: str, rows: Sequence[Row], against: str = "the hand-written loop") -> str:
