@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import importlib
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 from . import plot
-from .servers import PAGES, find_nginx, nginx, raw
+from .servers import PAGES, fast, fast_name
 from .turns import Row, measure, table
 
 CAVEATS = """\
@@ -27,36 +25,30 @@ Read this first:
   else: no retry, throttle, request id, size cap or budget. "Tuned" is the same by somebody who has read aiohttp; the floor
   has no HTTP client at all, and shows what is the loop's, the kernel's and the decoder's.
 - The openai and apify packages are measured as what they are, pointed at this server: they have features of their own.
-- Server: {server}. {python}, {cores} cores, load {load}.
+- {python}, {cores} cores, load {load}. What was on the other side is told with each table.
 """
 
 _SINGLE = ("ours", "hand", "ours-uvloop", "hand-uvloop", "hand-tuned", "floor", "httpx-pydantic", "openai", "apify")
 _COMMENTS = ("ours", "ours-pages", "hand", "ours-uvloop", "hand-uvloop", "hand-tuned", "httpx-pydantic", "openai")
 
 
-@contextlib.contextmanager
-def fast_server() -> Iterator[str]:
-    with nginx() if find_nginx() else raw() as url:
-        yield url
-
-
 def posts(quick: bool, out: Path) -> None:
     """One request: `posts.get` at 1, 10 and 50 in flight."""
     results: dict[str, list[Row]] = {}
-    with fast_server() as url:
+    with fast() as url:
         for in_flight in (10,) if quick else (1, 10, 50):
             order = {"what": "posts", "count": 300 if quick else 1500, "in_flight": in_flight}
             rows = measure(_SINGLE, url, order, rounds=3 if quick else 11)
             results[f"{in_flight} in flight"] = rows
-            print(table(f"posts.get, {in_flight} in flight", "request", rows), flush=True)
+            print(table(f"posts.get, {in_flight} in flight", "request", rows, server=fast_name()), flush=True)
     plot.bars(results, "posts.get: CPU µs a request", out / "posts.png")
 
 
 def comments(quick: bool, out: Path) -> None:
     """Walking 20 000 comments in pages of 200."""
-    with fast_server() as url:
+    with fast() as url:
         rows = measure(_COMMENTS, url, {"what": "comments", "count": 1}, rounds=3 if quick else 11)
-    print(table(f"comments, {PAGES} pages of 200, one at a time", "comment", rows), flush=True)
+    print(table(f"comments, {PAGES} pages of 200, one at a time", "comment", rows, server=fast_name()), flush=True)
     plot.bars({"comments": rows}, "comments: CPU µs a comment", out / "comments.png")
 
 
@@ -68,12 +60,12 @@ def crawl(quick: bool, out: Path) -> None:
         ("post", "10 000 posts that are in the index", {"what": "many posts", "count": 10_000}),
     )
     for unit, job, order in jobs:
-        with raw() as url:
+        with fast() as url:
             rows = measure(("ours", "ours-crawl", "hand"), url, order, rounds=2 if quick else 7, reference="ours")
         rows = [
             dataclasses.replace(row, label=f"{row.label} ({100 / row.ratio:.0f} % of the bare loop)") for row in rows
         ]
-        print(table(f"crawl of {job}", unit, rows, "the bare loop"), flush=True)
+        print(table(f"crawl of {job}", unit, rows, "the bare loop", server=fast_name()), flush=True)
     print("Goal: crawl at 70 % of the bare loop's posts and comments a CPU second, or more.\n")
 
 
@@ -97,9 +89,6 @@ def main() -> int:
     given.out.mkdir(parents=True, exist_ok=True)
     print(
         CAVEATS.format(
-            server="nginx, one worker, canned files"
-            if find_nginx()
-            else "a raw asyncio protocol (nginx is not installed)",
             python=f"{platform.python_implementation()} {platform.python_version()}",
             cores=os.cpu_count(),
             load=f"{os.getloadavg()[0]:.2f} before the run",

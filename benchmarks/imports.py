@@ -35,7 +35,8 @@ def run(quick: bool, out: Path) -> None:
             found.append(float(done.stdout))
     bare = figures["pass"]
     cost = {line: [mine - none for mine, none in zip(found, bare, strict=True)] for line, found in figures.items()}
-    print(f"### Imports; CPU, median of {rounds} rounds in turns, and quartiles\n")
+    print(f"### Imports; CPU, median of {rounds} rounds in turns, and quartiles")
+    print("No server.\n")
     print(f"| line | ms | against `{_REFERENCE}` |")
     print("|---|---|---|")
     for line, found in cost.items():

@@ -18,7 +18,7 @@ from typing import Any
 
 from .bodies import POST_ID
 from .contenders import TOKEN, UNLIMITED
-from .servers import raw
+from .servers import RAW, raw
 from .turns import quartiles, spread
 
 __all__ = ["run"]
@@ -37,6 +37,9 @@ def run(quick: bool, out: Path) -> None:
     large = 100_000 if quick else 1_000_000
     rounds = 1 if quick else 3
     print(f"### Peak resident memory, {_SMALL:,} and {large:,} inputs")
+    print(
+        f"Server: {RAW}. No canned body: an analysis is answered by the URLs it asks for, and a long walk has 5,000 pages."
+    )
     print(f"The small one: median of {rounds} and quartiles. The large one takes minutes: one run.\n")
     print("| job | peak, small | peak, large | growth | bytes an input | a large one's seconds, CPU |")
     print("|---|---|---|---|---|---|")
@@ -56,7 +59,8 @@ def run(quick: bool, out: Path) -> None:
         "Folding duplicates by video id needs to remember every id of a job: that is what grows in the last three.\n",
         flush=True,
     )
-    print(f"### Bytes a URL in flight; median of {rounds} and quartiles\n")
+    print(f"### Bytes a URL in flight; median of {rounds} and quartiles")
+    print(f"Server: {RAW}, each answer {_LATENCY} s late, which nginx cannot be.\n")
     print("| job | URLs in flight | peak | URLs in flight | peak | bytes a URL |")
     print("|---|---|---|---|---|---|")
     for job, flying in _FLYING.items():

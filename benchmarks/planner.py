@@ -134,7 +134,8 @@ def run(quick: bool, out: Path) -> None:
                 ratios[name].append(statistics.mean(each.makespan / each.bound for each in runs))
                 if (urls, concurrency) == (1000, 8):
                     longest[name] = [each.longest for each in runs]
-        print(f"### Analyze makespan over the lower bound; a service that is {service}; mean of {len(seeds)} seeds\n")
+        print(f"### Analyze makespan over the lower bound; a service that is {service}; mean of {len(seeds)} seeds")
+        print("No server: an event simulation of one.\n")
         print(
             "| policy | "
             + " | ".join(f"{n}/{c}" for n, c in CELLS)

@@ -134,9 +134,10 @@ def spread(values: Sequence[float], form: str = ".2f") -> str:
     return f"{middle:{form}} ({low:{form}} to {high:{form}})" if len(values) > 1 else f"{middle:{form}} (one run)"
 
 
-def table(title: str, unit: str, rows: Sequence[Row], against: str = "the hand-written loop") -> str:
+def table(title: str, unit: str, rows: Sequence[Row], against: str = "the hand-written loop", *, server: str) -> str:
     lines = [
         f"### {title}",
+        f"Server: {server}.",
         "",
         f"| contender | CPU µs a {unit} | against {against} (quartiles) | {unit}s per CPU second | wall µs |",
         "|---|---|---|---|---|",
