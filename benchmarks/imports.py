@@ -6,14 +6,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-from .turns import spread
+from .goals import Goal, judge
+from .turns import quartiles, ratios, spread
 
 __all__ = ["run"]
 
 _REFERENCE = "import aiohttp, msgspec"
+_OURS = "import tokfluence_async"
 _LINES = (
     "pass",
-    "import tokfluence_async",
+    _OURS,
     "from tokfluence_async import TokfluenceClient",
     "import asyncio, msgspec",
     _REFERENCE,
@@ -41,12 +43,11 @@ def run(quick: bool, out: Path) -> None:
     print("|---|---|---|")
     for line, found in cost.items():
         if line != "pass":
-            ratios = [mine / theirs for mine, theirs in zip(found, cost[_REFERENCE], strict=True)]
-            print(f"| `{line}` | {spread([1e3 * seconds for seconds in found], '.0f')} | {spread(ratios)} |")
-    print(
-        "\nGoal: `import tokfluence_async` <= 0.45. aiohttp comes with the first call, whatever was imported.\n",
-        flush=True,
-    )
+            against = ratios(found, cost[_REFERENCE])
+            print(f"| `{line}` | {spread([1e3 * seconds for seconds in found], '.0f')} | {spread(against)} |")
+    print("\naiohttp comes with the first call, whatever was imported.\n")
+    ours = ratios(cost[_OURS], cost[_REFERENCE])
+    judge([Goal(f"`{_OURS}` against `{_REFERENCE}` <= 0.45", spread(ours), quartiles(ours)[1] <= 0.45)], quick)
 
 
 def _works(line: str) -> bool:

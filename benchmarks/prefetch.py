@@ -12,6 +12,7 @@ from tokfluence_async.testing import VirtualLoop
 from . import plot
 from .bodies import PAGE_SIZE, post_id
 from .contenders import TOKEN, UNLIMITED
+from .goals import Goal, judge
 from .servers import PAGES, RAW, raw
 from .turns import quartiles, spread
 
@@ -46,8 +47,16 @@ def run(quick: bool, out: Path) -> None:
         name = f"{ahead}" + (" (default)" if ahead == 0 else "")
         vain = " | ".join(str(count) for count in wasted[ahead])
         print(f"| {name} | {spread(took[ahead])} | x{spread(times[ahead], '.1f')} | {vain} |")
-    print(f"\nGoals (>= x9 at 16 ahead over {PAGES} pages, 0 in vain by default): ", end="")
-    print("not judged with --quick.\n" if quick else _judged(times, wasted) + "\n", flush=True)
+    print()
+    goals = (
+        Goal(
+            f"16 ahead over {PAGES} pages, against one at a time >= x9",
+            f"x{spread(times[16], '.1f')}",
+            quartiles(times[16])[1] >= 9.0,
+        ),
+        Goal("pages bought in vain by default, 0", str(max(wasted[0])), not any(wasted[0])),
+    )
+    judge(goals, quick)
     drawn = plot.figure(6.0)
     if drawn is not None:
         found = [quartiles(times[ahead]) for ahead in _AHEAD]
@@ -56,13 +65,6 @@ def run(quick: bool, out: Path) -> None:
         drawn[1].set_xlabel("prefetch")
         drawn[1].set_ylabel("times as fast as one page at a time")
         plot.save(drawn, out / "prefetch.png")
-
-
-def _judged(times: dict[int, list[float]], wasted: dict[int, list[int]]) -> str:
-    reached = quartiles(times[16])[1]
-    missed = [] if reached >= 9.0 else [f"x{reached:.1f}"]
-    missed += ["default wastes"] if any(wasted[0]) else []
-    return "MISSED: " + ", ".join(missed) if missed else "met."
 
 
 async def _walk(url: str, ahead: int) -> float:

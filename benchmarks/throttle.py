@@ -16,7 +16,10 @@ from . import _throttle_cost as cost
 from . import _throttle_real as real
 from . import _throttle_virtual as virtual
 from ._throttle_limiters import LIMITERS
-from .turns import spread
+from .goals import Goal, judge
+from .turns import quartiles, ratios, spread
+
+OURS = "tokfluence_async"
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
@@ -37,15 +40,18 @@ def cells(found: list[tuple[float, int]]) -> str:
     return f"{spread([100 * use for use, _ in found])} / {sum(refusals for _, refusals in found)}"
 
 
-def against(mine: list[float], theirs: list[float]) -> list[float]:
-    return [one / other for one, other in zip(mine, theirs, strict=True)]
+def goal(where: str, use: float, found: list[tuple[float, int]]) -> Goal:
+    refusals = sum(refused for _, refused in found)
+    return Goal(
+        f"{where}: permitted rate used >= 99.0 %, 0 refusals", cell(use, refusals), use >= 0.99 and not refusals
+    )
 
 
 def costs(slots: dict[str, list[float]]) -> None:
     table(
         ("", "ns", "of AsyncLimiter's"),
         (
-            (name, spread(found, ".0f"), spread(against(found, slots["AsyncLimiter.acquire"])))
+            (name, spread(found, ".0f"), spread(ratios(found, slots["AsyncLimiter.acquire"])))
             for name, found in slots.items()
         ),
     )
@@ -59,20 +65,29 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=3, help="of the real servers, in turns")
     parser.add_argument("--no-cost", action="store_true", help="leave the cost of a slot out")
+    parser.add_argument(
+        "--quick", action="store_true", help="2 virtual minutes, 6 real seconds once; goals are not judged"
+    )
     options = parser.parse_args()
+    if options.quick:
+        options.minutes, options.seconds, options.rounds = 2, min(options.seconds, 6.0), 1
     print(__doc__)
     logging.getLogger("tokfluence_async").setLevel(logging.ERROR)  # it would report every drop
 
     print(
         f"600 a minute, saturated, {options.minutes} virtual minutes from a cold start: use of what is permitted / refusals"
     )
+    steady = {
+        (name, limiter): virtual.steady(make, rule, minutes=options.minutes)
+        for name, rule in virtual.ALGORITHMS.items()
+        for limiter, make in LIMITERS.items()
+    }
     table(
         ("the service counts by", *LIMITERS),
-        (
-            (name, *(cell(*virtual.steady(limiter, rule, minutes=options.minutes)) for limiter in LIMITERS.values()))
-            for name, rule in virtual.ALGORITHMS.items()
-        ),
+        ((name, *(cell(*steady[name, limiter]) for limiter in LIMITERS)) for name in virtual.ALGORITHMS),
     )
+    ours = [steady[name, OURS] for name in virtual.ALGORITHMS]
+    judge([goal(f"the worst of {len(ours)} algorithms", min(ours)[0], ours)], options.quick)
 
     print("the same, demand on for 20 s and off for 10 s: use of what is permitted while there is demand / refusals")
     table(
@@ -95,7 +110,7 @@ def main() -> None:
         (
             (name, str(at_once), f"{100 * later:.2f} %", f"{100 * use:.0f} %", f"{full:.0f} s")
             for name, rule in virtual.ALGORITHMS.items()
-            for at_once, later, use, full in [virtual.drop(LIMITERS["tokfluence_async"], rule, minutes=options.minutes)]
+            for at_once, later, use, full in [virtual.drop(LIMITERS[OURS], rule, minutes=options.minutes)]
         ),
     )
 
@@ -117,6 +132,14 @@ def main() -> None:
             ("server", *LIMITERS),
             ((name, *(cells(races[name, limiter]) for limiter in LIMITERS)) for name in servers),
         )
+        judge(
+            [
+                goal(f"the real {name}, median", quartiles([use for use, _ in found])[1], found)
+                for name in servers
+                for found in [races[name, OURS]]
+            ],
+            options.quick,
+        )
 
     if not options.no_cost:
         free = cost.free_slot()
@@ -131,12 +154,15 @@ def main() -> None:
                 (
                     name,
                     spread(us, ".1f"),
-                    spread(against(us, woken["asyncio.sleep"])),
+                    spread(ratios(us, woken["asyncio.sleep"])),
                     f"{held[name]:.0f}",
                 )
                 for name, us in woken.items()
             ),
         )
+        waking = ratios(woken[OURS], woken["asyncio.sleep"])
+        what = "a grant with 100 000 waiters, against the waking of as many tasks <= 1.2"
+        judge([Goal(what, spread(waking), quartiles(waking)[1] <= 1.2)], options.quick)
 
 
 if __name__ == "__main__":
