@@ -43,7 +43,9 @@ def cells(found: list[tuple[float, int]]) -> str:
 def goal(where: str, use: float, found: list[tuple[float, int]]) -> Goal:
     refusals = sum(refused for _, refused in found)
     return Goal(
-        f"{where}: permitted rate used >= 99.0 %, 0 refusals", cell(use, refusals), use >= 0.99 and not refusals
+        f"{where}: permitted rate used >= 99.0 %, 0 refusals",
+        f"{100 * use:.2f} %, {refusals} refusals",
+        use >= 0.99 and not refusals,
     )
 
 
