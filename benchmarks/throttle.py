@@ -149,6 +149,11 @@ def main() -> None:
         held = cost.bytes_per_waiter()
         print("a free slot, under a limit that is never near; medians of rounds in turns, and quartiles")
         costs(free)
+        for pattern, slots in cost.real_limit().items():
+            print(
+                f"a free slot of 600 a minute, {pattern}, on a virtual clock; medians of rounds in turns, and quartiles"
+            )
+            costs(slots)
         print("100 000 waiters, one slot a millisecond; medians of rounds in turns, and quartiles")
         table(
             ("", "CPU µs a grant", "of sleeping tasks'", "bytes a waiter"),
