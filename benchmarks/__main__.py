@@ -125,7 +125,7 @@ def crawl(quick: bool, out: Path) -> None:
 
 _HERE = {"posts": posts, "comments": comments, "crawl": crawl}
 # Comparisons in modules of their own, each with a `run(quick, out)`.
-_MODULES: tuple[str, ...] = ("prefetch", "planner", "imports", "memory")
+_MODULES: tuple[str, ...] = ("prefetch", "pieces", "planner", "imports", "memory")
 # Scripts with tables of their own; too long for `--quick` unless asked for by name.
 _SCRIPTS: tuple[str, ...] = ("cheapest_path", "throttle")
 
