@@ -53,7 +53,7 @@ def posts(quick: bool, out: Path) -> None:
 def comments(quick: bool, out: Path) -> None:
     """Walking 20 000 comments in pages of 200."""
     with fast() as url:
-        rows = measure(_COMMENTS, url, {"what": "comments", "count": 1}, rounds=3 if quick else 11)
+        rows = measure(_COMMENTS, url, {"what": "comments", "count": 1 if quick else 3}, rounds=3 if quick else 11)
     print(table(f"comments, {PAGES} pages of 200, one at a time", "comment", rows, server=fast_name()), flush=True)
     judge([_at_most_the_loop("comments, CPU a comment", rows), *_times("comments", rows)], quick)
     plot.bars({"comments": rows}, "comments: CPU µs a comment", out / "comments.png")
@@ -109,11 +109,17 @@ def crawl(quick: bool, out: Path) -> None:
         ("post", "10 000 posts that are in the index", {"what": "many posts", "count": 10_000}),
     )
     goals = []
+    drawn = {}
     for unit, job, order in jobs:
         with fast() as url:
             rows = measure(("ours", "ours-crawl", "hand"), url, order, rounds=2 if quick else 7, reference="ours")
-        through = _row(rows, "ours-crawl")
+        bare, through = _row(rows, "ours"), _row(rows, "ours-crawl")
+        assert bare is not None
         assert through is not None
+        drawn[f"{unit}s"] = {
+            CONTENDERS[row.name].label: plot.bar([100 * each for each in ratios(bare.rounds, row.rounds)], ".0f", " %")
+            for row in rows
+        }
         goal = f"crawl, {unit}s per CPU second against the bare loop >= 70 %"
         goals.append(Goal(goal, f"{100 / through.ratio:.0f} %", through.ratio <= 1 / 0.7))
         rows = [
@@ -121,6 +127,7 @@ def crawl(quick: bool, out: Path) -> None:
         ]
         print(table(f"crawl of {job}", unit, rows, "the bare loop", server=fast_name()), flush=True)
     judge(goals, quick)
+    plot.grouped(drawn, "crawl: per CPU second, % of the bare loop", out / "crawl.png", goal=70)
 
 
 _HERE = {"posts": posts, "comments": comments, "crawl": crawl}
@@ -151,7 +158,9 @@ def main() -> int:
     )
     for name in given.names or (names if not given.quick else [*_HERE, *_MODULES]):
         if name in _SCRIPTS:
-            command = [sys.executable, "-m", f"benchmarks.{name}", *(["--quick"] if given.quick else [])]
+            command = [sys.executable, "-m", f"benchmarks.{name}", "--out", str(given.out.resolve())]
+            if given.quick:
+                command.append("--quick")
             subprocess.run(command, cwd=Path(__file__).parent.parent, check=True)
             continue
         run = _HERE.get(name) or importlib.import_module(f"benchmarks.{name}").run

@@ -14,10 +14,12 @@ import argparse
 import asyncio
 import random
 from collections.abc import Callable
+from pathlib import Path
 
 from tokfluence_async import Sandbox, TokfluenceClient
 from tokfluence_async.testing import VirtualLoop
 
+from . import plot
 from .goals import Goal, judge
 
 POSTS = 1000
@@ -75,7 +77,9 @@ def measure(seed: int = 0) -> list[tuple[str, str, int, int, int, float]]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cheapest_path")
     parser.add_argument("--quick", action="store_true", help="goals are not judged")
-    quick = parser.parse_args().quick
+    parser.add_argument("--out", type=Path, default=Path("bench-results"), help="where the plot goes")
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
     print(__doc__)
     print(
         f"{'workload':32} {'readable after':14} {'credits':>8} {'clairvoyant':>11} {'more':>7} {'floor':>7} {'more':>7}"
@@ -87,7 +91,16 @@ def main() -> None:
     total, least = sum(row[2] for row in rows), sum(row[3] for row in rows)
     more = total / least - 1
     print(f"all together: {total} credits, clairvoyant {least}\n")
-    judge([Goal("credits above the clairvoyant's, all together <= 3 %", f"{more:.2%}", more <= 0.03)], quick)
+    judge([Goal("credits above the clairvoyant's, all together <= 3 %", f"{more:.2%}", more <= 0.03)], given.quick)
+    _draw(rows, given.out / "cheapest_path.png")
+
+
+def _draw(rows: list[tuple[str, str, int, int, int, float]], path: Path) -> None:
+    groups: dict[str, dict[str, plot.Bar]] = {"than the clairvoyant": {}, "than the floor": {}}
+    for name, delay, spent, best, floor, _ in rows:
+        for bars, least in zip(groups.values(), (best, floor), strict=True):
+            bars[f"{name}, {delay}"] = plot.bar([100 * (spent / least - 1)], ".1f", " %")
+    plot.grouped(groups, "credits that `resolve` spends, % more", path)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from . import plot
 from .goals import Goal, judge
 from .turns import quartiles, ratios, spread
 
@@ -46,6 +47,10 @@ def run(quick: bool, out: Path) -> None:
             against = ratios(found, cost[_REFERENCE])
             print(f"| `{line}` | {spread([1e3 * seconds for seconds in found], '.0f')} | {spread(against)} |")
     print("\naiohttp comes with the first call, whatever was imported.\n")
+    drawn = {
+        line: plot.bar([1e3 * seconds for seconds in found], ".0f") for line, found in cost.items() if line != "pass"
+    }
+    plot.grouped({"": drawn}, "import: CPU ms", out / "imports.png")
     ours = ratios(cost[_OURS], cost[_REFERENCE])
     judge([Goal(f"`{_OURS}` against `{_REFERENCE}` <= 0.45", spread(ours), quartiles(ours)[1] <= 0.45)], quick)
 

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from . import plot
 from .bodies import POST_ID
 from .contenders import TOKEN, UNLIMITED
 from .goals import Goal, judge
@@ -45,6 +46,7 @@ def run(quick: bool, out: Path) -> None:
     print("| job | peak, small | peak, large | growth | bytes an input | a large one's seconds, CPU |")
     print("|---|---|---|---|---|---|")
     goals = []
+    peaks: dict[str, dict[str, plot.Bar]] = {"small": {}, "large": {}}
     for job in _JOBS:
         many = min(large, 200_000) if job == "comments kept" else large
         small = [measure(job, _SMALL)["peak"] / 1e6 for _ in range(rounds)]
@@ -56,6 +58,8 @@ def run(quick: bool, out: Path) -> None:
             f"| {growth / 1e6:.1f} MB | {each:.1f} | {big['wall']:.0f}, {big['cpu']:.0f} |",
             flush=True,
         )
+        peaks["small"][job] = plot.bar(small, ".0f", f" MB, {_SMALL:,}")
+        peaks["large"][job] = plot.bar([big["peak"] / 1e6], ".0f", f" MB, {many:,}")
         if job == "comments kept":
             goals.append(Goal(f"{job}, bytes a comment <= 830", f"{each:.0f}", each <= 830))
         else:
@@ -64,25 +68,29 @@ def run(quick: bool, out: Path) -> None:
         "\nFolding duplicates by video id needs to remember every id of a job: that is what grows in the last three.\n"
     )
     judge(goals, quick)
+    plot.grouped(peaks, "peak resident memory, MB, and inputs", out / "memory.png")
     print(f"### Bytes a URL in flight; median of {rounds} and quartiles")
     print(f"Server: {RAW}, each answer {_LATENCY} s late, which nginx cannot be.\n")
     print("| job | URLs in flight | peak | URLs in flight | peak | bytes a URL |")
     print("|---|---|---|---|---|---|")
+    drawn = {}
     for job, flying in _FLYING.items():
         urls = [count * (_BATCH if job == "analyze_iter" else 1) for count in flying]
         # The same inputs both times, so that what is remembered of each does not count.
-        peaks = [
+        turns = [
             [measure(job, 3 * urls[1], in_flight=count, latency=_LATENCY)["peak"] for count in flying]
             for _ in range(rounds)
         ]
-        few, lots = ([turn[index] / 1e6 for turn in peaks] for index in (0, 1))
-        each = [(turn[1] - turn[0]) / (urls[1] - urls[0]) for turn in peaks]
+        few, lots = ([turn[index] / 1e6 for turn in turns] for index in (0, 1))
+        each = [(turn[1] - turn[0]) / (urls[1] - urls[0]) for turn in turns]
         print(
             f"| {job} | {urls[0]:,} | {spread(few, '.1f')} MB | {urls[1]:,} | {spread(lots, '.1f')} MB "
             f"| {spread(each, ',.0f')} |",
             flush=True,
         )
+        drawn[job] = plot.bar(each, ",.0f")
     print()
+    plot.grouped({"": drawn}, "bytes a URL in flight", out / "memory-in-flight.png")
 
 
 def measure(job: str, count: int, *, in_flight: int | None = None, latency: float = 0.0) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import itertools
 import math
 import random
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -35,6 +35,7 @@ _WAY = 0.2
 _MAX_BATCH = 50
 # Cells in which the client itself is measured.
 _CLIENT_CELLS = ((20, 8), (100, 8), (100, 16), (1000, 8), (1000, 32))
+_TICKS = (1, 2, 5, 10, 20, 50, 100, 200)
 _LONGEST_CELL = (1000, 8)
 
 
@@ -147,6 +148,7 @@ def simulate(policy: Policy, seconds: list[float], concurrency: int, *, serial: 
 def run(quick: bool, out: Path) -> None:
     """Print the table of each service and judge the goals on the serial ones; then the client itself."""
     seeds = range(3 if quick else 15)
+    every: dict[str, dict[str, list[float]]] = {}
     for service, (serial, draw) in SERVICES.items():
         ratios: dict[str, list[float]] = {}
         longest: dict[str, list[float]] = {}
@@ -186,9 +188,9 @@ def run(quick: bool, out: Path) -> None:
                 + ".\n",
                 flush=True,
             )
-        if service == next(iter(SERVICES)):
-            _draw(ratios, out / "planner.png")
-    _client(quick)
+        every[service] = ratios
+    _draw(every, out / "planner.png")
+    _client(quick, out)
 
 
 def _seconds(draw: Callable[[random.Random], float], seed: int, urls: int) -> list[float]:
@@ -230,7 +232,7 @@ def _longest(seconds: Sequence[float]) -> Goal:
     )
 
 
-def _client(quick: bool) -> None:
+def _client(quick: bool, out: Path) -> None:
     """`client.posts.analyze` in the first of the services, with the documented throttle, beside the simulation of it."""
     seeds = range(2 if quick else 5)
     cells = _CLIENT_CELLS[:3] if quick else _CLIENT_CELLS
@@ -240,6 +242,7 @@ def _client(quick: bool) -> None:
     print("| N / C | simulated | the client | its requests (simulated) | refused |")
     print("|---|---|---|---|---|")
     means = []
+    drawn: dict[str, dict[str, plot.Bar]] = {"simulated": {}, "the client": {}}
     for urls, concurrency in cells:
         simulated, client, planned, sent, refused = [], [], 0, 0, 0
         for seed in seeds:
@@ -253,12 +256,15 @@ def _client(quick: bool) -> None:
             sent += requests
             refused += limited
         means.append(statistics.mean(client))
+        for bars, found in zip(drawn.values(), (simulated, client), strict=True):
+            bars[f"{urls}/{concurrency}"] = plot.bar(found, ".2f")
         print(
             f"| {urls}/{concurrency} | {spread(simulated, '.3f')} | {spread(client, '.3f')} | {sent} ({planned}) | {refused} |",
             flush=True,
         )
     print()
     judge(() if quick else _goals(means, cells), quick)
+    plot.grouped(drawn, "makespan / lower bound", out / "planner-client.png")
 
 
 async def _analyze(seconds: Sequence[float], concurrency: int) -> tuple[float, int, int]:
@@ -276,15 +282,22 @@ async def _analyze(seconds: Sequence[float], concurrency: int) -> tuple[float, i
         return loop.time() - began, len(sandbox.requests), sandbox.rate_limited
 
 
-def _draw(ratios: dict[str, list[float]], path: Path) -> None:
-    drawn = plot.figure()
+def _draw(found: Mapping[str, Mapping[str, Sequence[float]]], path: Path) -> None:
+    drawn = plot.figure(13.0, 8.0, panels=(2, 2))
     if drawn is None:
         return
-    axes = drawn[1]
-    for index, (name, values) in enumerate(ratios.items()):
-        axes.bar([x + (index - 2) * 0.16 for x in range(len(CELLS))], values, width=0.16, label=name)
-    axes.set_xticks(range(len(CELLS)), [f"{n}/{c}" for n, c in CELLS])
-    axes.set_ylabel("makespan / lower bound, serial, heavy-tailed")
-    axes.axhline(1.0, color="black", linewidth=0.8)
-    axes.legend(fontsize=7)
+    for axes, (service, ratios) in zip(drawn[1].flat, found.items(), strict=True):
+        for index, (name, values) in enumerate(ratios.items()):
+            places = [x + (index - (len(ratios) - 1) / 2) * 0.13 for x in range(len(CELLS))]
+            axes.bar(places, values, width=0.13, label=name)
+        axes.set_xticks(range(len(CELLS)), [f"{n}/{c}" for n, c in CELLS])
+        axes.set_yscale("log")
+        low, high = axes.get_ylim()
+        axes.set_yticks(_TICKS, [str(each) for each in _TICKS])
+        axes.minorticks_off()
+        axes.set_ylim(low, high)
+        axes.set_title(service, fontsize=9)
+        axes.set_ylabel("makespan / lower bound")
+        axes.axhline(1.0, color="black", linewidth=0.8)
+    drawn[0].legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8)
     plot.save(drawn, path)

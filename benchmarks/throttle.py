@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 
 from . import _throttle_cost as cost
 from . import _throttle_real as real
 from . import _throttle_virtual as virtual
+from . import plot
 from ._throttle_limiters import LIMITERS
 from .goals import Goal, judge
 from .turns import quartiles, ratios, spread
@@ -49,6 +51,14 @@ def goal(where: str, use: float, found: list[tuple[float, int]]) -> Goal:
     )
 
 
+def draw(found: Mapping[tuple[str, str], list[tuple[float, int]]], what: str, path: Path) -> None:
+    groups: dict[str, dict[str, plot.Bar]] = {limiter: {} for limiter in LIMITERS}
+    for (name, limiter), runs in found.items():
+        refusals = sum(refused for _, refused in runs)
+        groups[limiter][name] = plot.bar([100 * use for use, _ in runs], ".1f", f" / {refusals}")
+    plot.grouped(groups, f"{what}: % of the permitted rate / refusals", path)
+
+
 def costs(slots: dict[str, list[float]]) -> None:
     table(
         ("", "ns", "of AsyncLimiter's"),
@@ -70,7 +80,9 @@ def main() -> None:
     parser.add_argument(
         "--quick", action="store_true", help="2 virtual minutes, 6 real seconds once; goals are not judged"
     )
+    parser.add_argument("--out", type=Path, default=Path("bench-results"), help="where plots go")
     options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
     if options.quick:
         options.minutes, options.seconds, options.rounds = 2, min(options.seconds, 6.0), 1
     print(__doc__)
@@ -91,20 +103,19 @@ def main() -> None:
     ours = [steady[name, OURS] for name in virtual.ALGORITHMS]
     judge([goal(f"the worst of {len(ours)} algorithms", min(ours)[0], ours)], options.quick)
 
+    draw({each: [found] for each, found in steady.items()}, "saturated", options.out / "throttle.png")
+
     print("the same, demand on for 20 s and off for 10 s: use of what is permitted while there is demand / refusals")
+    on_off = {
+        (name, limiter): virtual.steady(make, rule, minutes=options.minutes, on=20.0, off=10.0)
+        for name, rule in virtual.ALGORITHMS.items()
+        for limiter, make in LIMITERS.items()
+    }
     table(
         ("the service counts by", *LIMITERS),
-        (
-            (
-                name,
-                *(
-                    cell(*virtual.steady(limiter, rule, minutes=options.minutes, on=20.0, off=10.0))
-                    for limiter in LIMITERS.values()
-                ),
-            )
-            for name, rule in virtual.ALGORITHMS.items()
-        ),
+        ((name, *(cell(*on_off[name, limiter]) for limiter in LIMITERS)) for name in virtual.ALGORITHMS),
     )
+    draw({each: [found] for each, found in on_off.items()}, "on and off", options.out / "throttle-on-off.png")
 
     print(f"the service drops to a quarter for {options.minutes} minutes, and returns")
     table(
@@ -143,17 +154,26 @@ def main() -> None:
             options.quick,
         )
 
+        draw(races, "real servers", options.out / "throttle-real.png")
+
     if not options.no_cost:
         free = cost.free_slot()
         woken = cost.wake()
         held = cost.bytes_per_waiter()
         print("a free slot, under a limit that is never near; medians of rounds in turns, and quartiles")
         costs(free)
+        drawn = {"a limit never near": free}
         for pattern, slots in cost.real_limit().items():
             print(
                 f"a free slot of 600 a minute, {pattern}, on a virtual clock; medians of rounds in turns, and quartiles"
             )
             costs(slots)
+            drawn[f"600 a minute, {pattern}"] = slots
+        plot.grouped(
+            {pattern: {name: plot.bar(ns, ".0f") for name, ns in slots.items()} for pattern, slots in drawn.items()},
+            "a free slot: ns",
+            options.out / "throttle-slot.png",
+        )
         print("100 000 waiters, one slot a millisecond; medians of rounds in turns, and quartiles")
         table(
             ("", "CPU µs a grant", "of sleeping tasks'", "bytes a waiter"),
@@ -166,6 +186,11 @@ def main() -> None:
                 )
                 for name, us in woken.items()
             ),
+        )
+        plot.grouped(
+            {"": {name: plot.bar(us, ".1f") for name, us in woken.items()}},
+            "a grant with 100 000 waiters: CPU µs",
+            options.out / "throttle-waiters.png",
         )
         waking = ratios(woken[OURS], woken["asyncio.sleep"])
         what = "a grant with 100 000 waiters, against the waking of as many tasks <= 1.2"
