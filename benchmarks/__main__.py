@@ -25,6 +25,8 @@ Read this first:
   server is on the same machine, on loopback, without TLS, and answers at once.
 - Everything is relative. Absolute figures drift by tens of per cent from run to run on a shared machine; contenders take turns,
   and a ratio is the median over rounds of figures taken next to each other. Compare nothing across runs.
+- Goals are judged by medians. Beside other work on the same machine ratios swing by a fifth and more (caches, turns of the two
+  cores): what is missed under load is to be run again on a quiet machine.
 - The hand-written loop reuses its session and its decoder, has plain Structs of the documented fields, and does nothing
   else: no retry, throttle, request id, size cap or budget. "Tuned" is the same by somebody who has read aiohttp; the floor
   has no HTTP client at all, and shows what is the loop's, the kernel's and the decoder's.
