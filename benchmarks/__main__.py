@@ -25,8 +25,8 @@ Read this first:
   server is on the same machine, on loopback, without TLS, and answers at once.
 - Everything is relative. Absolute figures drift by tens of per cent from run to run on a shared machine; contenders take turns,
   and a ratio is the median over rounds of figures taken next to each other. Compare nothing across runs.
-- Goals are judged by medians. Beside other work on the same machine ratios swing by a fifth and more (caches, turns of the two
-  cores): what is missed under load is to be run again on a quiet machine.
+- Goals are judged by medians. Ratios swing by a fifth and more from one start of the processes to the next, so they are started
+  anew several times; and beside other work on the machine: what is missed under load is to be run again on a quiet one.
 - The hand-written loop reuses its session and its decoder, has plain Structs of the documented fields, and does nothing
   else: no retry, throttle, request id, size cap or budget. "Tuned" is the same by somebody who has read aiohttp; the floor
   has no HTTP client at all, and shows what is the loop's, the kernel's and the decoder's.
@@ -45,7 +45,7 @@ def posts(quick: bool, out: Path) -> None:
         for in_flight in ((10,) if quick else (1, 10, 50))
     }
     with fast() as url:
-        results = measure_each(_SINGLE, url, orders, rounds=3 if quick else 11)
+        results = measure_each(_SINGLE, url, orders, rounds=3, starts=1 if quick else 4)
     for condition, rows in results.items():
         print(table(f"posts.get, {condition}", "request", rows, server=fast_name()), flush=True)
     judge(() if quick else _post_goals(results), quick)
@@ -55,7 +55,7 @@ def posts(quick: bool, out: Path) -> None:
 def comments(quick: bool, out: Path) -> None:
     """Walking 20 000 comments in pages of 200."""
     with fast() as url:
-        rows = measure(_COMMENTS, url, {"what": "comments", "count": 1 if quick else 3}, rounds=3 if quick else 11)
+        rows = measure(_COMMENTS, url, {"what": "comments", "count": 1}, rounds=3, starts=1 if quick else 9)
     print(table(f"comments, {PAGES} pages of 200, one at a time", "comment", rows, server=fast_name()), flush=True)
     judge([_at_most_the_loop("comments, CPU a comment", rows), *_times("comments", rows)], quick)
     plot.bars({"comments": rows}, "comments: CPU µs a comment", out / "comments.png")
@@ -114,7 +114,9 @@ def crawl(quick: bool, out: Path) -> None:
     drawn = {}
     for unit, job, order in jobs:
         with fast() as url:
-            rows = measure(("ours", "ours-crawl", "hand"), url, order, rounds=2 if quick else 7, reference="ours")
+            rows = measure(
+                ("ours", "ours-crawl", "hand"), url, order, rounds=2, starts=1 if quick else 5, reference="ours"
+            )
         bare, through = _row(rows, "ours"), _row(rows, "ours-crawl")
         assert bare is not None
         assert through is not None

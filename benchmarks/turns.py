@@ -1,7 +1,9 @@
-"""Measuring in turns: every contender's process stays up, and one after another does the same piece of work, round by round.
+"""Measuring in turns: every contender has a process, and one after another does the same piece of work, round by round.
 
 The machine's speed drifts from second to second (other processes, the clock of the core), so a round's figures are
-compared with the reference's of the same round, and the medians over the rounds are told with their spread.
+compared with the reference's of the same round, and the medians over the rounds are told with their spread. One start of a
+process differs from another of the same contender, by up to a fifth and more in a walk of comments, and stays so while it is up. So
+all of them are started anew several times, and the spread is over all starts.
 """
 
 from __future__ import annotations
@@ -88,10 +90,11 @@ def _started(names: Sequence[str], url: str) -> Iterator[list[_Process]]:
 
 
 def measure(
-    names: Sequence[str], url: str, order: dict[str, Any], *, rounds: int, reference: str = "hand", warm: int = 1
+    names: Sequence[str], url: str, order: dict[str, Any], *, rounds: int, starts: int, reference: str = "hand"
 ) -> list[Row]:
-    """Have every installed contender of `names` do `order` in each round. Rounds run forwards and backwards in turn."""
-    return measure_each(names, url, {"": order}, rounds=rounds, reference=reference, warm=warm)[""]
+    """Have every installed contender of `names` do `order` in each of `rounds` after each of `starts`. Rounds run forwards
+    and backwards in turn."""
+    return measure_each(names, url, {"": order}, rounds=rounds, starts=starts, reference=reference)[""]
 
 
 def measure_each(
@@ -100,21 +103,22 @@ def measure_each(
     orders: Mapping[str, dict[str, Any]],
     *,
     rounds: int,
+    starts: int,
     reference: str = "hand",
-    warm: int = 1,
 ) -> dict[str, list[Row]]:
     """As `measure`, with all of `orders` in every round, so that one order's figures may be compared with another's."""
     present = [name for name in names if is_installed(CONTENDERS[name])]
     per_unit: dict[tuple[str, str], list[float]] = {(what, name): [] for what in orders for name in present}
     walls: dict[tuple[str, str], list[float]] = {(what, name): [] for what in orders for name in present}
-    with _started(present, url) as processes:
-        for index in range(warm + rounds):
-            for what, order in orders.items():
-                for process in processes if index % 2 else reversed(processes):
-                    figures = process.do(order)
-                    if index >= warm:
-                        per_unit[what, process.name].append(1e6 * figures["cpu"] / figures["done"])
-                        walls[what, process.name].append(1e6 * figures["wall"] / figures["done"])
+    for _ in range(starts):
+        with _started(present, url) as processes:
+            for index in range(rounds + 1):
+                for what, order in orders.items():
+                    for process in processes if index % 2 else reversed(processes):
+                        figures = process.do(order)
+                        if index:  # the first is for warming up
+                            per_unit[what, process.name].append(1e6 * figures["cpu"] / figures["done"])
+                            walls[what, process.name].append(1e6 * figures["wall"] / figures["done"])
     return {what: _rows(what, present, per_unit, walls, reference) for what in orders}
 
 
