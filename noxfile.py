@@ -3,6 +3,7 @@
 nox                 lint, types, tests on every Python found, bare
 nox -s tests        the tests; with coverage (at least 95 % of lines and branches) on the Python that nox runs on
 nox -s bench        the benchmarks (not part of CI)
+nox -s guard        instructions of a call against the hand-written loop's, by valgrind (not part of CI; warns without it)
 """
 
 from __future__ import annotations
@@ -108,6 +109,9 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def guard(session: nox.Session) -> None:
-    """Instructions of one `posts.get` and one page of comments against the hand-written loop's, counted by valgrind; minutes."""
+    """Instructions of one `posts.get` and one page of comments against the hand-written loop's, counted by valgrind; minutes.
+
+    Without valgrind it warns and judges nothing.
+    """
     _install(session, ".", groups="bench")
     session.run("python", "-m", "benchmarks.guard", *session.posargs)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import importlib
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from . import plot
-from .servers import PAGES, find_nginx, nginx, raw
-from .turns import Row, measure, table
+from .contenders import CONTENDERS
+from .goals import Goal, judge
+from .servers import PAGES, fast, fast_name
+from .turns import Row, measure, measure_each, quartiles, ratios, spread, table
 
 CAVEATS = """\
 Read this first:
@@ -23,41 +25,82 @@ Read this first:
   server is on the same machine, on loopback, without TLS, and answers at once.
 - Everything is relative. Absolute figures drift by tens of per cent from run to run on a shared machine; contenders take turns,
   and a ratio is the median over rounds of figures taken next to each other. Compare nothing across runs.
+- Goals are judged by medians. Ratios swing by a fifth and more from one start of the processes to the next, so they are started
+  anew several times; and beside other work on the machine: what is missed under load is to be run again on a quiet one.
 - The hand-written loop reuses its session and its decoder, has plain Structs of the documented fields, and does nothing
   else: no retry, throttle, request id, size cap or budget. "Tuned" is the same by somebody who has read aiohttp; the floor
   has no HTTP client at all, and shows what is the loop's, the kernel's and the decoder's.
 - The openai and apify packages are measured as what they are, pointed at this server: they have features of their own.
-- Server: {server}. {python}, {cores} cores, load {load}.
+- {python}, {cores} cores, load {load}. What was on the other side is told with each table.
 """
 
 _SINGLE = ("ours", "hand", "ours-uvloop", "hand-uvloop", "hand-tuned", "floor", "httpx-pydantic", "openai", "apify")
 _COMMENTS = ("ours", "ours-pages", "hand", "ours-uvloop", "hand-uvloop", "hand-tuned", "httpx-pydantic", "openai")
 
 
-@contextlib.contextmanager
-def fast_server() -> Iterator[str]:
-    with nginx() if find_nginx() else raw() as url:
-        yield url
-
-
 def posts(quick: bool, out: Path) -> None:
     """One request: `posts.get` at 1, 10 and 50 in flight."""
-    results: dict[str, list[Row]] = {}
-    with fast_server() as url:
-        for in_flight in (10,) if quick else (1, 10, 50):
-            order = {"what": "posts", "count": 300 if quick else 1500, "in_flight": in_flight}
-            rows = measure(_SINGLE, url, order, rounds=3 if quick else 11)
-            results[f"{in_flight} in flight"] = rows
-            print(table(f"posts.get, {in_flight} in flight", "request", rows), flush=True)
+    orders: dict[str, dict[str, Any]] = {
+        f"{in_flight} in flight": {"what": "posts", "count": 300 if quick else 1500, "in_flight": in_flight}
+        for in_flight in ((10,) if quick else (1, 10, 50))
+    }
+    with fast() as url:
+        results = measure_each(_SINGLE, url, orders, rounds=3, starts=1 if quick else 4)
+    for condition, rows in results.items():
+        print(table(f"posts.get, {condition}", "request", rows, server=fast_name()), flush=True)
+    judge(() if quick else _post_goals(results), quick)
     plot.bars(results, "posts.get: CPU µs a request", out / "posts.png")
 
 
 def comments(quick: bool, out: Path) -> None:
     """Walking 20 000 comments in pages of 200."""
-    with fast_server() as url:
-        rows = measure(_COMMENTS, url, {"what": "comments", "count": 1}, rounds=3 if quick else 11)
-    print(table(f"comments, {PAGES} pages of 200, one at a time", "comment", rows), flush=True)
+    with fast() as url:
+        rows = measure(_COMMENTS, url, {"what": "comments", "count": 1}, rounds=3, starts=1 if quick else 9)
+    print(table(f"comments, {PAGES} pages of 200, one at a time", "comment", rows, server=fast_name()), flush=True)
+    judge([_at_most_the_loop("comments, CPU a comment", rows), *_times("comments", rows)], quick)
     plot.bars({"comments": rows}, "comments: CPU µs a comment", out / "comments.png")
+
+
+def _row(rows: Sequence[Row], name: str) -> Row | None:
+    return next((row for row in rows if row.name == name), None)
+
+
+def _post_goals(results: Mapping[str, Sequence[Row]]) -> Iterator[Goal]:
+    for condition in ("10 in flight", "50 in flight"):
+        yield _at_most_the_loop(f"posts.get, {condition}, CPU a request", results[condition])
+    few, many = (_row(results[condition], "ours") for condition in ("10 in flight", "50 in flight"))
+    assert few is not None
+    assert many is not None
+    grown = ratios(many.rounds, few.rounds)
+    yield Goal(
+        "flat from 10 to 50 in flight: in the median round, at most 1.05 of the CPU a request at 10",
+        spread(grown),
+        quartiles(grown)[1] <= 1.05,
+    )
+    for condition, rows in results.items():
+        yield from _times(f"posts.get, {condition}", rows)
+
+
+def _at_most_the_loop(what: str, rows: Sequence[Row]) -> Goal:
+    ours = _row(rows, "ours")
+    assert ours is not None
+    return Goal(
+        f"{what}, against the hand-written loop <= 1.00",
+        f"{ours.ratio:.2f} ({ours.low:.2f} to {ours.high:.2f})",
+        ours.ratio <= 1.0,
+    )
+
+
+def _times(what: str, rows: Sequence[Row]) -> Iterator[Goal]:
+    ours = _row(rows, "ours")
+    assert ours is not None
+    for name in ("httpx-pydantic", "openai"):
+        goal, row = f"{what}, calls per CPU second against {CONTENDERS[name].label} >= x7", _row(rows, name)
+        if row is None:
+            yield Goal(goal, "not installed", None)
+        else:
+            times = ratios(row.rounds, ours.rounds)
+            yield Goal(goal, f"x{spread(times, '.1f')}", quartiles(times)[1] >= 7.0)
 
 
 def crawl(quick: bool, out: Path) -> None:
@@ -67,19 +110,33 @@ def crawl(quick: bool, out: Path) -> None:
         # Enough for the files and the journal to be opened and closed for (40 ms).
         ("post", "10 000 posts that are in the index", {"what": "many posts", "count": 10_000}),
     )
+    goals = []
+    drawn = {}
     for unit, job, order in jobs:
-        with raw() as url:
-            rows = measure(("ours", "ours-crawl", "hand"), url, order, rounds=2 if quick else 7, reference="ours")
+        with fast() as url:
+            rows = measure(
+                ("ours", "ours-crawl", "hand"), url, order, rounds=2, starts=1 if quick else 5, reference="ours"
+            )
+        bare, through = _row(rows, "ours"), _row(rows, "ours-crawl")
+        assert bare is not None
+        assert through is not None
+        drawn[f"{unit}s"] = {
+            CONTENDERS[row.name].label: plot.bar([100 * each for each in ratios(bare.rounds, row.rounds)], ".0f", " %")
+            for row in rows
+        }
+        goal = f"crawl, {unit}s per CPU second against the bare loop >= 70 %"
+        goals.append(Goal(goal, f"{100 / through.ratio:.0f} %", through.ratio <= 1 / 0.7))
         rows = [
             dataclasses.replace(row, label=f"{row.label} ({100 / row.ratio:.0f} % of the bare loop)") for row in rows
         ]
-        print(table(f"crawl of {job}", unit, rows, "the bare loop"), flush=True)
-    print("Goal: crawl at 70 % of the bare loop's posts and comments a CPU second, or more.\n")
+        print(table(f"crawl of {job}", unit, rows, "the bare loop", server=fast_name()), flush=True)
+    judge(goals, quick)
+    plot.grouped(drawn, "crawl: per CPU second, % of the bare loop", out / "crawl.png", goal=70)
 
 
 _HERE = {"posts": posts, "comments": comments, "crawl": crawl}
 # Comparisons in modules of their own, each with a `run(quick, out)`.
-_MODULES: tuple[str, ...] = ("prefetch", "planner", "imports", "memory")
+_MODULES: tuple[str, ...] = ("prefetch", "pieces", "planner", "imports", "memory")
 # Scripts with tables of their own; too long for `--quick` unless asked for by name.
 _SCRIPTS: tuple[str, ...] = ("cheapest_path", "throttle")
 
@@ -97,9 +154,6 @@ def main() -> int:
     given.out.mkdir(parents=True, exist_ok=True)
     print(
         CAVEATS.format(
-            server="nginx, one worker, canned files"
-            if find_nginx()
-            else "a raw asyncio protocol (nginx is not installed)",
             python=f"{platform.python_implementation()} {platform.python_version()}",
             cores=os.cpu_count(),
             load=f"{os.getloadavg()[0]:.2f} before the run",
@@ -108,7 +162,10 @@ def main() -> int:
     )
     for name in given.names or (names if not given.quick else [*_HERE, *_MODULES]):
         if name in _SCRIPTS:
-            subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], cwd=Path(__file__).parent.parent, check=True)
+            command = [sys.executable, "-m", f"benchmarks.{name}", "--out", str(given.out.resolve())]
+            if given.quick:
+                command.append("--quick")
+            subprocess.run(command, cwd=Path(__file__).parent.parent, check=True)
             continue
         run = _HERE.get(name) or importlib.import_module(f"benchmarks.{name}").run
         run(given.quick, given.out)

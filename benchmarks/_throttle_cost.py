@@ -15,7 +15,7 @@ from aiolimiter import AsyncLimiter
 from tokfluence_async._throttle import Lanes, Throttle
 from tokfluence_async.testing import VirtualLoop
 
-__all__ = ["bytes_per_waiter", "free_slot", "wake"]
+__all__ = ["bytes_per_waiter", "free_slot", "real_limit", "wake"]
 
 _numbers = itertools.count()
 
@@ -24,26 +24,84 @@ def _lanes(limit: float) -> Lanes:
     return Throttle(limit, 2 * limit, 60.0).lanes(f"http://cost-{next(_numbers)}.test", "key")
 
 
-def free_slot(rounds: int = 60, calls: int = 10_000) -> dict[str, float]:
-    """Nanoseconds for a free slot, the best of `rounds`, on the real clock."""
+def free_slot(rounds: int = 61, calls: int = 10_000) -> dict[str, list[float]]:
+    """Nanoseconds for a free slot, of each round, in turns, on the real clock."""
 
-    async def main() -> dict[str, float]:
+    async def main() -> dict[str, list[float]]:
         lanes = _lanes(6e10)  # every call finds the lane idle
         limiter = AsyncLimiter(6e10, 60)
-        best = dict.fromkeys(("try_acquire", "acquire", "AsyncLimiter.acquire"), float("inf"))
+        found: dict[str, list[float]] = {"try_acquire": [], "acquire": [], "AsyncLimiter.acquire": []}
         for _ in range(rounds):
             began = time.perf_counter()
             for _ in range(calls):
                 lanes.try_acquire()
-            best["try_acquire"] = min(best["try_acquire"], time.perf_counter() - began)
+            found["try_acquire"].append((time.perf_counter() - began) / calls * 1e9)
             for name, acquire in (("acquire", lanes.acquire), ("AsyncLimiter.acquire", limiter.acquire)):
                 began = time.perf_counter()
                 for _ in range(calls):
                     await acquire()
-                best[name] = min(best[name], time.perf_counter() - began)
-        return {name: seconds / calls * 1e9 for name, seconds in best.items()}
+                found[name].append((time.perf_counter() - began) / calls * 1e9)
+        return found
 
     return asyncio.run(main())
+
+
+# Seconds between two moments at which slots are taken, and how many are taken then. Half of 600 a minute; and bursts, each while
+# those before it are being paid back.
+PATTERNS: dict[str, tuple[float, int]] = {"one each 0.2 s": (0.2, 1), "ten at once each 3 s": (3.0, 10)}
+
+
+def real_limit(rounds: int = 21, calls: int = 5_000) -> dict[str, dict[str, list[float]]]:
+    """Nanoseconds for a free slot of 600 a minute, of each round, in turns, by the pattern of taking.
+
+    On a virtual clock that is moved by hand; what moving it takes is measured in the same round and taken off.
+    """
+    found: dict[str, dict[str, list[float]]] = {}
+    for pattern, (gap, burst) in PATTERNS.items():
+        with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+            found[pattern] = runner.run(_by_hand(gap, burst, rounds, calls))
+    return found
+
+
+async def _by_hand(gap: float, burst: int, rounds: int, calls: int) -> dict[str, list[float]]:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop)
+    lanes = _lanes(600)
+    limiter = AsyncLimiter(600, 60)
+
+    def waits() -> None:
+        raise RuntimeError("a slot was not free")
+
+    found: dict[str, list[float]] = {"try_acquire": [], "acquire": [], "AsyncLimiter.acquire": []}
+    times = calls // burst
+    # A throttle begins with less than a burst, as it does not know what was sent before it.
+    for _ in range(burst):
+        lanes.try_acquire()
+    for _ in range(rounds):
+        began = time.perf_counter()
+        for _ in range(times):
+            loop.advance(gap)
+            for _ in range(burst):
+                pass
+        moving = time.perf_counter() - began
+        began = time.perf_counter()
+        for _ in range(times):
+            loop.advance(gap)
+            for _ in range(burst):
+                if not lanes.try_acquire():
+                    waits()
+        found["try_acquire"].append((time.perf_counter() - began - moving) / times / burst * 1e9)
+        for name, acquire in (("acquire", lanes.acquire), ("AsyncLimiter.acquire", limiter.acquire)):
+            turns = loop.time()
+            began = time.perf_counter()
+            for _ in range(times):
+                loop.advance(gap)
+                for _ in range(burst):
+                    await acquire()
+            found[name].append((time.perf_counter() - began - moving) / times / burst * 1e9)
+            if loop.time() - turns > times * gap + 1e-3:
+                waits()
+    return found
 
 
 async def _sleeping(count: int) -> list[Awaitable[object]]:

@@ -3,7 +3,7 @@
 `python -m benchmarks.guard`. Instructions are counted in user space, for two amounts of work, so that start and imports fall
 out of their difference; the server is a process of its own. They differ by far less than a per cent between runs and hardly between
 machines with the same builds of Python and the libraries. What is judged is the ratio to the hand-written loop under the
-same builds, with a tolerance. Where there is no valgrind, nothing is judged and the exit status says so (2).
+same builds, with a tolerance. Where there is no valgrind, nothing is judged: it says so, and ends with 0.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ _TOTAL = re.compile(rb"Collected\s*:\s*(\d+)")
 def main() -> int:
     valgrind = shutil.which("valgrind")
     if valgrind is None:
-        print("valgrind is not installed: nothing was judged")
-        return 2
+        print("warning: valgrind is not installed, so nothing was counted and nothing is judged", file=sys.stderr)
+        return 0
     bad = 0
     for what, known in _KNOWN.items():
         ours, hand = (_instructions(valgrind, name, what) for name in ("ours", "hand"))

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import statistics
 import subprocess
 import sys
 from pathlib import Path
 
+from . import plot
+from .goals import Goal, judge
+from .turns import quartiles, ratios, spread
+
 __all__ = ["run"]
 
 _REFERENCE = "import aiohttp, msgspec"
+_OURS = "import tokfluence_async"
 _LINES = (
     "pass",
-    "import tokfluence_async",
+    _OURS,
     "from tokfluence_async import TokfluenceClient",
     "import asyncio, msgspec",
     _REFERENCE,
@@ -34,17 +38,21 @@ def run(quick: bool, out: Path) -> None:
             found.append(float(done.stdout))
     bare = figures["pass"]
     cost = {line: [mine - none for mine, none in zip(found, bare, strict=True)] for line, found in figures.items()}
-    print(f"### Imports; CPU, median of {rounds} rounds\n")
+    print(f"### Imports; CPU, median of {rounds} rounds in turns, and quartiles")
+    print("No server.\n")
     print(f"| line | ms | against `{_REFERENCE}` |")
     print("|---|---|---|")
     for line, found in cost.items():
         if line != "pass":
-            ratio = statistics.median(mine / theirs for mine, theirs in zip(found, cost[_REFERENCE], strict=True))
-            print(f"| `{line}` | {1e3 * statistics.median(found):.0f} | **{ratio:.2f}** |")
-    print(
-        "\nGoal: `import tokfluence_async` <= 0.45. aiohttp comes with the first call, whatever was imported.\n",
-        flush=True,
-    )
+            against = ratios(found, cost[_REFERENCE])
+            print(f"| `{line}` | {spread([1e3 * seconds for seconds in found], '.0f')} | {spread(against)} |")
+    print("\naiohttp comes with the first call, whatever was imported.\n")
+    drawn = {
+        line: plot.bar([1e3 * seconds for seconds in found], ".0f") for line, found in cost.items() if line != "pass"
+    }
+    plot.grouped({"": drawn}, "import: CPU ms", out / "imports.png")
+    ours = ratios(cost[_OURS], cost[_REFERENCE])
+    judge([Goal(f"`{_OURS}` against `{_REFERENCE}` <= 0.45", spread(ours), quartiles(ours)[1] <= 0.45)], quick)
 
 
 def _works(line: str) -> bool:

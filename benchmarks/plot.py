@@ -5,18 +5,19 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .turns import Row
+from .turns import Row, quartiles
 
-__all__ = ["bars", "figure", "save"]
+__all__ = ["Bar", "bar", "bars", "figure", "grouped", "save"]
 
 _told = False
 
 
-def figure(width: float = 9.0, height: float = 4.5) -> tuple[Any, Any] | None:
-    """A figure and its axes, or None without matplotlib."""
+def figure(width: float = 9.0, height: float = 4.5, panels: tuple[int, int] = (1, 1)) -> tuple[Any, Any] | None:
+    """A figure and its axes (an array of them where there are more panels), or None without matplotlib."""
     global _told
     if importlib.util.find_spec("matplotlib") is None:
         if not _told:
@@ -28,7 +29,7 @@ def figure(width: float = 9.0, height: float = 4.5) -> tuple[Any, Any] | None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    drawn: tuple[Any, Any] = pyplot.subplots(figsize=(width, height), layout="constrained")
+    drawn: tuple[Any, Any] = pyplot.subplots(*panels, figsize=(width, height), layout="constrained")
     return drawn
 
 
@@ -40,32 +41,79 @@ def save(drawn: tuple[Any, Any], path: Path) -> None:
     print(f"plot: {path}\n", flush=True)
 
 
-def bars(groups: Mapping[str, Sequence[Row]], title: str, path: Path) -> None:
-    """A group of horizontal bars for each condition, with quartiles as whiskers, on a logarithmic axis."""
-    names = list(dict.fromkeys(row.label for rows in groups.values() for row in rows))
+@dataclass(frozen=True)
+class Bar:
+    """A value, its quartiles, and what is written beside it."""
+
+    value: float
+    low: float
+    high: float
+    text: str
+
+
+def bar(values: Sequence[float], form: str = ".3g", text: str = "") -> Bar:
+    """The median of `values` and their quartiles."""
+    low, middle, high = quartiles(values)
+    return Bar(middle, low, high, f"{middle:{form}}{text}")
+
+
+def grouped(
+    groups: Mapping[str, Mapping[str, Bar]], title: str, path: Path, *, log: bool = False, goal: float | None = None
+) -> None:
+    """Horizontal bars by label, one of each group for each, with quartiles as whiskers and a line at the goal."""
+    names = list(dict.fromkeys(name for found in groups.values() for name in found))
     drawn = figure(height=1.5 + 0.45 * len(names) * max(1, len(groups) / 2))
     if drawn is None:
         return
     axes = drawn[1]
     thick = 0.8 / len(groups)
-    for place, (condition, rows) in enumerate(groups.items()):
-        found = {row.label: row for row in rows}
-        heights = [index + (place - (len(groups) - 1) / 2) * thick for index in range(len(names))]
+    for place, (condition, found) in enumerate(groups.items()):
+        here = [(index, found[name]) for index, name in enumerate(names) if name in found]
+        heights = [index + (place - (len(groups) - 1) / 2) * thick for index, _ in here]
+        shown = [each for _, each in here]
         axes.barh(
             heights,
-            [found[name].micros for name in names],
+            [each.value for each in shown],
             height=thick,
-            xerr=[found[name].spread for name in names],
+            xerr=[[each.value - each.low for each in shown], [each.high - each.value for each in shown]],
             label=condition,
         )
-        for height, name in zip(heights, names, strict=True):
-            row = found[name]
-            axes.text(row.micros * 1.05, height, f"{row.micros:.3g} (x{row.ratio:.2f})", va="center", fontsize=7)
+        for height, each in zip(heights, shown, strict=True):
+            # Beside the bar and its whisker.
+            axes.annotate(
+                each.text,
+                (max(each.value, each.high), height),
+                (4, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=7,
+            )
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
-    axes.set_xscale("log")
-    axes.margins(x=0.2)
+    if log:
+        axes.set_xscale("log")
+    axes.margins(x=0.3 if log else 0.2)  # for what is written beside the bars
+    if not log:
+        axes.set_xlim(left=min(0.0, axes.get_xlim()[0]))
+    if goal is not None:
+        axes.axvline(goal, color="black", linewidth=0.8, linestyle="--", label="goal")
     axes.set_xlabel(title)
-    if len(groups) > 1:
-        axes.legend()
+    if len(groups) > 1 or goal is not None:
+        drawn[0].legend(loc="outside upper right", ncols=len(groups) + 1, fontsize=8)
     save(drawn, path)
+
+
+def bars(groups: Mapping[str, Sequence[Row]], title: str, path: Path) -> None:
+    """CPU of every contender, in each condition, on a logarithmic axis."""
+    grouped(
+        {
+            condition: {
+                row.label: bar(row.rounds, ",.0f" if row.micros >= 100 else ".3g", f" (x{row.ratio:.2f})")
+                for row in rows
+            }
+            for condition, rows in groups.items()
+        },
+        title,
+        path,
+        log=True,
+    )

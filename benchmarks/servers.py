@@ -17,13 +17,14 @@ from urllib.parse import parse_qs
 
 from .bodies import PAGE_SIZE, POST_ID, comments_data, comments_page, post_body, post_id
 
-__all__ = ["CREDITS", "PAGES", "POSTS", "find_nginx", "nginx", "raw"]
+__all__ = ["CREDITS", "PAGES", "POSTS", "RAW", "fast", "fast_name", "find_nginx", "nginx", "raw"]
 
 CREDITS = "987654"
 # 20 000 comments.
 PAGES = 100
 # More than any cache of parsed URLs holds, so that nobody is measured on the same one again and again.
 POSTS = 2000
+RAW = "a raw asyncio protocol in Python, in a process of its own"
 
 _NGINX = """
 daemon off; worker_processes 1; pid {root}/pid; error_log {root}/error.log crit;
@@ -35,7 +36,8 @@ http {{
   server {{
     listen 127.0.0.1:{port}; root {root}/www;
     add_header X-Credits-Remaining {credits};
-    location ~ ^/v1/posts/(?<id>[0-9]+)$ {{ try_files /posts/$id.json =404; }}
+    location ~ ^/v1/posts/(?<id>[0-9]+)$ {{ try_files /posts/$id.json @any; }}
+    location @any {{ return 200 '{post}'; }}
     location ~ ^/v1/posts/[0-9]+/comments$ {{ try_files /comments/$arg_cursor.json /comments/0.json; }}
   }}
 }}
@@ -48,7 +50,8 @@ def find_nginx() -> str | None:
 
 @contextlib.contextmanager
 def nginx() -> Iterator[str]:
-    """Serve `POSTS` posts and `PAGES` pages of comments; the value is the base URL."""
+    """Serve `POSTS` posts from files, any other as the first one with an id of its own, and `PAGES` pages of comments; the value
+    is the base URL."""
     program = find_nginx()
     assert program is not None
     with tempfile.TemporaryDirectory(prefix="tokfluence-bench-") as name:
@@ -64,7 +67,8 @@ def nginx() -> Iterator[str]:
             (pages / f"{cursor}.json").write_bytes(comments_page(cursor, PAGES * PAGE_SIZE))
         port = _free_port()
         config = root / "nginx.conf"
-        config.write_text(_NGINX.format(root=root, port=port, credits=CREDITS))
+        post = post_body().decode().replace(str(POST_ID), "$id")
+        config.write_text(_NGINX.format(root=root, port=port, credits=CREDITS, post=post))
         server = subprocess.Popen([program, "-c", str(config), "-p", name], stderr=subprocess.DEVNULL)
         with _running(server, port) as url:
             yield url
@@ -77,6 +81,17 @@ def raw(*, latency: float = 0.0, comments: int = PAGES * PAGE_SIZE) -> Iterator[
     command = [sys.executable, "-m", "benchmarks.servers", str(port), str(latency), str(comments)]
     server = subprocess.Popen(command, cwd=Path(__file__).parent.parent)
     with _running(server, port) as url:
+        yield url
+
+
+def fast_name() -> str:
+    return "nginx, one worker, canned bodies" if find_nginx() else f"{RAW} (nginx is not installed)"
+
+
+@contextlib.contextmanager
+def fast() -> Iterator[str]:
+    """nginx where it is installed."""
+    with nginx() if find_nginx() else raw() as url:
         yield url
 
 

@@ -1,6 +1,6 @@
 """Use and refusals of the throttle, beside what everybody writes: `python -m benchmarks.throttle`.
 
-Caveats first. The server algorithms are the sandbox's; nginx and HAProxy are the real ones, where they are installed, on loopback and at a
+Caveats first. No server in the virtual tables: the sandbox's algorithms are asked of what arrives. nginx and HAProxy are the real ones, where they are installed, on loopback and at a
 tenth of the time scale, where a timer's lateness weighs ten times as much. Transit times are exponential, 200 ms in the mean (20 ms
 at the tenth), which has a longer tail than the margin of 0.57 s covers: a refusal in some hours of a sliding log is to be expected. Refused
 requests of the other limiters are not retried in a smarter way than they come.
@@ -10,13 +10,18 @@ from __future__ import annotations
 
 import argparse
 import logging
-import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 
 from . import _throttle_cost as cost
 from . import _throttle_real as real
 from . import _throttle_virtual as virtual
+from . import plot
 from ._throttle_limiters import LIMITERS
+from .goals import Goal, judge
+from .turns import quartiles, ratios, spread
+
+OURS = "tokfluence_async"
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
@@ -33,42 +38,84 @@ def cell(use: float, refusals: int) -> str:
     return f"{100 * use:.2f} % / {refusals}"
 
 
+def cells(found: list[tuple[float, int]]) -> str:
+    return f"{spread([100 * use for use, _ in found])} / {sum(refusals for _, refusals in found)}"
+
+
+def goal(where: str, use: float, found: list[tuple[float, int]]) -> Goal:
+    refusals = sum(refused for _, refused in found)
+    return Goal(
+        f"{where}: permitted rate used >= 99.0 %, 0 refusals",
+        f"{100 * use:.2f} %, {refusals} refusals",
+        use >= 0.99 and not refusals,
+    )
+
+
+def draw(found: Mapping[tuple[str, str], list[tuple[float, int]]], what: str, path: Path) -> None:
+    groups: dict[str, dict[str, plot.Bar]] = {limiter: {} for limiter in LIMITERS}
+    for (name, limiter), runs in found.items():
+        refusals = sum(refused for _, refused in runs)
+        groups[limiter][name] = plot.bar([100 * use for use, _ in runs], ".1f", f" / {refusals}")
+    plot.grouped(groups, f"{what}: % of the permitted rate / refusals", path)
+
+
+def costs(slots: dict[str, list[float]]) -> None:
+    table(
+        ("", "ns", "of AsyncLimiter's"),
+        (
+            (name, spread(found, ".0f"), spread(ratios(found, slots["AsyncLimiter.acquire"])))
+            for name, found in slots.items()
+        ),
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.throttle", description=__doc__)
     parser.add_argument("--minutes", type=int, default=30, help="virtual minutes per cell")
     parser.add_argument(
         "--seconds", type=float, default=24.0, help="real seconds per cell; 0 leaves the real servers out"
     )
+    parser.add_argument("--rounds", type=int, default=3, help="of the real servers, in turns")
     parser.add_argument("--no-cost", action="store_true", help="leave the cost of a slot out")
+    parser.add_argument(
+        "--quick", action="store_true", help="2 virtual minutes, 6 real seconds once; goals are not judged"
+    )
+    parser.add_argument("--out", type=Path, default=Path("bench-results"), help="where plots go")
     options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    if options.quick:
+        options.minutes, options.seconds, options.rounds = 2, min(options.seconds, 6.0), 1
     print(__doc__)
     logging.getLogger("tokfluence_async").setLevel(logging.ERROR)  # it would report every drop
 
     print(
         f"600 a minute, saturated, {options.minutes} virtual minutes from a cold start: use of what is permitted / refusals"
     )
+    steady = {
+        (name, limiter): virtual.steady(make, rule, minutes=options.minutes)
+        for name, rule in virtual.ALGORITHMS.items()
+        for limiter, make in LIMITERS.items()
+    }
     table(
         ("the service counts by", *LIMITERS),
-        (
-            (name, *(cell(*virtual.steady(limiter, rule, minutes=options.minutes)) for limiter in LIMITERS.values()))
-            for name, rule in virtual.ALGORITHMS.items()
-        ),
+        ((name, *(cell(*steady[name, limiter]) for limiter in LIMITERS)) for name in virtual.ALGORITHMS),
     )
+    ours = [steady[name, OURS] for name in virtual.ALGORITHMS]
+    judge([goal(f"the worst of {len(ours)} algorithms", min(ours)[0], ours)], options.quick)
+
+    draw({each: [found] for each, found in steady.items()}, "saturated", options.out / "throttle.png")
 
     print("the same, demand on for 20 s and off for 10 s: use of what is permitted while there is demand / refusals")
+    on_off = {
+        (name, limiter): virtual.steady(make, rule, minutes=options.minutes, on=20.0, off=10.0)
+        for name, rule in virtual.ALGORITHMS.items()
+        for limiter, make in LIMITERS.items()
+    }
     table(
         ("the service counts by", *LIMITERS),
-        (
-            (
-                name,
-                *(
-                    cell(*virtual.steady(limiter, rule, minutes=options.minutes, on=20.0, off=10.0))
-                    for limiter in LIMITERS.values()
-                ),
-            )
-            for name, rule in virtual.ALGORITHMS.items()
-        ),
+        ((name, *(cell(*on_off[name, limiter]) for limiter in LIMITERS)) for name in virtual.ALGORITHMS),
     )
+    draw({each: [found] for each, found in on_off.items()}, "on and off", options.out / "throttle-on-off.png")
 
     print(f"the service drops to a quarter for {options.minutes} minutes, and returns")
     table(
@@ -76,7 +123,7 @@ def main() -> None:
         (
             (name, str(at_once), f"{100 * later:.2f} %", f"{100 * use:.0f} %", f"{full:.0f} s")
             for name, rule in virtual.ALGORITHMS.items()
-            for at_once, later, use, full in [virtual.drop(LIMITERS["tokfluence_async"], rule, minutes=options.minutes)]
+            for at_once, later, use, full in [virtual.drop(LIMITERS[OURS], rule, minutes=options.minutes)]
         ),
     )
 
@@ -85,47 +132,69 @@ def main() -> None:
     }
     if servers:
         print(
-            f"the real ones: 600 in 6 s, {options.seconds:.0f} s from a cold start: use of what is permitted / refusals"
+            f"the real ones: 600 in 6 s, {options.seconds:.0f} s from a cold start: use of what is permitted in per cent, "
+            f"median of {options.rounds} in turns and quartiles / refusals in all of them"
         )
+        races: dict[tuple[str, str], list[tuple[float, int]]] = {
+            (name, limiter): [] for name in servers for limiter in LIMITERS
+        }
+        for _ in range(options.rounds):
+            for (name, limiter), found in races.items():
+                found.append(real.race(real.SERVERS[name], LIMITERS[limiter], options.seconds))
         table(
             ("server", *LIMITERS),
-            (
-                (
-                    name,
-                    *(cell(*real.race(real.SERVERS[name], limiter, options.seconds)) for limiter in LIMITERS.values()),
-                )
-                for name in servers
-            ),
+            ((name, *(cells(races[name, limiter]) for limiter in LIMITERS)) for name in servers),
         )
+        judge(
+            [
+                goal(f"the real {name}, median", quartiles([use for use, _ in found])[1], found)
+                for name in servers
+                for found in [races[name, OURS]]
+            ],
+            options.quick,
+        )
+
+        draw(races, "real servers", options.out / "throttle-real.png")
 
     if not options.no_cost:
         free = cost.free_slot()
         woken = cost.wake()
         held = cost.bytes_per_waiter()
-        print("a free slot")
-        table(
-            ("", "ns", "of AsyncLimiter's"),
-            ((name, f"{ns:.0f}", f"{ns / free['AsyncLimiter.acquire']:.2f}") for name, ns in free.items()),
-        )
-        print("100 000 waiters, one slot a millisecond; medians of rounds in turns, and the quartiles of the ratios")
-        ratios = {
-            name: statistics.quantiles(
-                [ours / theirs for ours, theirs in zip(us, woken["asyncio.sleep"], strict=True)], method="inclusive"
+        print("a free slot, under a limit that is never near; medians of rounds in turns, and quartiles")
+        costs(free)
+        drawn = {"a limit never near": free}
+        for pattern, slots in cost.real_limit().items():
+            print(
+                f"a free slot of 600 a minute, {pattern}, on a virtual clock; medians of rounds in turns, and quartiles"
             )
-            for name, us in woken.items()
-        }
+            costs(slots)
+            drawn[f"600 a minute, {pattern}"] = slots
+        plot.grouped(
+            {pattern: {name: plot.bar(ns, ".0f") for name, ns in slots.items()} for pattern, slots in drawn.items()},
+            "a free slot: ns",
+            options.out / "throttle-slot.png",
+        )
+        print("100 000 waiters, one slot a millisecond; medians of rounds in turns, and quartiles")
         table(
             ("", "CPU µs a grant", "of sleeping tasks'", "bytes a waiter"),
             (
                 (
                     name,
-                    f"{statistics.median(us):.1f}",
-                    "{1:.2f} ({0:.2f} to {2:.2f})".format(*ratios[name]),
+                    spread(us, ".1f"),
+                    spread(ratios(us, woken["asyncio.sleep"])),
                     f"{held[name]:.0f}",
                 )
                 for name, us in woken.items()
             ),
         )
+        plot.grouped(
+            {"": {name: plot.bar(us, ".1f") for name, us in woken.items()}},
+            "a grant with 100 000 waiters: CPU µs",
+            options.out / "throttle-waiters.png",
+        )
+        waking = ratios(woken[OURS], woken["asyncio.sleep"])
+        what = "a grant with 100 000 waiters, against the waking of as many tasks <= 1.2"
+        judge([Goal(what, spread(waking), quartiles(waking)[1] <= 1.2)], options.quick)
 
 
 if __name__ == "__main__":
