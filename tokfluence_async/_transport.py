@@ -46,6 +46,11 @@ from ._wire import Answer, Call
 
 __all__ = ["Exchange", "Transport"]
 
+# asyncio reads into blocks of 256 KiB. glibc maps and unmaps such blocks anew for every read, until one of their size has been freed; from
+# then on it keeps them. Whether that happens by itself is chance. It is 19 page faults for each page of 200 comments, a sixth of
+# its CPU; with this, once, none.
+bytes(1024 * 1024)
+
 _USER_AGENT = f"tokfluence_async/{__version__}"
 _REQUEST_ID = "X-Request-Id"
 _KEEPALIVE = 15.0
