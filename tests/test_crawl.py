@@ -185,6 +185,24 @@ async def test_comments_go_on_at_their_cursor_also_when_new_ones_have_shifted_it
     assert len(sandbox.times(COMMENTS, status=200)) == 6
 
 
+@pytest.mark.sandbox(comments_per_post=5000)
+@pytest.mark.client(max_retries=0)
+async def test_thousands_of_comments_that_arrive_between_two_runs_write_none_twice(
+    out: Path, sandbox: Sandbox, client: TokfluenceClient
+) -> None:
+    """The next run begins far behind where the first one ended."""
+    sandbox.proxy_error(to=COMMENTS, nth=21, times=None)
+    await crawl(client, IDS[:1], out, comments=True)
+    sandbox.clear_faults()
+    assert len(lines(out, "comments")) >= 3000
+    sandbox.add_comments(IDS[0], 2500)
+
+    await crawl(client, IDS[:1], out, comments=True)
+
+    comments = [comment["comment_id"] for comment in lines(out, "comments")]
+    assert len(set(comments)) == len(comments) == 5000
+
+
 @pytest.mark.sandbox(indexed=0.0)
 async def test_analyses_of_a_run_that_died_are_only_read(out: Path, sandbox: Sandbox, client: TokfluenceClient) -> None:
     """25 credits a post are spent once, whenever the process ends."""

@@ -425,7 +425,9 @@ class _Crawl:
             )
             async with aclosing(walk.pages()) as pages:
                 async for page in pages:
-                    items = page.items if seen is None else seen.new(page.items, comment_ids(page.items))
+                    items = page.items
+                    if seen is not None:
+                        items = seen.new(items, comment_ids(items), far=True)
                     await self._journal.write_page(
                         self._comments_file,
                         job.post_id,
