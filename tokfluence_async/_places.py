@@ -6,6 +6,7 @@ Neither is the throttle's queue: who stands there holds a place under a concurre
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections import deque
 from typing import TYPE_CHECKING
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from ._failures import Exchange
 
 __all__ = ["Crowd", "Gate"]
+
+logger = logging.getLogger("tokfluence_async")
 
 # Of the failed tries of one batch more at once that are told apart: after the fifth, 32 rounds of answers pass before the next.
 _WARIEST = 5
@@ -137,6 +140,11 @@ class Crowd:
         accepted = self._sent()
         if 0 < accepted < self.limit and (again or (self._failed and accepted >= self._proven)):
             self._limiter.total_tokens = self._proven = accepted
+            if not self._failed:
+                logger.info(
+                    "more than %d analyze batches at once are refused: fewer are sent from now on, and more tried now and then",
+                    accepted,
+                )
             if self._grown or not self._failed:
                 self._failed = min(self._failed + 1, _WARIEST)
             self._grown = False
