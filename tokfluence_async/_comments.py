@@ -130,8 +130,10 @@ class Recent:
                 if comment_id not in given:
                     fresh.setdefault(comment_id, item)
             ids = list(fresh)
-            given = set(itertools.chain.from_iterable(map(_UNPACK, self._far))) if far else set()
-            items = [item for comment_id, item in fresh.items() if comment_id not in given]
+            items = list(fresh.values())
+            if far:
+                given = set(itertools.chain.from_iterable(map(_UNPACK, self._far)))
+                items = [item for comment_id, item in fresh.items() if comment_id not in given]
         self._pages.append(ids)
         while len(seen) > self._near and len(self._pages) > 1:
             page = self._pages.popleft()
