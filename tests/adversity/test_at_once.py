@@ -75,9 +75,9 @@ async def test_ordinary_refusals_take_no_places_away(share: float) -> None:
         sandbox.clear_faults()
         sandbox.rate_limit(to=ANALYZE, times=None, retry_after=1, where=lambda _: rng.random() < share)
 
-        seconds = await analyze(client, 1600, 1000, batch_size=2)
+        seconds = await analyze(client, 1000, 1000, batch_size=2)
 
-        assert seconds < 1.2 * 1600 * 10 / 8
+        assert seconds < 1.2 * 1000 * 10 / 8
 
 
 async def test_waiting_for_a_place_does_not_count_against_the_deadline() -> None:

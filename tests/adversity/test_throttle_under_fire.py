@@ -41,7 +41,7 @@ async def test_no_429_under_jitter_faults_and_retries(algorithm: str) -> None:
         sandbox.proxy_error(503, times=None, where=lambda entry: entry.number % 7 == 0)
         sandbox.cut_body(times=None, where=lambda entry: entry.number % 11 == 0)
 
-        await hammer(client, 1000 if fine else 150)
+        await hammer(client, 700 if fine else 150)
 
         assert sandbox.rate_limited == client.usage.rate_limited == 0
         assert sandbox.peak(60) <= (600 if fine else 60)
