@@ -388,7 +388,7 @@ def test_a_base_url_left_empty_is_not_the_services(monkeypatch: pytest.MonkeyPat
         {"timeout": "x"},
         {"timeout": True},
         {"timeout": (1, 2)},
-        {"timeout": Timeout(connect="1")},  # type: ignore[arg-type]
+        {"timeout": Timeout(connect="1")},  # type: ignore[arg-type] - that is what is refused
         {"max_retries": "3"},
         {"max_retries": None},
         {"max_concurrency": 1.5},

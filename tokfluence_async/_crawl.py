@@ -186,7 +186,7 @@ def _prepare(folder: Path) -> Path:
     return folder
 
 
-# Where the posts of a folder come from: its first line. Beside it, what 0.1.0's command left in the folders of its sandbox.
+# Where the posts of a folder come from: its first line. Beside it, what the command leaves in the folders of its sandbox.
 _ORIGIN = ".origin"
 _SANDBOX = ".sandbox"
 _LOCAL = "localhost"

@@ -635,7 +635,7 @@ def _describe(origin: _Origin, lane: _Lane, label: str | None, waiting: int, now
 class Lanes:
     """A client's handle to its two budgets, the IP's and the key's. Any loop and thread may use it; see `Throttle.lanes`.
 
-    For each physical request: `try_acquire()`, and where that is False `await acquire()`, after the concurrency slot and right before the bytes
+    For each physical request: `try_acquire()`, and where that is False `await grant()`, after the concurrency slot and right before the bytes
     leave; then `answered()`, or `refused()` for a 429. It reaches for the running loop's lanes at every call, so it outlives
     loops and forks.
     """
@@ -744,7 +744,7 @@ class Lanes:
             return True
 
     async def acquire(self, *, priority: bool = False, patience: float = math.inf) -> float:
-        """As `grant`, but return the seconds until then; 0.0 when a slot was free."""
+        """`try_acquire` and `grant` in one, for whoever wants only the seconds it took; 0.0 when a slot was free."""
         if self.try_acquire():
             return 0.0
         began = self._origin.now(self._loop)

@@ -38,7 +38,8 @@ _PAGE = 2  # credits for a page of comments [seed]
 _COMMENTS_PER_PAGE = 200
 _SHOWN = 10
 _JOURNAL = "journal.sqlite"
-# In the folder of a crawl with --sandbox; and what every crawl says there of where its posts come from.
+# In the folder of a crawl with --sandbox; and what every crawl says there of where its posts come from, which is read here as any
+# program would: the command knows no more of the package than its users.
 _MARKER = ".sandbox"
 _ORIGIN = ".origin"
 
