@@ -26,7 +26,6 @@ from tokfluence_async import (
     Throttle,
     TokfluenceClient,
 )
-from tokfluence_async._comments import Recent
 from tokfluence_async.testing import VirtualLoop
 
 ID = "7234567890123456789"
@@ -661,43 +660,6 @@ async def test_a_passing_fault_loses_no_comment(sandbox: Sandbox, client: Tokflu
 
 
 # --- memory ----------------------------------------------------------------------------------------------------------
-
-
-@given(st.lists(st.lists(st.integers(0, 40).map(str), max_size=6), max_size=30), st.integers(6, 30))
-def test_what_was_given_lately_is_remembered_by_whole_pages(pages: list[list[str]], near: int) -> None:
-    """It forgets a page at a time: what came last is known, to a page less than `near`, and memory stays below a page more."""
-    recent = Recent(near, near)
-    given_ids: list[str] = []
-
-    for page in pages:
-        fresh = recent.new(page, page)
-        assert len(set(fresh)) == len(fresh)
-        assert not set(fresh) & set(given_ids[len(given_ids) - (near - 6) :])
-        assert list(dict.fromkeys(one for one in page if one in fresh)) == fresh
-        given_ids += fresh
-        assert len(recent._ids) <= near + 6
-
-
-@given(
-    st.lists(st.tuples(st.lists(st.integers(0, 60).map(str), max_size=6), st.booleans()), max_size=40),
-    st.integers(6, 12),
-    st.integers(0, 30),
-)
-def test_what_was_given_before_that_is_known_when_asked(
-    pages: list[tuple[list[str], bool]], near: int, more: int
-) -> None:
-    """Asked so, nothing of the last `size` is given again; and memory is bounded there too."""
-    recent = Recent(near + more, near)
-    given_ids: list[str] = []
-
-    for page, far in pages:
-        fresh = recent.new(page, page, far=far)
-        assert len(set(fresh)) == len(fresh)
-        known = near + more - 12 if far else near - 6
-        if known > 0:
-            assert not set(fresh) & set(given_ids[-known:])
-        given_ids += fresh
-        assert recent._far_size <= more
 
 
 @pytest.mark.parametrize("total", ["told", "not told"])

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec import Raw
 
 from tokfluence_async import (
@@ -606,6 +608,35 @@ def test_a_comment_that_brings_a_post_id_has_one_still() -> None:
     speaks = Raw(b'{"comment_id":"d","text":"say \\"post_id\\""}')
     assert _lines.comment_lines("1", [brings]) == b'{"post_id":"1","comment_id":"c","text":"x"}\n'
     assert _lines.comment_lines("1", [speaks]) == b'{"post_id":"1",' + bytes(speaks)[1:] + b"\n"
+
+
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {
+                "comment_id": st.text(min_size=1, max_size=5),
+                "text": st.text('ab"\\{}[],:\n\r\x85\u2028é😂', max_size=8),
+            },
+            optional={"more": st.dictionaries(st.sampled_from("ab{"), st.lists(st.integers(), max_size=2), max_size=2)},
+        ),
+        max_size=6,
+    ),
+    st.sampled_from([None, 1]),
+    st.booleans(),
+)
+def test_lines_hold_what_came_and_the_post_in_front(
+    comments: list[dict[str, Any]], indent: int | None, escaped: bool
+) -> None:
+    """A line for each, whatever its texts hold and however it was laid out: braces in texts, objects in objects."""
+    page = [Raw(json.dumps(comment, indent=indent, ensure_ascii=escaped).encode()) for comment in comments]
+
+    lines = _lines.comment_lines("77", page)
+
+    found = [list(json.loads(line).items()) for line in lines.split(b"\n")[:-1]]
+    assert found == [[("post_id", "77"), *comment.items()] for comment in comments]
+    assert lines == b"" or lines.endswith(b"}\n")
+    ids = [comment["comment_id"] for comment in comments]
+    assert _lines.comment_ids(page) == _lines.line_ids(lines) == ids
 
 
 @pytest.mark.parametrize("given", [10**50, "x" * 5000, object(), 7, "x"])

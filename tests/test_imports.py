@@ -41,6 +41,7 @@ FLOORS: tuple[tuple[str, frozenset[str]], ...] = (
                 "_visibility",
                 "_request_id",
                 "_lines",
+                "_recent",
             ]
         ),
     ),

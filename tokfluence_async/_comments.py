@@ -2,7 +2,7 @@
 
 What is hard about the service's paging: the cursor counts comments to skip, and comments keep arriving. One that is
 inserted before the cursor moves everything behind it, so the next page repeats comments already given. Those are always
-the last ones given, so it is enough to remember the ids of the last few thousand; memory stays flat.
+the last ones given, so it is enough to remember the ids of the last ten thousand (`_recent`); memory stays flat.
 
 Pages asked for ahead (`prefetch`) are placed by the stride seen so far, not by `limit`, as the service may give fewer
 comments than asked for. Two things can make a page asked for ahead useless, and it is then dropped and asked for again:
@@ -29,11 +29,9 @@ Source: api/tokfluence-api.md, `GET /v1/posts/:id/comments` [seed].
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine
-from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
@@ -42,15 +40,18 @@ from msgspec import Raw, Struct
 from ._budget import Budget
 from ._engine import ClosedError
 from ._errors import APIResponseValidationError
+from ._lines import comment_ids
 from ._models import Comment, CommentPage
+from ._recent import NEAR, REMEMBERED, Recent
 from ._wire import MAX_LIMIT, CommentsBody, RawCommentsBody, Shape, build_comments
 
 if TYPE_CHECKING:
     from ._engine import Engine, Options
 
-__all__ = ["Page", "Recent", "check_paging", "comment_pages", "raw_walk"]
+__all__ = ["Page", "check_paging", "comment_pages", "raw_walk"]
 
 C = TypeVar("C")
+P = TypeVar("P")
 
 logger = logging.getLogger("tokfluence_async")
 
@@ -59,9 +60,10 @@ _RAW_PAGE: Shape[RawCommentsBody] = Shape(RawCommentsBody)
 
 # Empty pages in a row that are taken for a gap and not for a list without an end; each costs 2 credits.
 _MAX_EMPTY = 5
-# Comments that may arrive between two pages without one being given twice, and of those how many are always looked at.
-_REMEMBERED = 10_000
-_NEAR = 1_000
+# How far back a page is compared with what was given, beyond the few hundred that always are (`_recent`), where `total` is
+# another one than on the page before; and by how many comments it may have grown for that to be enough.
+_CHANGED = 1_000
+_FEW = NEAR // 2
 _MAX_CURSOR = 2**63 - 1
 # Foretold pages in a row that open the window again after a page ahead was useless, and how many times as many after the next one.
 _WARY = 2
@@ -94,67 +96,13 @@ def check_paging(cursor: int, limit: int, max_items: int | None, prefetch: int) 
             raise ValueError(f"{name} must be {low} {f'to {high}' if high is not None else 'or more'}, not {value}")
 
 
-class Recent:
-    """The ids given last, as many as are worth remembering; forgets by whole pages.
-
-    The usual page is one pass over its ids and the last thousand's. Only where the count then does not agree, what was given before is put
-    together again. It is a thousand, as a walk's speed hangs on what the processor's cache has to hold: of 460 µs for a page
-    of 200, all in, 85 went into this with ten thousand in one set and 40 with one. Those before them are packed, and
-    looked at where told to.
-    """
-
-    __slots__ = ("_far", "_far_size", "_ids", "_near", "_pages", "_size")
-
-    def __init__(self, size: int = _REMEMBERED, near: int = _NEAR) -> None:
-        self._size = size
-        self._near = near
-        self._ids: set[str] = set()
-        self._pages: deque[list[str]] = deque()
-        self._far: deque[bytes] = deque()
-        self._far_size = 0
-
-    def new(self, items: list[C], ids: list[str], *, far: bool = False) -> list[C]:
-        """The items whose id, at the same place in `ids`, was not given before; they now count as given.
-
-        Args:
-            far: Whether more may have arrived since the last page than the thousand that are always looked at.
-        """
-        seen = self._ids
-        before = len(seen)
-        seen.update(ids)
-        far = far and bool(self._far)
-        if len(seen) < before + len(ids) or far:
-            given = set(itertools.chain.from_iterable(self._pages))
-            fresh: dict[str, C] = {}
-            for comment_id, item in zip(ids, items, strict=True):
-                if comment_id not in given:
-                    fresh.setdefault(comment_id, item)
-            ids = list(fresh)
-            items = list(fresh.values())
-            if far:
-                given = set(itertools.chain.from_iterable(map(_UNPACK, self._far)))
-                items = [item for comment_id, item in fresh.items() if comment_id not in given]
-        self._pages.append(ids)
-        while len(seen) > self._near and len(self._pages) > 1:
-            page = self._pages.popleft()
-            seen.difference_update(page)
-            self._far.append(_PACK(page))
-            self._far_size += len(page)
-            while self._far_size > self._size - self._near:
-                self._far_size -= len(_UNPACK(self._far.popleft()))
-        return items
-
-
-_PACK = msgspec.msgpack.Encoder().encode
-_UNPACK = msgspec.msgpack.Decoder(list[str]).decode
-
-
-class Walk(Generic[C]):
+class Walk(Generic[C, P]):
     """One walk over a post's comments, as Structs or as the bytes that came.
 
     Args:
-        shape: The page's body, with `data` and `meta`.
+        shape: The body of an answer, with `data` and `meta`.
         ids: The comments' ids, in their order.
+        page: What a page is given as, made of the fields of `CommentPage`.
     """
 
     def __init__(
@@ -166,6 +114,7 @@ class Walk(Generic[C]):
         *,
         shape: Shape[Any],
         ids: Callable[[list[C]], list[str]],
+        page: Callable[..., P],
         cursor: int,
         limit: int,
         max_items: int | None,
@@ -177,13 +126,20 @@ class Walk(Generic[C]):
         self._post_id = post_id
         self._shape = shape
         self._ids = ids
+        self._page = page
         self._cursor = cursor
+        self._next_cursor: int | None = cursor
         self._limit = limit
         self._left = max_items
         self._prefetch = prefetch
+        self._recent = Recent()
         self._total: int | None = None
         self._grown = 0  # by how much `total` has, since the walk began
         self._jump = 0  # and since the last page
+        self._changed = False  # whether it is another one than on the last page
+        self._repeats = 0  # in all
+        self._useless = 0  # pages in a row that neither gave anything nor can be put down to what arrived
+        self._behind = False  # whether what comes may have been given long ago
         self._stride = 0  # how far the last page reached; 0 as long as that is not known
         self._foretold = 0  # pages in a row that reached as far as the one before
         self._wary = 0  # of those, how many are asked for before the window opens
@@ -192,49 +148,58 @@ class Walk(Generic[C]):
         # Where each begins, and how often the window had been closed when it was asked for.
         self._ahead: deque[tuple[int, asyncio.Task[Any], int]] = deque()
 
-    async def pages(self) -> AsyncGenerator[Page[C], None]:
-        recent = Recent()
-        empty = 0
-        repeats = 0  # in all
-        behind = False  # whether what comes may have been given long ago
+    async def pages(self) -> AsyncGenerator[P, None]:
         try:
             while self._left is None or self._left > 0:
-                body = await self._next()
-                data, cursor, next_cursor = body.data, self._cursor, body.meta.next_cursor
-                self._check(next_cursor)
-                behind = behind or not self._told or self._jump > _NEAR // 2
-                items = recent.new(data, self._ids(data), far=behind)
-                behind = bool(data) and not items  # and it goes on so until something new comes
-                repeated = len(data) - len(items)
-                reached = next_cursor
-                if self._left is not None:
-                    if len(items) > self._left:
-                        # Resuming begins with the first comment that was not given.
-                        items = items[: self._left]
-                        reached = cursor + data.index(items[-1]) + 1
-                    self._left -= len(items)
-                if next_cursor is not None:
-                    stride = next_cursor - cursor
-                    self._foretold = self._foretold + 1 if stride == self._stride or not self._stride else 0
-                    self._stride = stride
-                yield Page(items, self._total, cursor, reached, repeated)
-                if next_cursor is None:
+                page = self._made_of(await self._next())
+                yield page
+                del page  # before the next one is made: its memory is warm
+                if self._next_cursor is None:
                     return
-                # Comments that arrived can make a page repeat what was given, as many as they are. A service that repeats
-                # more than that (one that ignores the cursor, say) gives nothing, at 2 credits a page.
-                repeats += repeated
-                if repeats > self._grown and self._prefetch:
-                    # More than the totals tell of: they are no measure of which page is the older one.
-                    self._prefetch = 0
-                    await self._drop()
-                empty = 0 if items or (data and repeats <= self._grown) else empty + 1
-                if empty >= _MAX_EMPTY:
-                    raise self._endless(
-                        f"gave nothing new on {empty} pages in a row, up to cursor {next_cursor}, and no end"
-                    )
-                self._cursor = next_cursor
+                await self._go_on(self._next_cursor)
         finally:
             await self._drop()
+
+    def _made_of(self, body: Any) -> P:
+        """The page for the answer at the cursor."""
+        data, cursor, next_cursor = body.data, self._cursor, body.meta.next_cursor
+        self._check(next_cursor)
+        items = self._recent.new(data, self._ids(data), back=self._to_look_back())
+        self._behind = bool(data) and not items  # and it goes on so until something new comes
+        repeated = len(data) - len(items)
+        reached = next_cursor
+        if self._left is not None:
+            if len(items) > self._left:
+                # Resuming begins with the first comment that was not given.
+                items = items[: self._left]
+                reached = cursor + data.index(items[-1]) + 1
+            self._left -= len(items)
+        if next_cursor is not None:
+            stride = next_cursor - cursor
+            self._foretold = self._foretold + 1 if stride == self._stride or not self._stride else 0
+            self._stride = stride
+        self._next_cursor = next_cursor
+        # Comments that arrived can make a page repeat what was given, as many as they are. A service that repeats
+        # more than that (one that ignores the cursor, say) gives nothing, at 2 credits a page.
+        self._repeats += repeated
+        self._useless = 0 if items or (data and self._repeats <= self._grown) else self._useless + 1
+        return self._page(items=items, total=self._total, cursor=cursor, next_cursor=reached, repeated=repeated)
+
+    def _to_look_back(self) -> int:
+        if self._behind or not self._told or self._jump > _FEW:
+            return REMEMBERED
+        return _CHANGED if self._changed else 0
+
+    async def _go_on(self, next_cursor: int) -> None:
+        if self._repeats > self._grown and self._prefetch:
+            # More than the totals tell of: they are no measure of which page is the older one.
+            self._prefetch = 0
+            await self._drop()
+        if self._useless >= _MAX_EMPTY:
+            raise self._endless(
+                f"gave nothing new on {self._useless} pages in a row, up to cursor {next_cursor}, and no end"
+            )
+        self._cursor = next_cursor
 
     def wind_up(self) -> bool:
         """Ask for nothing more ahead; whether a page is left that is under way, or was bought."""
@@ -278,6 +243,7 @@ class Walk(Generic[C]):
     def _noted(self, body: Any) -> Any:
         total = body.meta.total
         self._told = total is not None
+        self._changed = total != self._total
         self._jump = 0
         if total is not None:
             if self._total is not None and total > self._total:
@@ -329,38 +295,22 @@ def _comment_ids(comments: list[Comment]) -> list[str]:
     return [comment.comment_id for comment in comments]
 
 
-class _Named(Struct, frozen=True, gc=False):
-    comment_id: str
-
-
-_NAMED = msgspec.json.Decoder(_Named).decode
-
-
 def _raw_ids(comments: list[Raw]) -> list[str]:
     try:
-        return [_NAMED(comment).comment_id for comment in comments]
+        return comment_ids(comments)
     except msgspec.ValidationError as error:
         raise APIResponseValidationError(
             f"A comment is not what the API promises: {error}. The page was charged.", status=200
         ) from None
 
 
-async def comment_pages(
+def comment_pages(
     engine: Engine, options: Options, budget: Budget, post_id: str, **paging: Any
 ) -> AsyncGenerator[CommentPage, None]:
     """The walk in Structs; see `Posts.comment_pages`."""
-    pages = Walk(engine, options, budget, post_id, shape=_PAGE, ids=_comment_ids, **paging).pages()
-    async with aclosing(pages):
-        async for page in pages:
-            yield CommentPage(
-                items=page.items,
-                total=page.total,
-                cursor=page.cursor,
-                next_cursor=page.next_cursor,
-                repeated=page.repeated,
-            )
+    return Walk(engine, options, budget, post_id, shape=_PAGE, ids=_comment_ids, page=CommentPage, **paging).pages()
 
 
-def raw_walk(engine: Engine, options: Options, budget: Budget, post_id: str, **paging: Any) -> Walk[Raw]:
+def raw_walk(engine: Engine, options: Options, budget: Budget, post_id: str, **paging: Any) -> Walk[Raw, Page[Raw]]:
     """The walk in bytes, for writing comments out with every field the service sent."""
-    return Walk(engine, options, budget, post_id, shape=_RAW_PAGE, ids=_raw_ids, **paging)
+    return Walk(engine, options, budget, post_id, shape=_RAW_PAGE, ids=_raw_ids, page=Page[Raw], **paging)

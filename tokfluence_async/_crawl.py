@@ -29,7 +29,7 @@ from msgspec import Raw
 
 from ._analyze import Analyzer, check_batch_size
 from ._budget import Budget
-from ._comments import Recent, raw_walk
+from ._comments import raw_walk
 from ._errors import (
     AuthenticationError,
     BudgetExceededError,
@@ -43,6 +43,7 @@ from ._journal import Entry, Journal, Output, RememberedSource, enter_journal
 from ._lines import comment_ids, comment_lines, failure_line, line_ids, post_line
 from ._models import CrawlReport, Outcome
 from ._progress import OnProgress, Ticker
+from ._recent import REMEMBERED, Recent
 from ._resolve import Resolver
 from ._sources import Inputs, Item, Source
 from ._stream import unwrapped
@@ -376,9 +377,9 @@ class _Crawl:
             self._source.end()
             self._resolver.halt(error or _StoppedError("Not sent: the run was asked to stop."))
 
-    async def _skip(self, item: Item, entry: Entry | None) -> bool:
+    async def _skip(self, item: Item, entry: Entry) -> bool:
         """Whether there is nothing left to resolve for an item; its comments may be taken up again."""
-        if entry is None or not entry.written:
+        if not entry.written:
             return False
         assert item.ref is not None
         if self._walks is not None and not entry.walked:
@@ -427,7 +428,7 @@ class _Crawl:
                 async for page in pages:
                     items = page.items
                     if seen is not None:
-                        items = seen.new(items, comment_ids(items), far=True)
+                        items = seen.new(items, comment_ids(items), back=REMEMBERED)
                     await self._journal.write_page(
                         self._comments_file,
                         job.post_id,

@@ -37,15 +37,17 @@ def comment_lines(post_id: str, comments: list[Raw]) -> bytes:
     if not comments:
         return b""
     head = b'{"post_id":"' + post_id.encode() + b'",'
-    # A Raw is a slice of the page; each begins with its brace. A `post_id` of the service's own would be a new field, and as such
-    # in the first comment as in all: to look for it in each takes half as long as all the rest.
-    if _POST_ID not in bytes(comments[0]):
-        lines = head + (b"\n" + head).join([memoryview(comment)[1:] for comment in comments]) + b"\n"
-        # Counted as `_wire` counts brackets: 9 µs, and 30 by `count`.
-        ends = len(lines) - len(lines.replace(b"\n", b"", len(comments) + 1))
-        if ends == len(comments) and b"\r" not in lines:
-            return lines
-    return b"".join(_comment_line(head, comment) for comment in comments)
+    together = b"".join(comments)
+    # A `post_id` of the service's own would be a new field, and as such in the first comment as in all: to look for it in each
+    # takes longer than all the rest.
+    if b"\n" in together or b"\r" in together or _POST_ID in bytes(comments[0]):
+        return b"".join([_comment_line(head, comment) for comment in comments])
+    page = b"\n".join(comments)
+    lines = page.replace(b"{", head)
+    if len(lines) - len(page) != len(comments) * (len(head) - 1):
+        # More braces than those that the comments begin with, as in a text: 40 µs a page instead of 10.
+        lines = head + (b"\n" + head).join([memoryview(comment)[1:] for comment in comments])
+    return lines + b"\n"
 
 
 def _comment_line(head: bytes, comment: Raw) -> bytes:
@@ -58,13 +60,13 @@ def _comment_line(head: bytes, comment: Raw) -> bytes:
 
 
 def comment_ids(comments: list[Raw]) -> list[str]:
-    """The comments' ids, in their order."""
-    return [_ids.decode(comment).comment_id for comment in comments]
+    """The comments' ids, in their order; raises what msgspec raises."""
+    return [comment.comment_id for comment in _ids.decode_lines(b"\n".join(comments))]
 
 
 def line_ids(page: bytes) -> list[str]:
     """The comments' ids of a page as `comment_lines` wrote it."""
-    return [_ids.decode(line).comment_id for line in page.splitlines()]
+    return [comment.comment_id for comment in _ids.decode_lines(page)]
 
 
 def failure_line(given: object, post_id: str | None, error: TokfluenceError) -> bytes:

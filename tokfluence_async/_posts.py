@@ -408,3 +408,4 @@ async def _flat(pages: AsyncGenerator[CommentPage, None]) -> AsyncGenerator[Comm
         async for page in pages:
             for comment in page.items:
                 yield comment
+            del page  # before the next one is made
