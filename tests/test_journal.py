@@ -133,6 +133,41 @@ async def test_records_of_concurrent_calls_share_a_commit(path: Path, monkeypatc
         assert len(await journal._read(lambda: journal._db.execute("SELECT 1 FROM batches").fetchall())) == 50  # type: ignore[union-attr]
 
 
+async def test_many_rows_take_few_statements(path: Path) -> None:
+    """Between two statements the thread waits for the event loop, 5 ms where that computes: a thousand would take seconds."""
+    ids = [str(n) for n in range(1, 2346)]
+    statements: list[str] = []
+    async with Journal(path) as journal:
+        await journal._read(lambda: journal._db.set_trace_callback(statements.append))  # type: ignore[union-attr]
+        await journal.settled("none", [analyzed(post_id) for post_id in ids])
+        entries = await asyncio.gather(*[journal.look_up(post_id) for post_id in [*ids, "9999", *ids[:5]]])
+
+    assert [entry is not None for entry in entries] == [True] * len(ids) + [False] + [True] * 5
+    writing = [statement for statement in statements if statement.startswith(("INSERT", "DELETE"))]
+    assert len(writing) < 60
+    assert sum(statement.startswith("SELECT") for statement in statements) < 60
+
+
+@pytest.mark.parametrize("count", [1, 9, 10, 11, 99, 100, 101, 500, 1111])
+async def test_every_row_of_a_commit_is_kept_with_its_own_values(path: Path, tmp_path: Path, count: int) -> None:
+    """However they are divided among statements, in the order that makes sense: a post, its pages, the end of its walk."""
+    posts = [str(n) for n in range(1, count + 1)]
+    async with Journal(path) as journal:
+        output = await journal.attach("posts.jsonl", tmp_path / "posts.jsonl")
+        for n, post_id in enumerate(posts):
+            await journal.write_post(output, post_id, b"%d\n" % n)
+            await journal.write_page(output, post_id, b"page %d\n" % n, 0, 10 + n)
+            if n % 2:
+                await journal.write_page(output, post_id, b"last %d\n" % n, 10 + n, None)
+        await journal.flush()
+        pages = [await journal.last_pages(output, post_id) for post_id in posts]
+
+    async with Journal(path) as journal:
+        entries = [await journal.look_up(post_id) for post_id in posts]
+    assert [(e.written, e.cursor, e.walked) for e in entries if e] == [(True, 10 + n, n % 2 == 1) for n in range(count)]
+    assert pages == [[] if n % 2 else [b"page %d\n" % n] for n in range(count)]
+
+
 # --- output files ------------------------------------------------------------------------------------------------------
 
 
@@ -368,6 +403,7 @@ async def test_a_full_disk_ends_the_run_and_keeps_what_was_recorded(
         return written
 
     monkeypatch.setattr(_journal.os, "write", small_disk)
+    monkeypatch.setattr(_journal.os, "writev", lambda fd, parts: small_disk(fd, b"".join(parts)))
     journal = await Journal(path).open()
     output = await journal.attach("posts.jsonl", out)
     await journal.write_post(output, IDS[0], b"x" * 19 + b"\n")
@@ -382,6 +418,21 @@ async def test_a_full_disk_ends_the_run_and_keeps_what_was_recorded(
     assert out.read_bytes() == b"x" * 19 + b"\n"
     async with Journal(path) as journal:
         assert await journal.look_up(IDS[1]) is None
+
+
+async def test_a_write_that_takes_only_a_part_is_gone_on_with(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a disk does that is nearly full, and any system for more than 2 GB; with more lines than it takes at once, too."""
+    writev = os.writev
+    monkeypatch.setattr(_journal.os, "writev", lambda fd, parts: writev(fd, [b"".join(parts)[:100]]))
+    lines = [b"%d\n" % n for n in range(3000)]
+    async with Journal(path) as journal:
+        output = await journal.attach("posts.jsonl", tmp_path / "posts.jsonl")
+        for n, line in enumerate(lines):
+            await journal.write_post(output, str(n + 1), line)
+
+    assert (tmp_path / "posts.jsonl").read_bytes() == b"".join(lines)
 
 
 async def test_a_full_disk_under_the_journal_itself_is_said_to_be(path: Path) -> None:

@@ -48,6 +48,8 @@ T = TypeVar("T")
 
 _sync = getattr(os, "fdatasync", os.fsync)  # macOS has only fsync
 
+_IOV_MAX = 1024  # what POSIX systems take at once
+
 _APPLICATION = 0x746B666A  # "tkfj"
 _SCHEMA = 2
 # Seconds that what nobody waits for may lie in memory; a crash costs what was bought in them.
@@ -75,22 +77,68 @@ CREATE TABLE learnt (name TEXT PRIMARY KEY, value REAL NOT NULL) WITHOUT ROWID;
 # From each older format to the next.
 _UPGRADES = {1: "ALTER TABLE batches ADD COLUMN sent_again_at REAL"}
 
-_SENDING = "INSERT INTO batches VALUES (?, ?, ?, NULL)"
-_SENDING_AGAIN = "UPDATE batches SET sent_again_at = ? WHERE request_id = ?"
-_GONE = "DELETE FROM batches WHERE request_id = ?"
-_ANALYZED = (
-    "INSERT INTO posts (post_id, status, url, unsure, analyzed_at) VALUES (?, ?, ?, ?, ?) ON CONFLICT (post_id) DO "
-    "UPDATE SET status = excluded.status, url = excluded.url, unsure = excluded.unsure, analyzed_at = excluded.analyzed_at"
+
+# What one statement takes; old SQLites allow 999. After each, the thread has to wait for the interpreter, up to 5 ms while the event loop
+# computes: beside a loop that does nothing else a thousand rows took 4 s one by one, and a tenth of that in hundreds.
+_VALUES = 500
+
+
+class _Statement:
+    """A statement for many rows at once, or for one at a time where `row` is empty."""
+
+    __slots__ = ("_sizes", "_width")
+
+    def __init__(self, before: str, row: str = "", after: str = "") -> None:
+        self._width = (row or before).count("?")
+        most = _VALUES // self._width if row else 1
+        # A commit of any length takes few statements, and SQLite keeps what it has made of each.
+        self._sizes = {
+            rows: f"{before} {', '.join([row] * rows)} {after}" for rows in sorted({most, most // 10 or 1, 1})
+        }
+
+    def run(self, db: sqlite3.Connection, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """Run it for `values`, those of one row after the other's. Returns what it finds."""
+        found: list[tuple[Any, ...]] = []
+        at = 0
+        for rows, sql in reversed(self._sizes.items()):
+            step = rows * self._width
+            while len(values) - at >= step:
+                found += db.execute(sql, values[at : at + step])
+                at += step
+        return found
+
+
+_SENDING = _Statement("INSERT INTO batches VALUES", "(?, ?, ?, NULL)")
+_SENDING_AGAIN = _Statement("UPDATE batches SET sent_again_at = ? WHERE request_id = ?")
+_GONE = _Statement("DELETE FROM batches WHERE request_id IN (", "?", ")")
+_ANALYZED = _Statement(
+    "INSERT INTO posts (post_id, status, url, unsure, analyzed_at) VALUES",
+    "(?, ?, ?, ?, ?)",
+    "ON CONFLICT (post_id) DO UPDATE SET status = excluded.status, url = excluded.url, unsure = excluded.unsure, "
+    "analyzed_at = excluded.analyzed_at",
 )
-_WRITTEN = (
-    "INSERT INTO posts (post_id, written) VALUES (?, 1) ON CONFLICT (post_id) DO UPDATE SET written = 1, unsure = 0"
+_WRITTEN = _Statement(
+    "INSERT INTO posts (post_id, written) VALUES",
+    "(?, 1)",
+    "ON CONFLICT (post_id) DO UPDATE SET written = 1, unsure = 0",
 )
-_WALKED = "UPDATE posts SET cursor = ?, walked = ? WHERE post_id = ?"
-_PAGE = "INSERT OR REPLACE INTO pages VALUES (?, ?, ?, ?)"
-_NO_PAGES = "DELETE FROM pages WHERE post_id = ?"
-_LENGTH = "INSERT INTO outputs VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET length = excluded.length"
-_LEARNT = "INSERT INTO learnt VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
-_LOOK_UP = "SELECT status, url, unsure, analyzed_at, written, cursor, walked FROM posts WHERE post_id = ?"
+_WALKED = _Statement(
+    "INSERT INTO posts (cursor, walked, post_id) VALUES",
+    "(?, ?, ?)",
+    "ON CONFLICT (post_id) DO UPDATE SET cursor = excluded.cursor, walked = excluded.walked",
+)
+_PAGE = _Statement("INSERT OR REPLACE INTO pages VALUES", "(?, ?, ?, ?)")
+_NO_PAGES = _Statement("DELETE FROM pages WHERE post_id IN (", "?", ")")
+_LENGTH = _Statement(
+    "INSERT INTO outputs VALUES", "(?, ?)", "ON CONFLICT (name) DO UPDATE SET length = excluded.length"
+)
+_LEARNT = _Statement("INSERT INTO learnt VALUES", "(?, ?)", "ON CONFLICT (name) DO UPDATE SET value = excluded.value")
+# The order within a commit, whatever the order they were given in. A post is analyzed before it is written, and written before its
+# comments are; its pages are forgotten when no more are to come.
+_ORDER = (_SENDING, _SENDING_AGAIN, _GONE, _ANALYZED, _WRITTEN, _WALKED, _PAGE, _NO_PAGES, _LEARNT, _LENGTH)
+_LOOK_UP = _Statement(
+    "SELECT post_id, status, url, unsure, analyzed_at, written, cursor, walked FROM posts WHERE post_id IN (", "?", ")"
+)
 
 
 # What reading a row leaves by that is not what was written; SQLite's own words for it may be no UTF-8 either.
@@ -157,12 +205,15 @@ class _Work:
     __slots__ = ("lines", "lookups", "reads", "size", "waiters", "writes")
 
     def __init__(self) -> None:
-        self.writes: list[tuple[str, tuple[Any, ...]]] = []
+        self.writes: dict[_Statement, list[Any]] = {}  # the values of all rows in a row
         self.lines: dict[Output, list[bytes]] = {}
         self.size = 0
         self.waiters: list[asyncio.Future[None]] = []
         self.lookups: list[tuple[int, asyncio.Future[Entry | None]]] = []
         self.reads: list[tuple[Callable[[], Any], asyncio.Future[Any]]] = []
+
+    def add(self, write: _Statement, *row: Any) -> None:
+        self.writes.setdefault(write, []).extend(row)
 
     def __bool__(self) -> bool:
         return bool(self.writes or self.lines or self.waiters or self.lookups or self.reads)
@@ -357,16 +408,19 @@ class Journal:
         """Return only when it is on disk that `items` are about to leave under `request_id`."""
         refs = [item.ref for item in items]
         posts = msgspec.msgpack.encode(refs)
-        writes: list[tuple[str, tuple[Any, ...]]] = [(_SENDING, (request_id, self._clock(), posts))]
+        self._check()
+        self._next.add(_SENDING, request_id, self._clock(), posts)
         if replaces is not None:
-            writes.append((_GONE, (replaces,)))
+            self._next.add(_GONE, replaces)
             self._live.discard(replaces)
         self._live.add(request_id)
-        await self._write(writes)
+        await self.flush()
 
     async def sending_again(self, request_id: str) -> None:
         """Return only when it is on disk that a batch of an earlier run is about to leave once more, under its old id."""
-        await self._write([(_SENDING_AGAIN, (self._clock(), request_id))])
+        self._check()
+        self._next.add(_SENDING_AGAIN, self._clock(), request_id)
+        await self.flush()
 
     async def settled(
         self, request_id: str, outcomes: Sequence[Outcome[Analysis]], *, unsure: bool = False, age: float = 0.0
@@ -377,22 +431,23 @@ class Journal:
             unsure: Only a 409 speaks for them.
             age: Seconds since the analysis, as far as is known.
         """
+        self._check()
         at = self._clock() - age
-        await self._write(
-            [
+        for o in outcomes:
+            if o.value is not None:
+                self._next.add(_ANALYZED, signed(o.post_id), o.value.status, o.value.url, unsure, at)
+            else:
                 # A post that a 200 left out was charged: only reading it will tell what became of it.
-                (_ANALYZED, (signed(o.post_id), o.value.status, o.value.url, unsure, at))
-                if o.value is not None
-                else (_ANALYZED, (signed(o.post_id), "", None, True, at))
-                for o in outcomes
-            ]
-            + [(_GONE, (request_id,))]
-        )
+                self._next.add(_ANALYZED, signed(o.post_id), "", None, True, at)
+        self._next.add(_GONE, request_id)
+        await self.flush()
         self._live.discard(request_id)
 
     async def released(self, request_id: str) -> None:
         """No attempt of this batch ran: its posts are free."""
-        await self._write([(_GONE, (request_id,))])
+        self._check()
+        self._next.add(_GONE, request_id)
+        await self.flush()
         self._live.discard(request_id)
 
     def forgotten(self, request_id: str) -> None:
@@ -466,8 +521,10 @@ class Journal:
     async def write_post(self, output: Output, post_id: str, line: bytes) -> None:
         """Append a post's line."""
         self._append(output, line)
-        self._next.writes.append((_WRITTEN, (signed(post_id),)))
-        await self._queued()
+        self._next.add(_WRITTEN, signed(post_id))
+        self._later()
+        if self._next.size >= _BACKLOG:
+            await self._room_made()
 
     async def write_page(
         self, output: Output, post_id: str, lines: bytes, cursor: int, next_cursor: int | None
@@ -476,14 +533,15 @@ class Journal:
         number = signed(post_id)
         start = output.length
         self._append(output, lines)
-        writes = self._next.writes
         if next_cursor is None:
-            writes.append((_WALKED, (cursor, 1, number)))
-            writes.append((_NO_PAGES, (number,)))
+            self._next.add(_WALKED, cursor, 1, number)
+            self._next.add(_NO_PAGES, number)
         else:
-            writes.append((_WALKED, (next_cursor, 0, number)))
-            writes.append((_PAGE, (number, cursor, start, len(lines))))
-        await self._queued()
+            self._next.add(_WALKED, next_cursor, 0, number)
+            self._next.add(_PAGE, number, cursor, start, len(lines))
+        self._later()
+        if self._next.size >= _BACKLOG:
+            await self._room_made()
 
     async def last_pages(self, output: Output, post_id: str) -> list[bytes]:
         """The pages of comments written last for a post whose walk is not over, as they stand in `output`."""
@@ -529,7 +587,7 @@ class Journal:
                 os.ftruncate(fd, length)
                 if row is None:
                     _sync_folder(path.parent)
-                    self._db.execute(_LENGTH, (name, 0))
+                    _LENGTH.run(self._db, (name, 0))
             except BaseException:
                 os.close(fd)
                 raise
@@ -552,29 +610,26 @@ class Journal:
     def learn(self, **values: float) -> None:
         """Remember numbers for the next run, with the next commit."""
         if self._executor is not None and self._broken is None:
-            self._next.writes.extend((_LEARNT, (name, float(value))) for name, value in values.items())
+            for name, value in values.items():
+                self._next.add(_LEARNT, name, float(value))
             self._later()
 
     # --- the way to the disk -----------------------------------------------------------------------------------------
 
     async def flush(self) -> None:
         """Return when everything given so far is on disk."""
-        await self._write([])
+        self._check()
+        assert self._loop is not None
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._next.waiters.append(future)
+        self._go()
+        await future
 
     def _check(self) -> None:
         if self._broken is not None:
             raise self._broken
         if self._executor is None:
             raise RuntimeError("This journal is not open: `async with journal`, or `await journal.open()`.")
-
-    async def _write(self, writes: list[tuple[str, tuple[Any, ...]]]) -> None:
-        self._check()
-        assert self._loop is not None
-        future: asyncio.Future[None] = self._loop.create_future()
-        self._next.writes.extend(writes)
-        self._next.waiters.append(future)
-        self._go()
-        await future
 
     async def _read(self, read: Callable[[], T]) -> T:
         self._check()
@@ -591,10 +646,7 @@ class Journal:
             self._next.size += len(lines)
             output.length += len(lines)
 
-    async def _queued(self) -> None:
-        if self._next.size < _BACKLOG:
-            self._later()
-            return
+    async def _room_made(self) -> None:
         self._room.clear()
         self._go()
         await self._room.wait()
@@ -672,9 +724,9 @@ class Journal:
                     f"The output beside the journal {self.path} cannot be written: {error.strerror or error}. What was recorded "
                     "before stands; make room and run again."
                 ) from error
-        reads: list[Callable[[], Any]] = [partial(self._entry, number) for number, _ in work.lookups]
-        reads += [read for read, _ in work.reads]
-        return [self._answer(read) for read in reads]
+        found = self._answer(partial(self._entries, [number for number, _ in work.lookups]))
+        answers: list[Any] = [found] * len(work.lookups) if isinstance(found, BaseException) else found
+        return answers + [self._answer(read) for read, _ in work.reads]
 
     def _answer(self, read: Callable[[], Any]) -> Any:
         try:
@@ -686,29 +738,31 @@ class Journal:
         except Exception as error:  # the reader's own, told to whoever asked
             return error
 
-    def _entry(self, number: int) -> Entry | None:
+    def _entries(self, numbers: list[int]) -> list[Entry | None]:
         assert self._db is not None
-        row = self._db.execute(_LOOK_UP, (number,)).fetchone()
-        return None if row is None else Entry(row[0], row[1], bool(row[2]), row[3], bool(row[4]), row[5], bool(row[6]))
+        rows = _LOOK_UP.run(self._db, numbers)
+        found = {
+            number: Entry(status, url, bool(unsure), analyzed_at, bool(written), cursor, bool(walked))
+            for number, status, url, unsure, analyzed_at, written, cursor, walked in rows
+        }
+        return [found.get(number) for number in numbers]
 
     def _save(self, work: _Work) -> None:
         assert self._db is not None
         self._append_lines(work)
-        self._db.execute("BEGIN IMMEDIATE")
-        for statement, values in work.writes:
-            self._db.execute(statement, values)
         for output in work.lines:
-            self._db.execute(_LENGTH, (output.name, output.durable))
+            work.add(_LENGTH, output.name, output.durable)
+        self._db.execute("BEGIN IMMEDIATE")
+        for write in _ORDER:
+            if values := work.writes.get(write):
+                write.run(self._db, values)
         self._commit()
 
     def _append_lines(self, work: _Work) -> None:
         for output, lines in work.lines.items():
-            data = memoryview(b"".join(lines))
-            size = len(data)
-            while data:
-                data = data[os.write(output.fd, data) :]
+            _write_all(output.fd, lines)
             _sync(output.fd)
-            output.durable += size
+            output.durable += sum(map(len, lines))
 
     def _commit(self) -> None:
         assert self._db is not None
@@ -730,12 +784,11 @@ class RememberedSource:
     """A source that asks the journal about each item: what was analyzed need not be analyzed again.
 
     Args:
-        skip: Whether an item is to be left out, given what is known of its post (None: nothing). Those left out are counted in
-            `skipped`.
+        skip: Whether an item is to be left out, given what is known of its post. Those left out are counted in `skipped`.
     """
 
     def __init__(
-        self, source: Source, journal: Journal, skip: Callable[[Item, Entry | None], Awaitable[bool]] | None = None
+        self, source: Source, journal: Journal, skip: Callable[[Item, Entry], Awaitable[bool]] | None = None
     ) -> None:
         self._source = source
         self._journal = journal
@@ -758,24 +811,28 @@ class RememberedSource:
         return self._source.left
 
     async def next(self) -> Item | None:
-        while (item := await self._source.next()) is not None:
+        source = self._source
+        while (item := await source.next() if source.is_async else source.take()) is not None:
             if item.ref is None:
                 return item
             if self._new is None:
                 self._new = await self._journal.is_new()
-            # The source gives each post once, so what a new journal learns from now on is never asked for.
-            entry = None if self._new else await self._journal.look_up(item.ref.post_id)
-            if self._skip is not None and await self._skip(item, entry):
-                self.skipped += 1
-                continue
-            if entry is not None and entry.status is not None:
-                self._known[item.ref.post_id] = entry
+            if self._new:
+                # The source gives each post once, so what a new journal learns from now on is never asked for.
+                return item
+            entry = await self._journal.look_up(item.ref.post_id)
+            if entry is not None:
+                if self._skip is not None and await self._skip(item, entry):
+                    self.skipped += 1
+                    continue
+                if entry.status is not None:
+                    self._known[item.ref.post_id] = entry
             return item
         return None
 
     def remembered(self, item: Item) -> Entry | None:
         """What is known of the item's analysis; told once."""
-        return self._known.pop(item.ref.post_id, None) if item.ref is not None else None
+        return self._known.pop(item.ref.post_id, None) if self._known and item.ref is not None else None
 
 
 async def enter_journal(stack: AsyncExitStack, journal: Journal | str | os.PathLike[str]) -> Journal:
@@ -788,6 +845,17 @@ async def enter_journal(stack: AsyncExitStack, journal: Journal | str | os.PathL
 def is_there(journal: Journal | str | os.PathLike[str]) -> bool:
     """Whether there is anything to open."""
     return isinstance(journal, Journal) or Path(journal).exists()
+
+
+def _write_all(fd: int, lines: list[bytes]) -> None:
+    """Without putting them together first, which is a fourth of what it takes to write them."""
+    for at in range(0, len(lines), _IOV_MAX):
+        part = lines[at : at + _IOV_MAX]
+        written = os.writev(fd, part)
+        if written < sum(map(len, part)):  # a disk that is nearly full, or more than 2 GB
+            rest = memoryview(b"".join(part))[written:]
+            while rest:
+                rest = rest[os.write(fd, rest) :]
 
 
 def _sync_folder(folder: Path) -> None:
