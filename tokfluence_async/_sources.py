@@ -152,7 +152,7 @@ class Source:
     async def next(self) -> Item | None:
         """The next item, or None at the end. Several tasks may call it; the input is read by one at a time."""
         if self._sync is not None:
-            return self._next_sync()
+            return self.take()
         async with self._turn:
             while not self.ended:
                 assert self._async is not None
@@ -176,7 +176,8 @@ class Source:
         """Nothing: there is no journal."""
         return None
 
-    def _next_sync(self) -> Item | None:
+    def take(self) -> Item | None:
+        """As `next`, where nothing has to be waited for (`is_async` is false)."""
         while not self.ended:
             try:
                 assert self._sync is not None

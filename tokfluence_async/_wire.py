@@ -360,6 +360,9 @@ def check_text(body: bytes) -> None:
     in fifty an emoji) and 98 where every fourth is, beside 54 to 70 for decoding it as Raw. `body.decode()` takes 235 and 268, nearly all
     of it for getting 300 KB of memory. Most posts are ASCII, which `isascii` says in a microsecond.
     """
+    if len(body) <= _PIECE:
+        utf_8_decode(body, "strict", True)
+        return
     view = memoryview(body)
     at = 0
     while at < len(view):
