@@ -94,13 +94,13 @@ def post_body(index: int = 0) -> bytes:
     ).encode()
 
 
-def comments_data(cursor: int) -> bytes:
-    """The `data` array of one page of `PAGE_SIZE` comments, about 75 KB."""
+def comments_data(cursor: int, by_time: bool = False) -> bytes:
+    """The `data` array of one page of `PAGE_SIZE` comments, about 75 KB; their ids in no order, as in a list by likes, or growing."""
     rng = random.Random(_SEED + cursor)
     began = datetime(2026, 4, 12, 19, 8, 11, tzinfo=UTC)
     rows = [
         {
-            "comment_id": str(7300000000000000000 + n),
+            "comment_id": str(7300000000000000000 + (n if by_time else n * 2654435761 % 2**32)),
             "text": _text(rng, 14),
             "published_at": (began + timedelta(seconds=n)).strftime("%Y-%m-%dT%H:%M:%SZ"),
             "likes": rng.randrange(1000),
@@ -114,11 +114,11 @@ def comments_data(cursor: int) -> bytes:
     return json.dumps(rows, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def comments_page(cursor: int, total: int) -> bytes:
+def comments_page(cursor: int, total: int, by_time: bool = False) -> bytes:
     """`GET /v1/posts/:id/comments` from `cursor`, with `PAGE_SIZE` comments."""
     reached = cursor + PAGE_SIZE
     after = b"null" if reached >= total else b"%d" % reached
-    return b'{"data":%s,"meta":{"total":%d,"next_cursor":%s}}' % (comments_data(cursor), total, after)
+    return b'{"data":%s,"meta":{"total":%d,"next_cursor":%s}}' % (comments_data(cursor, by_time), total, after)
 
 
 def _text(rng: random.Random, words: int) -> str:

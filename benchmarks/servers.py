@@ -49,7 +49,7 @@ def find_nginx() -> str | None:
 
 
 @contextlib.contextmanager
-def nginx() -> Iterator[str]:
+def nginx(by_time: bool = False) -> Iterator[str]:
     """Serve `POSTS` posts from files, any other as the first one with an id of its own, and `PAGES` pages of comments; the value
     is the base URL."""
     program = find_nginx()
@@ -64,7 +64,7 @@ def nginx() -> Iterator[str]:
         for index in range(POSTS):
             (posts / f"{post_id(index)}.json").write_bytes(post_body(index))
         for cursor in range(0, PAGES * PAGE_SIZE, PAGE_SIZE):
-            (pages / f"{cursor}.json").write_bytes(comments_page(cursor, PAGES * PAGE_SIZE))
+            (pages / f"{cursor}.json").write_bytes(comments_page(cursor, PAGES * PAGE_SIZE, by_time))
         port = _free_port()
         config = root / "nginx.conf"
         post = post_body().decode().replace(str(POST_ID), "$id")
@@ -75,10 +75,10 @@ def nginx() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def raw(*, latency: float = 0.0, comments: int = PAGES * PAGE_SIZE) -> Iterator[str]:
+def raw(*, latency: float = 0.0, comments: int = PAGES * PAGE_SIZE, by_time: bool = False) -> Iterator[str]:
     """The same answers from a raw asyncio protocol, each `latency` seconds late; a post has `comments` of them."""
     port = _free_port()
-    command = [sys.executable, "-m", "benchmarks.servers", str(port), str(latency), str(comments)]
+    command = [sys.executable, "-m", "benchmarks.servers", str(port), str(latency), str(comments), str(int(by_time))]
     server = subprocess.Popen(command, cwd=Path(__file__).parent.parent)
     with _running(server, port) as url:
         yield url
@@ -89,9 +89,9 @@ def fast_name() -> str:
 
 
 @contextlib.contextmanager
-def fast() -> Iterator[str]:
-    """nginx where it is installed."""
-    with nginx() if find_nginx() else raw() as url:
+def fast(by_time: bool = False) -> Iterator[str]:
+    """nginx where it is installed; the ids of its comments grow with the time if `by_time`, else they are in no order."""
+    with nginx(by_time) if find_nginx() else raw(by_time=by_time) as url:
         yield url
 
 
@@ -175,9 +175,9 @@ def _framed(body: bytes) -> bytes:
     return head % (CREDITS.encode(), len(body)) + body
 
 
-async def _serve(port: int, latency: float, comments: int) -> None:
+async def _serve(port: int, latency: float, comments: int, by_time: bool) -> None:
     _Canned.latency, _Canned.comments, _Canned.post = latency, comments, post_body()
-    _Canned.data = [comments_data(n * PAGE_SIZE) for n in range(_DISTINCT)]
+    _Canned.data = [comments_data(n * PAGE_SIZE, by_time) for n in range(_DISTINCT)]
     server = await asyncio.get_running_loop().create_server(_Canned, "127.0.0.1", port)
     await server.serve_forever()
 
@@ -187,6 +187,7 @@ if __name__ == "__main__":
     parser.add_argument("port", type=int)
     parser.add_argument("latency", type=float)
     parser.add_argument("comments", type=int)
+    parser.add_argument("by_time", type=int)
     given = parser.parse_args()
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_serve(given.port, given.latency, given.comments))
+        asyncio.run(_serve(given.port, given.latency, given.comments, bool(given.by_time)))

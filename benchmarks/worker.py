@@ -42,6 +42,7 @@ async def _serve(contender: Contender) -> None:
         wall, cpu = time.perf_counter(), _cpu()
         done = await _work(contender, order)
         figures = {"cpu": _cpu() - cpu, "wall": time.perf_counter() - wall, "done": done}
+        contender.tidy()
         print(json.dumps(figures), flush=True)
     await contender.close()
 
