@@ -176,7 +176,7 @@ async def test_left_to_choose_batches_use_all_workers_and_shrink(sandbox: Sandbo
 
     sizes = [len(batch) for batch in batches(sandbox)]
     assert sum(sizes) == 400
-    assert max(sizes) <= 30  # a minute, at two seconds a URL
+    assert max(sizes) <= 22  # 45 s, at two seconds a URL
     assert sizes[-1] <= 2
     assert sandbox.peak_in_flight(ANALYZE) == 8
 

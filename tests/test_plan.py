@@ -100,7 +100,7 @@ def test_every_size_is_one_the_service_takes(
 def test_batches_shrink_towards_the_end() -> None:
     """So that no worker is busy for minutes when the others are done (performance.md, *Analyze*)."""
     planner = Planner(8)
-    planner.observe(10, 10.0)
+    planner.observe(100, 50.0)
     left, sizes = 1000, list[int]()
 
     while left:
@@ -113,14 +113,14 @@ def test_batches_shrink_towards_the_end() -> None:
     assert sizes[-1] == 1
 
 
-def test_no_batch_is_expected_to_take_longer_than_a_minute() -> None:
+def test_no_batch_is_expected_to_take_longer_than_45_seconds() -> None:
     """Nothing seen: ten. Then by the seconds per URL seen so far; a very slow service gets single URLs."""
     planner = Planner(8)
     assert planner.next_size(1000) == 10
     assert planner.expected(7) == 0.0
 
     planner.observe(10, 40.0)
-    assert planner.next_size(1000) == 15
+    assert planner.next_size(1000) == 6  # the mean of ten may be two thirds too low
     assert planner.expected(7) == pytest.approx(28.0)
 
     slow = Planner(8)

@@ -5,7 +5,10 @@ in doubt when one answer is lost. *Guided* cutting sends large batches first and
 
     size = ceil(left / (1.5 * concurrency)), from 1 to 50
 
-and no batch is expected to take longer than a minute. What a batch takes is learnt from the answers, as
+and no batch is expected to take longer than 45 s, with something added as long as few URLs have been seen: heavy-tailed seconds begin
+with a mean that is too low as often as not, and the longest request of a job comes from there. (In 60 simulated jobs of 1,000 URLs, 8 at once:
+149 s at most, 95 s in the median; at a minute without the addition 237 and 130. The makespan is 0.3 % longer.) Short requests also mean
+fewer URLs in doubt, and proxies that do not give up. What a batch takes is learnt from the answers, as
 
     seconds = a + b * urls
 
@@ -35,12 +38,16 @@ from ._wire import MAX_BATCH, AnalyzeRow
 __all__ = ["Planner", "match_rows"]
 
 _FACTOR = 1.5
-_EXPECTED_SECONDS = 60.0
+_EXPECTED_SECONDS = 45.0
+# What a URL takes on average is taken to be higher by this, over the root of how many have been seen.
+_UNSURE = 2.0
 # The sizes of batches that are sent before anything has been seen, in turn: small, because a URL may take long, and
 # different, because otherwise `a` and `b` cannot be told apart.
 _FIRST = (10, 4, 7)
-# Standard errors by which `a` has to be more than nothing.
+# Standard errors by which `a` has to be more than nothing, and what few observations add to that, as in Student's t: of four batches of a
+# service that works serially, one in ten would look parallel, and large batches would follow.
 _SURE = 2.0
+_FEW_ADD = 3.0
 # A limit is this many times what is expected: seconds are heavy-tailed, and a limit that is too short costs more than a
 # long wait. (Of simulated batches with lognormal seconds, sigma 1, one in 10,000 of a single URL takes longer than 40 times the
 # median, none of 20 URLs longer than 4 times the mean.)
@@ -83,8 +90,10 @@ class Planner:
                 size = max(size, self._even_share(left, overhead, slope))
         if not self._seen and not self._told_n:
             most = min(most, _FIRST[self._cut % len(_FIRST)])
-        elif overhead + slope * MAX_BATCH > _EXPECTED_SECONDS:
-            most = min(most, int((_EXPECTED_SECONDS - overhead) / slope) if slope > 0.0 else MAX_BATCH)
+        else:
+            slope *= 1.0 + _UNSURE / math.sqrt(self._n + self._told_n)
+            if overhead + slope * MAX_BATCH > _EXPECTED_SECONDS and slope > 0.0:
+                most = min(most, int((_EXPECTED_SECONDS - overhead) / slope))
         return max(1, min(size, most, MAX_BATCH))
 
     def _even_share(self, left: int, overhead: float, slope: float) -> int:
@@ -113,7 +122,7 @@ class Planner:
         a = (self._t - b * self._n) / count
         squares = max(self._tt - a * self._t - b * self._nt, 0.0)
         error = math.sqrt(squares / (count - 2) * (1.0 / count + (self._n / count) ** 2 / spread))
-        sure = min(a - _SURE * error, self._t / count)
+        sure = min(a - _SURE * (1.0 + _FEW_ADD / (count - 2)) * error, self._t / count)
         if sure <= 0.0:
             return none
         return sure, max(0.0, (self._t - sure * count) / self._n)  # rounding: `sure` may be all of it
