@@ -655,6 +655,34 @@ async def test_analyze_iter_takes_a_journal_too(path: Path, sandbox: Sandbox, cl
     assert set(sandbox.times_charged(ANALYZE).values()) == {1}
 
 
+@pytest.mark.sandbox(indexed=0.0, visibility_delay=5.0)
+@pytest.mark.parametrize("how", ["analyze", "analyze_iter", "resolve"])
+async def test_every_call_with_a_journal_leaves_what_it_learnt_to_the_next(
+    path: Path, sandbox: Sandbox, client: TokfluenceClient, how: str
+) -> None:
+    """Seconds per URL, so that no small batches are needed to find them out; and when posts are readable: early reads cost credits."""
+
+    def received(route: str) -> int:
+        return sum(entry.route == route for entry in sandbox.requests)
+
+    async def run(first: int) -> tuple[int, int]:
+        urls = range(first, first + 200)
+        analyzed, read = received(ANALYZE), received(GET)
+        if how == "analyze":
+            assert not (await client.posts.analyze(urls, journal=path)).failed
+        else:
+            call = client.posts.analyze_iter if how == "analyze_iter" else client.posts.resolve
+            assert all([outcome.ok async for outcome in call(urls, journal=path)])
+        return received(ANALYZE) - analyzed, received(GET) - read
+
+    first, second = await run(1000), await run(2000)
+
+    if how == "resolve":
+        assert second[1] < first[1]
+    else:
+        assert second[0] < first[0]
+
+
 @pytest.mark.sandbox(indexed=0.0, analyze_rows=lambda rows: rows[1:])
 async def test_a_post_left_out_of_an_answer_is_read_before_it_is_paid_for_again(
     path: Path, sandbox: Sandbox, client: TokfluenceClient

@@ -113,12 +113,38 @@ def test_scattered_seconds_are_not_taken_for_a_cost_per_request() -> None:
 
 
 def test_what_an_earlier_run_saw_saves_the_small_first_batches() -> None:
-    """A journal's run is resumed with what it learnt."""
-    planner = Planner(8)
-    planner.expect(10_000.0, 20_000.0)
+    """A journal's run is resumed with what it learnt: the seconds of a URL, and whether they come with the URL or with the request."""
+    serial = seen(Planner(8), [(n, 2.0 * n) for n in (10, 4, 7, 10, 4, 7)] * 50)
+    parallel = seen(Planner(8), [(n, 5.0) for n in (10, 4, 7, 10, 4, 7)] * 50)
 
+    planner = Planner(8)
+    planner.expect(serial.learnt() | {"visible_after": 2.0})
     assert planner.expected(10) == pytest.approx(20.0)
-    assert planner.next_size(10_000) == 22
+    assert planner.next_size(10_000) == 18  # 45 s, and two tenths in doubt, as of a hundred URLs
+
+    planner = Planner(8)
+    planner.expect(parallel.learnt())
+    assert planner.fit() == (pytest.approx(5.0), pytest.approx(0.0, abs=1e-9))
+    assert planner.next_size(320) == 40
+
+
+@pytest.mark.parametrize("learnt", [{}, {"urls": 100.0, "seconds": 300.0}, {"urls": -1.0, "batches": float("nan")}])
+def test_what_an_older_version_kept_is_nothing_to_go_by(learnt: dict[str, float]) -> None:
+    """Without the squares a mean cannot be told from its error."""
+    planner = Planner(8)
+    planner.expect(learnt)
+
+    assert planner.expected(50) == 0.0
+    assert planner.next_size(10_000) == 10
+
+
+def test_an_earlier_run_counts_as_a_hundred_urls() -> None:
+    """The service may have become slower; two batches of this run's own weigh as much."""
+    planner = Planner(8)
+    planner.expect(seen(Planner(8), [(10, 10.0)] * 1000).learnt())
+    seen(planner, [(50, 250.0)] * 2)
+
+    assert planner.expected(1) == pytest.approx(3.0)
 
 
 def test_as_long_as_few_urls_were_seen_they_may_take_longer_than_it_seems() -> None:

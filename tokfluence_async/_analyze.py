@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
@@ -58,8 +58,6 @@ _LINGER = 0.25
 # missing. "Readable after a short delay" is all the page says of it.
 _VERIFY_EVERY = 2.0
 _VISIBLE_WITHIN = 30.0
-# URLs of an earlier run whose seconds count as much as this run's own.
-_TRUSTED = 100.0
 # Seconds for which a request id is taken to be remembered by the service; how long it is, is not documented. Older ones are
 # settled by reading first.
 RESEND_WITHIN = 3600.0
@@ -108,6 +106,10 @@ class BatchLog(Protocol):
 
     def forgotten(self, request_id: str) -> None:
         """The batch stays in doubt, and nobody in this process works on it any more."""
+        ...
+
+    def learn(self, **values: float) -> None:
+        """Remember numbers for the next run."""
         ...
 
 
@@ -219,8 +221,6 @@ class Analyzer:
         self._verifies = verify
         self.unsure: set[str] = set()
         self.unsettled: dict[str, TokfluenceError] = {}
-        self.seconds = 0.0
-        self.urls = 0
         self._engine = engine
         self._options = options
         self._budget = budget
@@ -294,12 +294,9 @@ class Analyzer:
         """Seconds a batch of `urls` is expected to take, as far as that is known."""
         return self._planner.expected(urls)
 
-    def expect(self, urls: float, seconds: float) -> None:
-        """An earlier run saw `urls` take `seconds`."""
-        # Worth no more than two batches of this run's own: the service may have become slower.
-        urls, seconds = (urls, seconds) if urls <= _TRUSTED else (_TRUSTED, seconds * _TRUSTED / urls)
-        if urls > 0:
-            self._planner.expect(urls, seconds)
+    def expect(self, learnt: Mapping[str, float]) -> None:
+        """An earlier run has `learnt` this."""
+        self._planner.expect(learnt)
 
     def allowance(self, urls: int) -> float:
         """Seconds after which a batch of `urls` that was sent is not at work any more."""
@@ -456,8 +453,8 @@ class Analyzer:
 
     def _observe(self, urls: int, seconds: float) -> None:
         self._planner.observe(urls, seconds)
-        self.urls += urls
-        self.seconds += seconds
+        if self.log is not None:
+            self.log.learn(**self._planner.learnt())
 
     async def _verify(self, items: Sequence[Item], age: float) -> set[str]:
         """The posts that can be read, after giving an attempt that began `age` seconds ago, and may still be at work, the time to finish.

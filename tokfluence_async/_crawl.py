@@ -331,7 +331,7 @@ class _Crawl:
     async def run(self, analyzer: Analyzer, resolver: Resolver[Raw], stop: asyncio.Event | None, grace: float) -> None:
         self._resolver = resolver
         learnt = await self._journal.learnt()
-        analyzer.expect(learnt.get("urls", 0.0), learnt.get("seconds", 0.0))
+        analyzer.expect(learnt)
         resolver.visibility.expect(learnt.get("visible_after"))
         send, receive = anyio.create_memory_object_stream[_Walk](_WALKERS)
         walks = send if self._comments_file is not None else None
@@ -364,8 +364,6 @@ class _Crawl:
                     for _ in range(_WALKERS if walks is not None else 0):
                         group.start_soon(walk)
                 outer.cancel_scope.cancel()
-        if analyzer.urls:
-            self._journal.learn(urls=analyzer.urls, seconds=analyzer.seconds)
         if resolver.visibility.known is not None:
             self._journal.learn(visible_after=resolver.visibility.known)
 

@@ -28,7 +28,7 @@ Source: the Tokfluence API page, `POST /v1/posts/analyze`.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ._errors import InvalidPostError
 from ._ids import PostRef, parse_post_id
@@ -48,6 +48,9 @@ _FIRST = (10, 4, 7)
 # service that works serially, one in ten would look parallel, and large batches would follow.
 _SURE = 2.0
 _FEW_ADD = 3.0
+# What the fit is made of, as a journal keeps it; and the URLs of an earlier run that count as much as this run's own.
+_SUMS = ("batches", "urls", "seconds", "urls_urls", "urls_seconds", "seconds_seconds")
+_TRUSTED = 100.0
 # A limit is this many times what is expected: seconds are heavy-tailed, and a limit that is too short costs more than a
 # long wait. (Of simulated batches with lognormal seconds, sigma 1, one in 10,000 of a single URL takes longer than 40 times the
 # median, none of 20 URLs longer than 4 times the mean.)
@@ -69,10 +72,7 @@ class Planner:
         # The even share of this round, and the batch with which it ends.
         self._round = self._round_ends = 0
         # Of the batches seen: how many, and the sums of urls, seconds, and their products.
-        self._seen = 0
-        self._n = self._t = self._nn = self._nt = self._tt = 0.0
-        # What an earlier run saw: URLs and seconds in all, from which no `a` can be told.
-        self._told_n = self._told_t = 0.0
+        self._sums: dict[str, float] = dict.fromkeys(_SUMS, 0.0)
 
     def next_size(self, left: int | None) -> int:
         """URLs for the next batch, 1 to 50.
@@ -88,10 +88,11 @@ class Planner:
             size = math.ceil(left / (_FACTOR * self._concurrency))
             if overhead > 0.0:
                 size = max(size, self._even_share(left, overhead, slope))
-        if not self._seen and not self._told_n:
+        seen = self._sums["urls"]
+        if not seen:
             most = min(most, _FIRST[self._cut % len(_FIRST)])
         else:
-            slope *= 1.0 + _UNSURE / math.sqrt(self._n + self._told_n)
+            slope *= 1.0 + _UNSURE / math.sqrt(seen)
             if overhead + slope * MAX_BATCH > _EXPECTED_SECONDS and slope > 0.0:
                 most = min(most, int((_EXPECTED_SECONDS - overhead) / slope))
         return max(1, min(size, most, MAX_BATCH))
@@ -108,24 +109,23 @@ class Planner:
 
     def fit(self) -> tuple[float, float]:
         """`(a, b)` of `seconds = a + b * urls` by what has been seen: `a` only as far as it is sure, neither below 0."""
-        if not self._n + self._told_n:
+        count, n, t, nn, nt, tt = self._sums.values()
+        if not n:
             return 0.0, 0.0
-        # With `a` as nothing, `b` is all seconds by all URLs.
-        none = (0.0, (self._t + self._told_t) / (self._n + self._told_n))
-        count = self._seen
+        none = (0.0, t / n)  # with `a` as nothing, `b` is all seconds by all URLs
         if count < 4:
             return none
-        spread = self._nn - self._n * self._n / count
-        if spread <= 1e-9 * self._nn:
+        spread = nn - n * n / count
+        if spread <= 1e-9 * nn:
             return none
-        b = (self._nt - self._n * self._t / count) / spread
-        a = (self._t - b * self._n) / count
-        squares = max(self._tt - a * self._t - b * self._nt, 0.0)
-        error = math.sqrt(squares / (count - 2) * (1.0 / count + (self._n / count) ** 2 / spread))
-        sure = min(a - _SURE * (1.0 + _FEW_ADD / (count - 2)) * error, self._t / count)
+        b = (nt - n * t / count) / spread
+        a = (t - b * n) / count
+        squares = max(tt - a * t - b * nt, 0.0)
+        error = math.sqrt(squares / (count - 2) * (1.0 / count + (n / count) ** 2 / spread))
+        sure = min(a - _SURE * (1.0 + _FEW_ADD / (count - 2)) * error, t / count)
         if sure <= 0.0:
             return none
-        return sure, max(0.0, (self._t - sure * count) / self._n)  # rounding: `sure` may be all of it
+        return sure, max(0.0, (t - sure * count) / n)  # rounding: `sure` may be all of it
 
     def expected(self, urls: int) -> float:
         """Seconds a batch of `urls` is expected to take; 0.0 as long as nothing has been seen."""
@@ -140,19 +140,23 @@ class Planner:
         """A batch was cut; the next one may have another size."""
         self._cut += 1
 
-    def expect(self, urls: float, seconds: float) -> None:
-        """An earlier run saw `urls` take `seconds` in all, in batches of sizes not known."""
-        self._told_n += urls
-        self._told_t += seconds
+    def expect(self, learnt: Mapping[str, float]) -> None:
+        """An earlier run has `learnt` this, perhaps among other things."""
+        if not all(0.0 <= learnt.get(name, -1.0) < math.inf for name in _SUMS):
+            return  # it saw nothing, or was of a version that kept less
+        # Worth no more than two batches of this run's own: the service may have become slower.
+        share = min(1.0, _TRUSTED / max(learnt["urls"], 1.0))
+        for name in _SUMS:
+            self._sums[name] += share * learnt[name]
+
+    def learnt(self) -> dict[str, float]:
+        """For the next run."""
+        return dict(self._sums)
 
     def observe(self, urls: int, seconds: float) -> None:
         """A batch of `urls` was answered after `seconds`."""
-        self._seen += 1
-        self._n += urls
-        self._t += seconds
-        self._nn += urls * urls
-        self._nt += urls * seconds
-        self._tt += seconds * seconds
+        for name, value in zip(_SUMS, (1, urls, seconds, urls * urls, urls * seconds, seconds * seconds), strict=True):
+            self._sums[name] += value
 
 
 def _cheapest(share: float, overhead: float, slope: float) -> int:

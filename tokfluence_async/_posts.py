@@ -378,6 +378,7 @@ class Posts:
                     inputs = await self._remember(stack, journal, source, analyzer)
                     if isinstance(analyzer.log, Journal):
                         resolver.age = analyzer.log.age
+                        await _share_delay(stack, analyzer.log, resolver)
                     await resolver.run(inputs, tell)
             finally:
                 ticker.tell()
@@ -394,13 +395,25 @@ class Posts:
         opened = await enter_journal(stack, journal)
         analyzer.log = opened
         learnt = await opened.learnt()
-        analyzer.expect(learnt.get("urls", 0.0), learnt.get("seconds", 0.0))
+        analyzer.expect(learnt)
         await analyzer.resume(await opened.take_up())
         return RememberedSource(source, opened)
 
     def _ticker(self, on_progress: OnProgress | None, source: Source, budget: Budget) -> Ticker:
         wallet = self._engine.wallet(self._options.token)
         return Ticker(on_progress, lambda: (source.total, budget.spent, wallet.remaining))
+
+
+async def _share_delay(stack: AsyncExitStack, journal: Journal, resolver: Resolver[Any]) -> None:
+    """Begin with what an earlier run learnt of how soon posts are readable, and leave what this one learns to the next."""
+    visibility = resolver.visibility
+    visibility.expect((await journal.learnt()).get("visible_after"))
+
+    def learn() -> None:
+        if visibility.known is not None:
+            journal.learn(visible_after=visibility.known)
+
+    stack.callback(learn)
 
 
 async def _flat(pages: AsyncGenerator[CommentPage, None]) -> AsyncGenerator[Comment, None]:
