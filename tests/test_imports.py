@@ -42,6 +42,7 @@ FLOORS: tuple[tuple[str, frozenset[str]], ...] = (
                 "_request_id",
                 "_lines",
                 "_recent",
+                "_stranger",
             ]
         ),
     ),

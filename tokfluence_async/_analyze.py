@@ -24,6 +24,7 @@ from ._errors import (
     APIResponseValidationError,
     AuthenticationError,
     BudgetExceededError,
+    ConfigurationError,
     DuplicateRequestError,
     InsufficientCreditsError,
     JournalError,
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from ._engine import Engine, Options
     from ._journal import Doubt, Entry
 
-__all__ = ["DUPLICATE", "RESEND_WITHIN", "Analyzer", "BatchIds", "BatchLog", "Intake", "check_batch_size", "is_final"]
+__all__ = ["DUPLICATE", "RESEND_WITHIN", "Analyzer", "BatchIds", "BatchLog", "Intake", "check_batch_size"]
 
 logger = logging.getLogger("tokfluence_async")
 
@@ -63,11 +64,6 @@ _VISIBLE_WITHIN = 30.0
 RESEND_WITHIN = 3600.0
 
 DUPLICATE = "duplicate_request"
-
-
-def is_final(error: TokfluenceError | None) -> bool:
-    """Whether an error means that every further request would fail the same way."""
-    return isinstance(error, (AuthenticationError, InsufficientCreditsError, PermissionDeniedError))
 
 
 def check_batch_size(batch_size: int | None) -> None:
@@ -332,8 +328,8 @@ class Analyzer:
                     outcomes.update(fitting.outcomes)
                     outcomes.update((_id(item), _failed(item, fitting.reason)) for item in fitting.left)
                     end.left = end.left[smaller:]
-            if is_final(end.error):
-                self.halt(end.reason)
+            if end.error is not None and (final := self.final(end.error)) is not None:
+                self.halt(final)
             outcomes.update((_id(item), _failed(item, end.reason)) for item in end.left)
         if self._halted is not None:
             outcomes.update((_id(item), _failed(item, self._halted)) for item in left)
@@ -360,8 +356,8 @@ class Analyzer:
                     end = await self._settle(items, doubt)
                     error, left = end.error, end.left
                 if error is not None:
-                    if is_final(error):
-                        self.halt(error)
+                    if (final := self.final(error)) is not None:
+                        self.halt(final)
                     logger.warning(
                         "still in doubt: %s (request %s): %s", plural(len(left), "post"), doubt.request_id, error
                     )
@@ -376,11 +372,20 @@ class Analyzer:
             for doubt in doubts:
                 log.forgotten(doubt.request_id)
 
+    def final(self, error: TokfluenceError) -> TokfluenceError | None:
+        """What every further request would end in, after one has ended in `error`; None if they may fare better."""
+        if isinstance(error, (AuthenticationError, InsufficientCreditsError, PermissionDeniedError)):
+            return error
+        return self._engine.not_the_api
+
     def halt(self, error: TokfluenceError) -> None:
         """Send nothing more; what is left gets `error`."""
         if self._halted is None:
             logger.warning("nothing more is sent: %s", error)
             self._halted = error
+        if isinstance(error, (AuthenticationError, PermissionDeniedError, ConfigurationError)):
+            # Nor what waits in line for a slot. An empty wallet may still hold enough for reads.
+            self._budget.close(error)
 
     async def _settle_old(self, doubt: Doubt, items: Sequence[Item]) -> None:
         assert self.log is not None
@@ -510,8 +515,8 @@ class Analyzer:
                 await self._engine.perform(build_get_post(_id(item)), _POST, self._options, self._budget)
             except TokfluenceError as error:
                 if not (isinstance(error, NotFoundError) and error.is_the_services):
-                    if is_final(error):
-                        self.halt(error)
+                    if (final := self.final(error)) is not None:
+                        self.halt(final)
                     self._unread[_id(item)] = error
                     return None
                 if at >= end:

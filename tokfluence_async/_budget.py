@@ -10,13 +10,15 @@ them or in none. Charges that are not known (a lost answer, a 500) are settled a
 A floor (`keep`) bounds the same sum from the other side: what the service says is left, less what is reserved, stays above it. With
 calls in flight no answer says what is left, as they are debited in any order; so the lowest value seen counts, until a
 call that was alone all the time tells the whole truth. A floor errs on the side of leaving more.
+
+A budget can be closed: where the service refuses the account, what waits in line for a slot would only be refused as well.
 """
 
 from __future__ import annotations
 
 import threading
 
-from ._errors import BudgetExceededError
+from ._errors import BudgetExceededError, TokfluenceError
 
 __all__ = ["Budget"]
 
@@ -31,7 +33,7 @@ class Budget:
         keeps: Whether this budget, or one above it, has a floor.
     """
 
-    __slots__ = ("_alone", "_left", "_lock", "keep", "keeps", "limit", "parent", "reserved", "spent")
+    __slots__ = ("_alone", "_closed", "_left", "_lock", "keep", "keeps", "limit", "parent", "reserved", "spent")
 
     def __init__(self, limit: int | None = None, parent: Budget | None = None, *, keep: int | None = None) -> None:
         for name, credits in (("max_credits", limit), ("keep_credits", keep)):
@@ -43,6 +45,7 @@ class Budget:
         self.parent = parent
         self.keep = keep
         self.keeps: bool = keep is not None or (parent is not None and parent.keeps)
+        self._closed: TokfluenceError | None = None
         self._left: int | None = None
         self._alone = False
         self.spent = 0
@@ -88,6 +91,20 @@ class Budget:
                 self.parent.reserve(price)
             self._alone = self.reserved == 0
             self.reserved += price
+
+    def close(self, error: TokfluenceError) -> None:
+        """Let nothing more be sent on this budget; what would be gets `error`. What was sent is settled as ever."""
+        if self._closed is None:
+            self._closed = error
+
+    def check(self) -> None:
+        """Raise what the budget was closed with, if it was."""
+        if self._closed is not None:
+            raise self._closed.with_traceback(None)
+
+    def closed_by(self, error: TokfluenceError) -> bool:
+        """Whether it is what `check` raises."""
+        return self._closed is error
 
     def settle(self, reserved: int, spent: int) -> None:
         """Give `reserved` credits back and count `spent` of them, 0 for a refusal or refund."""

@@ -281,6 +281,7 @@ class Direct:
             protocol = connection.protocol
             if protocol is None or protocol.transport is None or protocol.transport.is_closing():
                 raise aiohttp.ServerDisconnectedError  # while it waited for the slot
+            exchange.may_leave()
             exchange.leaves()
             protocol.set_response_params(timer=_NO_TIMER, read_until_eof=True)
             # The token is in no local name, which a traceback could show.

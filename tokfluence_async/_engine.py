@@ -24,13 +24,21 @@ from aiolimiter import AsyncLimiter
 from msgspec import Raw, Struct
 
 from ._budget import Budget
-from ._errors import APIError, APIStatusError, ClosedError, DuplicateRequestError, TokfluenceError
+from ._errors import (
+    APIError,
+    APIStatusError,
+    ClosedError,
+    ConfigurationError,
+    DuplicateRequestError,
+    TokfluenceError,
+)
 from ._ledger import Ledger
 from ._models import Timeout, Usage
 from ._places import Crowd, Gate
 from ._request_id import next_request_id
 from ._retry import Again, GiveUp, Past, RetryPolicy, Settled, decide, effect_of
 from ._secret import Secret
+from ._stranger import Stranger
 from ._throttle import GateClosedError, Lanes, Throttle
 from ._wire import Answer, Call, Kind, Shape, build_analyze, charge_of, is_charged, parse_answer
 
@@ -190,6 +198,7 @@ class Engine:
         self._meters: list[_Meter] = []
         self._wallets: dict[str, Ledger] = {}
         self._lanes: dict[str, Lanes] = {}
+        self._stranger = Stranger(base_url)
         self._lock = threading.Lock()
         # Without `aclose`, the connections go when the client does, quietly: in notebooks cells are run again.
         weakref.finalize(self, _abandon, self._homes)
@@ -280,6 +289,11 @@ class Engine:
             slowed=statistics.slowed,
         )
 
+    @property
+    def not_the_api(self) -> ConfigurationError | None:
+        """What to end a job with, where it is plain that something else than the API answers."""
+        return self._stranger.error
+
     # --- calls -------------------------------------------------------------------------------------------------------
 
     async def perform(
@@ -336,11 +350,12 @@ class Engine:
         try:
             while True:
                 attempt += 1
+                budget.check()
                 if request_id is None:
                     budget.reserve(call.price)
                     reserved, owed = call.price, 0
                     request_id = next_request_id() if read else await ids.next()
-                exchange = home.transport.exchange()
+                exchange = home.transport.exchange(budget.check)
                 try:
                     answer: Answer | None = None
                     while answer is None:
@@ -410,10 +425,14 @@ class Engine:
                     value = parse_answer(answer, shape, secret=options.token)
                     owed = charge_of(answer, call)
                     maybe = failed = False
+                    self._stranger.spoke(None)
                     return value
                 except TokfluenceError as error:
+                    if budget.closed_by(error):
+                        raise  # not by this attempt: it has not been sent
                     if isinstance(error, APIError):
                         error.attempts = attempt
+                        self._stranger.spoke(error)
                     if isinstance(error, APIStatusError) and not exchange.sent:
                         raise  # from the closed gate: the service was not asked
                     now = loop.time()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import aiohttp
@@ -38,14 +38,16 @@ class Exchange:
     """What one attempt did, for whoever counts.
 
     Attributes:
+        may_leave: Called when it is its turn; raises if nothing is to be sent any more.
         sent: Whether its bytes may have left.
         waited: Seconds spent waiting for a slot of the throttle.
         order: The place of this send among all sends of the process; answers are ordered by it, not by arrival.
     """
 
-    __slots__ = ("order", "sent", "waited")
+    __slots__ = ("may_leave", "order", "sent", "waited")
 
-    def __init__(self) -> None:
+    def __init__(self, may_leave: Callable[[], None] = lambda: None) -> None:
+        self.may_leave = may_leave
         self.sent = False
         self.waited = 0.0
         self.order = 0

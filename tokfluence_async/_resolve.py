@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import anyio
 from anyio.abc import TaskGroup
 
-from ._analyze import DUPLICATE, RESEND_WITHIN, Analyzer, is_final
+from ._analyze import DUPLICATE, RESEND_WITHIN, Analyzer
 from ._budget import Budget
 from ._errors import NotFoundError, PostNotReadyError, TokfluenceError
 from ._models import Analysis, Outcome
@@ -200,8 +200,11 @@ class Resolver(Generic[P]):
                 build_get_post(item.ref.post_id), self._shape, self._options, self._budget
             )
         except TokfluenceError as error:
-            if is_final(error):
-                self._halted = error
+            final = self._analyzer.final(error)
+            if final is not None:
+                # Also for those that wait in line for a slot: not even a read would be answered otherwise.
+                self._halted = self._halted or final
+                self._budget.close(final)
             raise
         check_post(body.data, item.ref.post_id)
         return Outcome(input=item.given, post_id=item.ref.post_id, value=body.data)

@@ -176,6 +176,7 @@ class _Attempt:
             await self._take_slot()
         if not retaken and not self._own:
             self._start_clock(loop.time())
+        self.exchange.may_leave()
         self.exchange.leaves()
 
 
