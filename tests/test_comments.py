@@ -691,3 +691,30 @@ async def test_many_comments_that_arrive_at_once_push_nothing_into_it_twice(
     else:
         assert len(found) >= 1900
         assert found == [f"c{n}" for n in range(len(found))]
+
+
+@pytest.mark.parametrize("shift", [300, 450, 700, 900])
+@pytest.mark.parametrize("leave", [True, False])
+@pytest.mark.parametrize("in_order", [True, False])
+async def test_comments_that_no_total_tells_of_push_nothing_into_it_twice(
+    answers: aioresponses, shift: int, leave: bool, in_order: bool
+) -> None:
+    """As many leave at the end as arrive in front, or `total` is a counter that lags: it stays what it was."""
+    numbers = range(10_000, 14_000)
+    listed = [f"c{n if in_order else n * 7919 % 10_007}" for n in numbers]
+    first = list(listed)
+
+    def page(cursor: int) -> dict[str, Any]:
+        if len(asked) == 8:
+            listed[:0] = [f"new{n}" for n in range(shift)]
+            if leave:
+                del listed[-shift:]
+        data = [{"comment_id": comment_id} for comment_id in listed[cursor : cursor + 200]]
+        after = cursor + 200 if cursor + 200 < len(listed) else None
+        return {"data": data, "meta": {"total": 4000, "next_cursor": after}}
+
+    asked = scripted(answers, page)
+    async with TokfluenceClient(TOKEN) as client:
+        found = [comment.comment_id async for comment in client.posts.comments(ID)]
+
+    assert found == first[: 4000 - shift if leave else 4000]

@@ -100,3 +100,23 @@ def test_what_goes_on_in_order_is_new_however_long_the_walk(step: int) -> None:
 def test_what_stands_twice_on_one_page_comes_once(page: list[str]) -> None:
     """Two of the same are in no order."""
     assert Recent().new(page, page) == list(dict.fromkeys(page))
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@given(st.integers(0, 990), st.integers(0, 50), st.integers(5, 200))
+def test_a_page_that_stands_among_those_given_is_seen_without_being_told(
+    ordered: bool, shift: int, more: int, stride: int
+) -> None:
+    """As far as a thousand back, if it is as long as those, and whether or not it reaches beyond what was given."""
+    ids = [f"{n:05}" for n in range(3000)]
+    if not ordered:
+        random.Random(1).shuffle(ids)
+    recent = Recent()
+    for at in range(0, 2000, stride):
+        page = ids[at : min(at + stride, 2000)]
+        assert recent.new(page, page) == page
+
+    length = stride + more
+    page = [*ids[2000 - shift : 2000][:length], *(f"x{n}" for n in range(length - shift))]
+    assert recent.new(page, page) == page[shift:]
+    assert recent._edges == {edge for edges in recent._edges_of for edge in edges}

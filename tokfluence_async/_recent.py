@@ -7,7 +7,9 @@ are three ways, and the cheapest one that is certain is taken:
    with it, what goes on in that order was never given. No set is needed to know, however long ago it was: 25 µs a page.
 2. **A set of the last few hundred** else: 30 µs, and 50 if it were a thousand.
 3. **As far back as told**, where comments may have arrived, or moved. What is not in the set is packed, 22 bytes an id, and unpacked
-   for it: 1 ms for ten thousand.
+   for it: 1 ms for ten thousand. A thousand, whatever was told, where the page itself speaks for it: it is the first that
+   breaks the order, or has an id that a page given began or ended with. Arrivals shift a page as a whole, so one that then reaches
+   into those given holds one of these, also where `total` lags, or as many were deleted as arrived.
 
 Two sets in turns, sets of hashes, and sets of each page that are compared were as slow as one that loses its oldest page.
 """
@@ -29,6 +31,8 @@ C = TypeVar("C")
 # Comments that may arrive between two pages without one being given twice, and of those how many are always looked at.
 REMEMBERED = 10_000
 NEAR = 400
+# And how many more where a page looks as if it had been shifted.
+_SUSPECTED = 1_000
 
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(list[str]).decode
@@ -42,7 +46,19 @@ class Recent:
         near: Those of them that are always looked at.
     """
 
-    __slots__ = ("_counts", "_goes_on", "_held", "_ids", "_last", "_near", "_packed", "_pages", "_size")
+    __slots__ = (
+        "_counts",
+        "_edges",
+        "_edges_of",
+        "_goes_on",
+        "_held",
+        "_ids",
+        "_last",
+        "_near",
+        "_packed",
+        "_pages",
+        "_size",
+    )
 
     def __init__(self, size: int = REMEMBERED, near: int = NEAR) -> None:
         self._size = size
@@ -51,6 +67,9 @@ class Recent:
         self._packed: deque[bytes] = deque()
         self._counts: deque[int] = deque()
         self._held = 0
+        # The ids each of them begins and ends with, and all of these.
+        self._edges_of: deque[list[str]] = deque()
+        self._edges: set[str] = set()
         # While all are in order: the last one, and how the next has to compare with it; None as long as that is open.
         self._last: str | None = None
         self._goes_on: Any = None
@@ -62,13 +81,16 @@ class Recent:
         """The items whose id, at the same place in `ids`, was not given before; they now count as given.
 
         Args:
-            back: How many ids before the `near` ones to look at as well.
+            back: How many ids before the `near` ones to look at as well, at least.
         """
         if self._ids is None:
             if self._in_order(ids):
                 self._remember(ids)
                 return items
             self._ids = self._brought_near()
+            back = max(back, _SUSPECTED)
+        elif back < _SUSPECTED and not self._edges.isdisjoint(ids):
+            back = _SUSPECTED
         seen = self._ids
         before = len(seen)
         seen.update(ids)
@@ -124,6 +146,10 @@ class Recent:
         self._packed.append(_pack(ids))
         self._counts.append(len(ids))
         self._held += len(ids)
+        edges = [ids[0], ids[-1]] if ids else []
+        self._edges_of.append(edges)
+        self._edges.update(edges)
         while self._held > self._size and len(self._packed) > 1:
             self._packed.popleft()
+            self._edges.difference_update(self._edges_of.popleft())
             self._held -= self._counts.popleft()
