@@ -804,14 +804,32 @@ async def test_the_total_of_an_async_source_is_not_known(sandbox: Sandbox, clien
     assert told[-1].total == 5
 
 
-async def test_progress_that_raises_ends_the_call_with_that_error(sandbox: Sandbox, client: TokfluenceClient) -> None:
-    """The caller's own mistake is not hidden."""
+async def test_progress_that_raises_ends_the_call_before_anything_is_paid_for(
+    sandbox: Sandbox, client: TokfluenceClient
+) -> None:
+    """The caller's own mistake is not hidden; most of them show at once, as with a factory that was not called."""
+    with pytest.raises(TypeError, match="positional argument"):
+        await client.posts.analyze([1, 2], on_progress=lambda: None)  # type: ignore[arg-type,misc]  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match="positional argument"):
+        async for _ in client.posts.resolve([1, 2], on_progress=lambda: None):  # type: ignore[arg-type,misc]  # pyright: ignore[reportArgumentType]
+            pass
+
+    assert sandbox.requests_received == 0
+
+
+async def test_progress_that_raises_later_loses_no_outcome(sandbox: Sandbox, client: TokfluenceClient) -> None:
+    """They were paid for, and are in the exception."""
 
     def tell(progress: Progress) -> None:
-        raise LookupError("my own")
+        if progress.done >= 5:
+            raise LookupError("my own")
 
-    with pytest.raises(LookupError, match="my own"):
-        await client.posts.analyze([1, 2], on_progress=tell)
+    with pytest.raises(LookupError, match="my own") as caught:
+        await client.posts.analyze(range(1, 41), batch_size=5, on_progress=tell)
+
+    report: Any = caught.value.report  # type: ignore[attr-defined]
+    assert len(report.succeeded) >= 5
+    assert "in this exception's `report`" in caught.value.__notes__[0]
 
 
 async def test_outcomes_hold_no_tracebacks(sandbox: Sandbox, client: TokfluenceClient) -> None:

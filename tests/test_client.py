@@ -413,3 +413,11 @@ def test_an_option_of_another_type_is_refused_at_the_call(options: dict[str, Any
     if name in inspect.signature(TokfluenceClient.with_options).parameters and options[name] is not None:
         with pytest.raises(ConfigurationError, match=told):
             TokfluenceClient("x").with_options(**options)
+
+
+async def test_the_throttle_in_use_can_be_asked(sandbox: Sandbox, client: TokfluenceClient) -> None:
+    """Also where none was given: how many wait and how fast it goes is asked when something is slow."""
+    await client.posts.get("1")
+
+    assert client.with_options(max_retries=0).throttle is client.throttle
+    assert client.throttle.statistics().pace > 0

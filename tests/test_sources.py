@@ -84,7 +84,7 @@ def test_one_text_is_not_a_list_of_inputs(text: Any) -> None:
 
 def test_what_cannot_be_iterated_is_refused_at_once() -> None:
     """At the call, not at the first iteration."""
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match=r"not one int; for a single post: \[id\]"):
         Source(5)  # type: ignore[arg-type]
 
 

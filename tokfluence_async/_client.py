@@ -185,6 +185,11 @@ class TokfluenceClient:
         return self._engine.wallet(self._options.token)
 
     @property
+    def throttle(self) -> Throttle:
+        """The throttle in use; `client.throttle.statistics()` says who waits for it, and how fast it lets requests go."""
+        return self._engine.throttle
+
+    @property
     def usage(self) -> Usage:
         """What this client and its copies have done so far; `credits_spent` is that of this copy's budget."""
         return self._engine.usage(self._options)

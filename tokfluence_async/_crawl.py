@@ -107,7 +107,7 @@ async def crawl(
         batch_size: URLs an analyze request, 1 to 50; None lets the planner choose.
         patience: Seconds a post may take after its analysis to become readable.
         max_credits: Credits this run may spend at most. What does not fit is not sent, and is listed among the failures.
-        on_progress: Called with a `Progress` a few times a second and at the end.
+        on_progress: Called with a `Progress` at the start, a few times a second and at the end. What it raises ends the call.
         stop: Once it is set, nothing new begins, what is in flight is finished and written, and the call returns.
         grace: Seconds after `stop` for that; what is not finished then is cancelled, stays in doubt in the journal and is
             settled by the next run.

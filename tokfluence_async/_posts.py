@@ -69,7 +69,7 @@ class Posts:
                 Duplicates are folded by video id.
             max_credits: Credits this call may spend at most. What does not fit is not sent and fails with
                 `BudgetExceededError`.
-            on_progress: Called with a `Progress` a few times a second and at the end.
+            on_progress: Called with a `Progress` at the start, a few times a second and at the end. What it raises ends the call.
         Raises:
             ValueError: A negative `max_credits`.
 
@@ -156,7 +156,7 @@ class Posts:
             max_credits: Credits this call may spend at most. What fits is sent, the rest fails with `BudgetExceededError`.
             journal: A `Journal` or its path. What it says was analyzed is not sent again; what an earlier run left in doubt is
                 settled first: asked about under its old request id and, where that proves nothing, read (1 credit a post).
-            on_progress: Called with a `Progress` a few times a second and at the end.
+            on_progress: Called with a `Progress` at the start, a few times a second and at the end. What it raises ends the call.
         Returns:
             A report with one outcome for each distinct input, in the order they were first seen. One failed batch never loses the others' outcomes.
         Raises:
@@ -192,7 +192,7 @@ class Posts:
         try:
             await unwrapped(run())
         except Exception as error:
-            # The caller's own iterator failed. What was begun was finished, and is not lost with it.
+            # The caller's own iterator failed, or its `on_progress`. What was received is not lost with it.
             error.report = report()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
             error.add_note(f"{len(order)} outcomes were received; they are in this exception's `report`.")
             raise
@@ -260,7 +260,7 @@ class Posts:
             max_credits: Credits this call may spend at most.
             journal: A `Journal` or its path. Posts whose analysis it says was paid for are only read (1 credit), in this run and every
                 later one; what an earlier run left in doubt is settled first.
-            on_progress: Called with a `Progress` a few times a second and at the end.
+            on_progress: Called with a `Progress` at the start, a few times a second and at the end. What it raises ends the call.
         Raises:
             ValueError: A number out of its range, at the call; nothing was sent.
 

@@ -16,7 +16,10 @@ _INTERVAL = 0.25
 
 
 class Ticker:
-    """Counts outcomes and calls `on_progress` at most four times a second, and once at the end.
+    """Counts outcomes and calls `on_progress` at the start, at most four times a second, and once at the end.
+
+    What it raises ends the call, as it is the caller's own. So it is called before anything is sent: most of what can be wrong
+    with it shows then, when nothing has been paid for.
 
     Args:
         snapshot: The call's total, credits spent and credits remaining as they stand.
@@ -31,6 +34,7 @@ class Ticker:
         self.done = 0
         self.failed = 0
         self.comments = 0
+        self.tell()
 
     @property
     def elapsed(self) -> float:
@@ -54,14 +58,17 @@ class Ticker:
         if self._tell is None:
             return
         total, spent, remaining = self._snapshot()
-        self._tell(
-            Progress(
-                done=self.done,
-                failed=self.failed,
-                total=total,
-                credits_spent=spent,
-                credits_remaining=remaining,
-                elapsed=self.elapsed,
-                comments=self.comments,
-            )
+        progress = Progress(
+            done=self.done,
+            failed=self.failed,
+            total=total,
+            credits_spent=spent,
+            credits_remaining=remaining,
+            elapsed=self.elapsed,
+            comments=self.comments,
         )
+        try:
+            self._tell(progress)
+        except BaseException:
+            self._tell = None  # once is enough; at the end the call's own error would be hidden by it
+            raise

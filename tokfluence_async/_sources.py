@@ -122,7 +122,12 @@ class Source:
         if isinstance(inputs, AsyncIterable):
             self._async = aiter(inputs)
         else:
-            self._sync = iter(inputs)
+            try:
+                self._sync = iter(inputs)
+            except TypeError:
+                raise TypeError(
+                    f"give an iterable of ids or URLs, not one {type(inputs).__name__}; for a single post: [id]"
+                ) from None
         self._length = len(inputs) if isinstance(inputs, Sized) else None
         self._turn = asyncio.Lock()
         self._waiting: anyio.CancelScope | None = None
