@@ -113,7 +113,7 @@ def _likeness(text: str) -> str | None:
 
 
 def _index(value: object) -> int:
-    # Not asked of texts: to look whether something has an `__index__` takes `typing` 25 µs.
+    # Not asked of texts: to look whether something has an `__index__` takes `typing` 7 µs.
     if not isinstance(value, SupportsIndex) or isinstance(value, bool):
         rounded = ", which rounds ids: they have to be kept as text" if isinstance(value, float) else ""
         raise InvalidPostError(value, f"it is of type {type(value).__name__}{rounded}")
