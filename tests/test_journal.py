@@ -334,6 +334,18 @@ async def test_no_damage_leaves_by_another_door(path: Path, tmp_path: Path) -> N
     assert not [text for text in told if "make room" in text]
 
 
+async def test_a_row_that_cannot_be_read_is_its_own_askers_error(path: Path) -> None:
+    """Look-ups share a trip to the disk, not their fate."""
+    async with Journal(path) as journal:
+        await journal.settled("none", [analyzed(post_id) for post_id in IDS[:3]])
+        broken = "UPDATE posts SET status = CAST(x'ff' AS TEXT) WHERE post_id = ?"
+        await journal._read(lambda: journal._db.execute(broken, (int(IDS[1]),)).fetchall())  # type: ignore[union-attr]
+
+        found = await asyncio.gather(*[journal.look_up(post_id) for post_id in IDS[:3]], return_exceptions=True)
+
+    assert [type(each).__name__ for each in found] == ["Entry", "JournalError", "Entry"]
+
+
 async def test_a_damaged_schema_is_damage(path: Path) -> None:
     """Not a UnicodeDecodeError, which names neither the file nor what to do with it."""
     async with Journal(path):

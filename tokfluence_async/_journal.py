@@ -715,7 +715,7 @@ class Journal:
         if work.writes or work.lines:
             try:
                 self._save(work)
-            except (sqlite3.Error, UnicodeDecodeError) as error:
+            except (sqlite3.Error, UnicodeError) as error:
                 self._undo(work)
                 raise self._error(error) from error
             except OSError as error:
@@ -724,9 +724,16 @@ class Journal:
                     f"The output beside the journal {self.path} cannot be written: {error.strerror or error}. What was recorded "
                     "before stands; make room and run again."
                 ) from error
-        found = self._answer(partial(self._entries, [number for number, _ in work.lookups]))
-        answers: list[Any] = [found] * len(work.lookups) if isinstance(found, BaseException) else found
+        answers = self._look_up([number for number, _ in work.lookups])
         return answers + [self._answer(read) for read, _ in work.reads]
+
+    def _look_up(self, numbers: list[int]) -> list[Any]:
+        together = self._answer(partial(self._entries, numbers))
+        if not isinstance(together, BaseException):
+            return list(together)
+        # A row that cannot be read is its own asker's error.
+        found = [self._answer(partial(self._entries, [number])) for number in numbers]
+        return [each if isinstance(each, BaseException) else each[0] for each in found]
 
     def _answer(self, read: Callable[[], Any]) -> Any:
         try:
