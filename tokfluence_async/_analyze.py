@@ -24,7 +24,6 @@ from ._errors import (
     APIResponseValidationError,
     AuthenticationError,
     BudgetExceededError,
-    ConfigurationError,
     DuplicateRequestError,
     InsufficientCreditsError,
     JournalError,
@@ -383,7 +382,7 @@ class Analyzer:
         if self._halted is None:
             logger.warning("nothing more is sent: %s", error)
             self._halted = error
-        if isinstance(error, (AuthenticationError, PermissionDeniedError, ConfigurationError)):
+        if isinstance(error, (AuthenticationError, PermissionDeniedError)) or error is self._engine.not_the_api:
             # Nor what waits in line for a slot. An empty wallet may still hold enough for reads.
             self._budget.close(error)
 

@@ -118,7 +118,6 @@ async def crawl(
             origin gave (all of this machine's, such as a `Sandbox` and the next one, count as one); nothing was sent. During the run:
             the disk is full. What was written stands.
         AuthenticationError, PermissionDeniedError: The service refuses the account. What was written stands.
-        ConfigurationError: Nothing that answers is the API: the address is wrong.
         ValueError: A number out of its range; nothing was sent.
 
     A run leaves nothing twice and pays nothing twice: posts whose analysis was paid for are only read (1 credit), a batch
@@ -454,7 +453,7 @@ class _Crawl:
     def _fail(self, item: Item, post_id: str | None, error: TokfluenceError) -> None:
         if isinstance(error, _StoppedError):
             return
-        if isinstance(error, (AuthenticationError, PermissionDeniedError, ConfigurationError)):
+        if isinstance(error, (AuthenticationError, PermissionDeniedError)):
             # Everything else would fail the same way; the inputs are left for the next run.
             self.fatal = self.fatal or error
             self._stop(None, error)

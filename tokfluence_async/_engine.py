@@ -28,7 +28,6 @@ from ._errors import (
     APIError,
     APIStatusError,
     ClosedError,
-    ConfigurationError,
     DuplicateRequestError,
     TokfluenceError,
 )
@@ -290,8 +289,8 @@ class Engine:
         )
 
     @property
-    def not_the_api(self) -> ConfigurationError | None:
-        """What to end a job with, where it is plain that something else than the API answers."""
+    def not_the_api(self) -> APIError | None:
+        """What the rest of a job ends in, where it is plain that something else than the API answers."""
         return self._stranger.error
 
     # --- calls -------------------------------------------------------------------------------------------------------

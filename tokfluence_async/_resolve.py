@@ -202,9 +202,8 @@ class Resolver(Generic[P]):
         except TokfluenceError as error:
             final = self._analyzer.final(error)
             if final is not None:
-                # Also for those that wait in line for a slot: not even a read would be answered otherwise.
-                self._halted = self._halted or final
-                self._budget.close(final)
+                self.halt(final)
+                self._budget.close(final)  # also for those in line for a slot: not even a read would end otherwise
             raise
         check_post(body.data, item.ref.post_id)
         return Outcome(input=item.given, post_id=item.ref.post_id, value=body.data)

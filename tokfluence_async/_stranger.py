@@ -6,7 +6,7 @@ would be asked about one after the other, ten a second, each answer taken for a 
 
 from __future__ import annotations
 
-from ._errors import APIError, APIResponseValidationError, APIStatusError, ConfigurationError
+from ._errors import APIError, APIResponseValidationError, APIStatusError
 
 __all__ = ["Stranger"]
 
@@ -20,7 +20,8 @@ class Stranger:
     """Listens to all answers of a client until one is the API's.
 
     Attributes:
-        error: What to end a job with; None as long as it may well be the API that answers.
+        error: What the rest of a job ends in: the last of those answers, with what to do about it. None as long as it may well be
+            the API that answers.
     """
 
     __slots__ = ("_base_url", "_count", "_known", "error")
@@ -29,7 +30,7 @@ class Stranger:
         self._base_url = base_url
         self._count = 0
         self._known = False
-        self.error: ConfigurationError | None = None
+        self.error: APIError | None = None
 
     def spoke(self, error: APIError | None) -> None:
         """An answer came: `error` is what was made of it, None if it was what was asked for."""
@@ -40,10 +41,18 @@ class Stranger:
         elif _is_strange(error):
             self._count += 1
             if self._count >= _ENOUGH:
-                self.error = ConfigurationError(
-                    f"None of the {self._count} answers so far came from the Tokfluence API. The last was {error}. "
-                    f"Check the address {self._base_url} (base_url, or TOKFLUENCE_BASE_URL). Nothing more is sent."
-                )
+                self.error = self._made_of(error)
+
+    def _made_of(self, error: APIError) -> APIError:
+        advice = (
+            f"None of the {self._count} answers so far came from the Tokfluence API: check the address {self._base_url} (base_url, or "
+            "TOKFLUENCE_BASE_URL). Nothing more is sent."
+        )
+        if isinstance(error, APIStatusError):
+            told = type(error)(error.status, error.code, error.message)
+            told.advice = advice
+            return told
+        return APIResponseValidationError(f"{error} {advice}", malformed=True)
 
 
 def _is_strange(error: APIError) -> bool:
