@@ -28,8 +28,8 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 import tokfluence_async
-from tokfluence_async import Comment, Sandbox, TokfluenceClient
-from tokfluence_async._cli import app, runtime
+from tokfluence_async import Comment, Sandbox, TokfluenceClient, _crawl
+from tokfluence_async._cli import app, crawling, runtime
 from tokfluence_async._cli.following import CommentLine, _Table
 from tokfluence_async._cli.inputs import FileLines, StreamLines, UsageError, open_inputs
 from tokfluence_async._cli.output import Output
@@ -415,7 +415,7 @@ def test_made_up_posts_are_not_mixed_with_real_ones(
     path.write_text("1\n")
     assert run("crawl", path, "-o", made_up, "--sandbox").exit_code == 0
     monkeypatch.setenv("TOKFLUENCE_TOKEN", "x")
-    monkeypatch.setenv("TOKFLUENCE_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("TOKFLUENCE_BASE_URL", "http://service.invalid")
 
     mixed = run("crawl", path, "-o", made_up)
     real.mkdir()
@@ -445,11 +445,71 @@ def test_a_folder_of_a_sandbox_elsewhere_is_one_of_the_sandbox(
     mixed = run("crawl", path, "-o", out, "--base-url", "http://service.invalid")
 
     assert mixed.exit_code == 2
-    assert "holds a crawl of localhost" in mixed.stderr
+    assert "holds a crawl of the sandbox" in mixed.stderr
     assert run("crawl", path, "-o", out, "--sandbox").exit_code == 0
-    (out / ".sandbox").unlink()
     (out / ".origin").write_text("http://service.invalid\n")
     assert "holds a crawl of the service" in run("crawl", path, "-o", out, "--sandbox").stderr
+
+
+def test_a_sandbox_that_is_served_goes_on_where_an_embedded_one_ended(
+    run: Run, sandboxes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All addresses of this machine count as one, for the command as for the library; and one file says so, not two."""
+    path, out = tmp_path / "urls.txt", tmp_path / "out"
+    path.write_text("1\n")
+    assert run("crawl", path, "-o", out, "--sandbox").exit_code == 0
+    monkeypatch.setenv("TOKFLUENCE_TOKEN", "x")
+    monkeypatch.setenv("TOKFLUENCE_BASE_URL", "http://127.0.0.1:9")
+
+    served = run("crawl", path, "-o", out)
+
+    assert served.exit_code == 0
+    assert "1 post done in an earlier run" in served.stderr
+    assert not (out / ".sandbox").exists()
+    assert (out / ".origin").exists()
+
+
+def test_the_mark_that_earlier_versions_left_is_still_read(
+    run: Run, sandboxes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their sandbox's folders have no other."""
+    path, out = tmp_path / "urls.txt", tmp_path / "out"
+    path.write_text("1\n")
+    run("crawl", path, "-o", out, "--sandbox")
+    (out / ".origin").rename(out / ".sandbox")
+    monkeypatch.setenv("TOKFLUENCE_TOKEN", "x")
+
+    assert "holds a crawl of the sandbox" in run("crawl", path, "-o", out).stderr
+    assert run("crawl", path, "-o", out, "--sandbox").exit_code == 0
+
+
+def test_a_mark_beside_an_empty_journal_refuses_nobody(
+    run: Run, sandboxes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in the library: nothing is there that could be mixed."""
+    path, out = tmp_path / "urls.txt", tmp_path / "out"
+    path.write_text("1\n")
+    sandboxes["options"] = {"credits": 0}
+    assert run("crawl", path, "-o", out, "--sandbox").exit_code == 3
+    (out / ".origin").write_text("http://service.invalid\n")
+    sandboxes["options"] = {}
+
+    assert run("crawl", path, "-o", out, "--sandbox").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:4711", "http://127.1.2.3", "http://[::1]:4711", "http://LOCALHOST:1/base", "http://api.localhost",
+        "http://10.0.0.1:8080", "https://127.0.0.1.example", "https://notlocalhost", None,
+    ],
+)  # fmt: skip
+async def test_the_command_and_the_library_agree_on_what_is_this_machine(url: str | None) -> None:
+    """The one refuses in better words what the other would refuse."""
+    async with TokfluenceClient("x", base_url=url) as client:
+        known_as = _crawl._known_as(client._engine.origin)
+
+    assert crawling._leads_here(url) == (known_as == "localhost")
 
 
 def test_a_crawl_stops_at_its_budget_and_goes_on(run: Run, sandboxes: dict[str, Any], tmp_path: Path) -> None:

@@ -323,6 +323,7 @@ def crawl(
         form=form.value,
         max_credits=max_credits,
         sandbox=sandbox,
+        base_url=base_url,
     )
     if dry_run:
         raise typer.Exit(crawling.dry_run(job, common))

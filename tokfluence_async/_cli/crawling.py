@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
+import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Struct
@@ -38,10 +41,11 @@ _PAGE = 2  # credits for a page of comments [seed]
 _COMMENTS_PER_PAGE = 200
 _SHOWN = 10
 _JOURNAL = "journal.sqlite"
-# In the folder of a crawl with --sandbox; and what every crawl says there of where its posts come from, which is read here as any
-# program would: the command knows no more of the package than its users.
-_MARKER = ".sandbox"
+# What every crawl writes into its folder of where its posts come from, its first line; it is read here as any program would: the
+# command knows no more of the package than its users. Earlier versions of the command left the other in their sandbox's folders.
 _ORIGIN = ".origin"
+_OLD_MARK = ".sandbox"
+_LOCAL = "localhost"
 
 
 class Job(Struct, frozen=True, kw_only=True):
@@ -54,6 +58,7 @@ class Job(Struct, frozen=True, kw_only=True):
     form: str
     max_credits: int | None
     sandbox: bool = False
+    base_url: str | None = None
 
     async def run(self, session: Session) -> int:
         from .. import crawl
@@ -63,7 +68,8 @@ class Job(Struct, frozen=True, kw_only=True):
             from .._formats import check_format
 
             check_format(self.form)
-        made = _prepare(self.out, sandbox=self.sandbox)
+        made = _prepare(self.out)
+        await _check_world(self)
         if session.sandbox is not None:
             await _remember(session.sandbox, self.out)
         session.inputs = inputs
@@ -104,21 +110,58 @@ class Job(Struct, frozen=True, kw_only=True):
         return Exit.FAILED if report.failed else Exit.DONE
 
 
-def _check_world(out: Path, *, sandbox: bool) -> None:
-    """Refuse a folder that holds a crawl of the other world.
+def _leads_here(base_url: str | None) -> bool:
+    """Whether a URL leads to this machine, whose addresses count as one: each sandbox has a port of its own.
+
+    None: what the environment says. The same rule as that of `crawl`, which has the last word.
+    """
+    try:
+        host = urlsplit(base_url or os.environ.get("TOKFLUENCE_BASE_URL") or "").hostname or ""
+    except ValueError:
+        return False
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == _LOCAL or host.endswith("." + _LOCAL)
+
+
+def _holds(out: Path) -> str | None:
+    """Where a folder's posts come from: `localhost` for a sandbox, an origin, or None where nobody has said it."""
+    with contextlib.suppress(OSError):
+        first = (out / _ORIGIN).read_bytes().split(b"\n", 1)[0].decode("utf-8", "replace").strip()
+        if first:
+            return first
+    return _LOCAL if (out / _OLD_MARK).exists() else None
+
+
+async def _foreign(job: Job) -> str | None:
+    """What a folder holds if it is a crawl of the other world, in words; None if this job may go on with it.
 
     A crawl goes on where the folder's journal ends. Posts that the stand-in made up must not count as the service's.
     """
-    marked = (out / _MARKER).exists()
-    local = marked
-    with contextlib.suppress(OSError):
-        local = local or (out / _ORIGIN).read_bytes().startswith(b"localhost\n")
-    if marked and not sandbox:
-        raise UsageError(
-            f"{out} holds a crawl of the sandbox; give another folder for the service's posts, or delete it"
-        )
-    if sandbox and not local and (out / _JOURNAL).exists():
-        raise UsageError(f"{out} holds a crawl of the service; give another folder with --sandbox")
+    here = job.sandbox or _leads_here(job.base_url)
+    holds = _holds(job.out)
+    path = job.out / _JOURNAL
+    if not path.exists() or (holds == _LOCAL) == here:
+        return None
+    if holds is None:
+        # Of a version that left no mark, but for its sandbox. A service that is served here may be meant.
+        return "a crawl of the service" if job.sandbox else None
+    async with Journal(path) as journal:
+        if await journal.is_new() and not await journal.unsettled():
+            return None
+    return "a crawl of the sandbox" if holds == _LOCAL else "a crawl of the service"
+
+
+async def _check_world(job: Job) -> None:
+    """Refuse a folder that holds a crawl of the other world."""
+    foreign = await _foreign(job)
+    if foreign is None:
+        return
+    if job.sandbox:
+        raise UsageError(f"{job.out} holds {foreign}; give another folder with --sandbox")
+    if not _leads_here(job.base_url):
+        raise UsageError(f"{job.out} holds {foreign}; give another folder for the service's posts, or delete it")
 
 
 async def _remember(sandbox: Sandbox, out: Path) -> None:
@@ -129,16 +172,13 @@ async def _remember(sandbox: Sandbox, out: Path) -> None:
                 sandbox.index(post_id)
 
 
-def _prepare(out: Path, *, sandbox: bool) -> bool:
-    """Make the folder, see that it can be written and holds no crawl of the other world; whether it was made here."""
+def _prepare(out: Path) -> bool:
+    """Make the folder and see that it can be written; whether it was made here."""
     made = not out.exists()
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):
             pass
-        _check_world(out, sandbox=sandbox)
-        if sandbox:
-            (out / _MARKER).write_text("The posts and comments in this folder were made up by the sandbox.\n", "utf-8")
     except OSError as error:
         raise UsageError(f"cannot write to {out}: {error.strerror or error}") from None
     return made
@@ -147,7 +187,6 @@ def _prepare(out: Path, *, sandbox: bool) -> bool:
 def _tidy(out: Path) -> None:
     """After a refused token, with nothing bought: take back the folder this run has made."""
     names = (
-        _MARKER,
         _ORIGIN,
         "posts.jsonl",
         "comments.jsonl",
@@ -273,7 +312,7 @@ def dry_run(job: Job, common: Common) -> int:
         inputs = open_inputs(job.file)
         if job.out.exists() and not job.out.is_dir():
             raise UsageError(f"cannot write to {job.out}: it is not a folder")
-        _check_world(job.out, sandbox=job.sandbox)
+        asyncio.run(_check_world(job))
         estimate = asyncio.run(_estimated(job, inputs))
     except (UsageError, JournalError) as refusal:
         screen.say(str(refusal), "error")
