@@ -583,7 +583,7 @@ def test_one_of_a_thing_is_no_plural(run: Run, sandboxes: dict[str, Any], tmp_pa
 
 
 def test_a_dry_run_knows_what_an_earlier_run_has_done(run: Run, tmp_path: Path) -> None:
-    """And refuses the folder of the other world, as the run would."""
+    """And counts it once."""
     (tmp_path / "urls").write_text("1\n2\n3\n")
     run("crawl", tmp_path / "urls", "-o", tmp_path / "out", "--sandbox")
 
@@ -594,7 +594,33 @@ def test_a_dry_run_knows_what_an_earlier_run_has_done(run: Run, tmp_path: Path) 
     assert "Posts: 0 credits." in done.stderr
     assert "Posts: 0 credits." in more.stderr
     assert "at least 6 credits" in more.stderr
-    assert run("crawl", tmp_path / "urls", "-o", tmp_path / "out", "--dry-run").exit_code == 2
+
+
+def test_a_dry_run_into_a_folder_of_the_other_world_says_that_the_run_will_want_another(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It sends nothing, so there is nothing to refuse; what that folder's journal holds as done is not done there."""
+    path, out = tmp_path / "urls", tmp_path / "out"
+    path.write_text("1\n2\n3\n")
+    run("crawl", path, "-o", out, "--sandbox")
+    before = sorted(out.iterdir())
+
+    dry = run("crawl", path, "-o", out, "--dry-run")
+    quiet = run("crawl", path, "-o", out, "--dry-run", "--quiet")
+    (out / ".origin").write_text("http://service.invalid\n")
+    other_way = run("crawl", path, "-o", out, "--dry-run", "--sandbox")
+    monkeypatch.setenv("TOKFLUENCE_TOKEN", "x")
+    (out / ".origin").write_text("localhost\n")
+    real = run("crawl", path, "-o", out)
+
+    assert (dry.exit_code, other_way.exit_code, real.exit_code) == (0, 0, 2)
+    assert f"{out} holds a crawl of the sandbox: the real run will want another folder." in dry.stderr
+    assert "the real run will want another folder" in quiet.stderr
+    assert f"{out} holds a crawl of the service: the real run will want another folder." in other_way.stderr
+    assert "done in an earlier run" not in dry.stderr
+    assert "3 credits at least" in dry.stderr
+    assert sorted(out.iterdir()) == before
+    assert f"or delete the folder {out}" in real.stderr
 
 
 def test_a_sandbox_knows_what_the_one_before_it_had_analyzed(run: Run, tmp_path: Path) -> None:

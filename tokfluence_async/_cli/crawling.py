@@ -160,8 +160,10 @@ async def _check_world(job: Job) -> None:
         return
     if job.sandbox:
         raise UsageError(f"{job.out} holds {foreign}; give another folder with --sandbox")
-    if not _leads_here(job.base_url):
-        raise UsageError(f"{job.out} holds {foreign}; give another folder for the service's posts, or delete it")
+    if not _leads_here(job.base_url):  # else `crawl` tells of both addresses
+        raise UsageError(
+            f"{job.out} holds {foreign}; give another folder for the service's posts, or delete the folder {job.out}"
+        )
 
 
 async def _remember(sandbox: Sandbox, out: Path) -> None:
@@ -312,16 +314,18 @@ def dry_run(job: Job, common: Common) -> int:
         inputs = open_inputs(job.file)
         if job.out.exists() and not job.out.is_dir():
             raise UsageError(f"cannot write to {job.out}: it is not a folder")
-        asyncio.run(_check_world(job))
-        estimate = asyncio.run(_estimated(job, inputs))
+        foreign = asyncio.run(_foreign(job))
+        estimate = asyncio.run(_estimated(job, inputs, job.out / _JOURNAL if foreign is None else None))
     except (UsageError, JournalError) as refusal:
         screen.say(str(refusal), "error")
         return Exit.USAGE
+    if foreign is not None:
+        screen.say(f"{job.out} holds {foreign}: the real run will want another folder.", "warning")
     _tell(screen, job, inputs, estimate)
     return Exit.FAILED if inputs.malformed_count else Exit.DONE
 
 
-async def _estimated(job: Job, inputs: FileLines | StreamLines) -> Estimate:
+async def _estimated(job: Job, inputs: FileLines | StreamLines, journal: Path | None) -> Estimate:
     # A client for its numbers only: it needs a token, and nothing is sent.
     async with TokfluenceClient("dry-run") as client:
         return await client.posts.estimate(
@@ -329,7 +333,7 @@ async def _estimated(job: Job, inputs: FileLines | StreamLines) -> Estimate:
             refresh=cast("Literal['missing', 'always']", job.refresh),
             comments=job.comments,
             comments_per_post=_COMMENTS_PER_PAGE if job.comments else None,
-            journal=job.out / _JOURNAL,
+            journal=journal,
         )
 
 
