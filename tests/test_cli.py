@@ -658,6 +658,33 @@ def test_a_crawl_makes_tables(run: Run, sandboxes: dict[str, Any], tmp_path: Pat
     assert not list(tmp_path.glob(".*part"))
 
 
+@pytest.mark.parametrize(
+    ("form", "comments", "stale"),
+    [
+        ("csv", True, "comments.parquet and posts.parquet are of an earlier run and were not updated."),
+        ("jsonl", True, "comments.parquet and posts.parquet are of an earlier run and were not updated."),
+        ("csv", False, "posts.parquet is of an earlier run and was not updated."),
+        ("parquet", True, None),
+    ],
+)
+def test_a_table_of_another_format_is_said_to_be_old(
+    run: Run, sandboxes: dict[str, Any], tmp_path: Path, form: str, comments: bool, stale: str | None
+) -> None:
+    """It looks complete and is not."""
+    path, out = tmp_path / "urls.txt", tmp_path / "out"
+    path.write_text("1\n2\n3\n")
+    args = ["crawl", path, "-o", out, "--sandbox", *(["--comments"] if comments else [])]
+    sandboxes["options"] = {"indexed": 1.0, "comments_per_post": 3}
+    first = run(*args, "--format", "parquet", "--max-credits", "4")
+
+    second = run(*args, "--format", form)
+
+    assert "earlier run and" not in first.stderr
+    told = [line for line in second.stderr.splitlines() if "not updated" in line]
+    assert told == ([stale] if stale else [])
+    assert run(*args, "--format", form, "--quiet").stderr == ""
+
+
 def test_help_says_that_a_table_stands_beside_the_lines(run: Run) -> None:
     """Who asks for CSV would else look for the lines in it, or the other way round."""
     told = " ".join(re.sub(r"[│\n]", " ", run("crawl", "--help", env={"COLUMNS": "100"}).stdout).split())

@@ -105,6 +105,7 @@ class Job(Struct, frozen=True, kw_only=True):
             raise
         failures = await asyncio.to_thread(_read_failures, self.out, inputs)
         _summarize(session, self, inputs, report, failures)
+        _tell_of_old_tables(session, self)
         if report.stopped_by in ("budget", "credits"):
             return Exit.STOPPED
         return Exit.FAILED if report.failed else Exit.DONE
@@ -302,6 +303,16 @@ def _summarize(session: Session, job: Job, inputs: Inputs, report: CrawlReport, 
             "out": str(job.out),
         },
     )
+
+
+def _tell_of_old_tables(session: Session, job: Job) -> None:
+    """Tables of another format are of an earlier run, and look as complete as this one's."""
+    names = (f"{rows}.{form}" for form in ("csv", "parquet") if form != job.form for rows in ("comments", "posts"))
+    old = sorted(name for name in names if (job.out / name).exists())
+    if old:
+        listed = " and ".join(filter(None, (", ".join(old[:-1]), old[-1])))
+        are, were = ("is", "was") if len(old) == 1 else ("are", "were")
+        session.screen.say(f"{listed} {are} of an earlier run and {were} not updated.", not_updated=old)
 
 
 # --- dry run ---------------------------------------------------------------------------------------------------------
