@@ -1259,6 +1259,24 @@ def test_the_display_of_one() -> None:
     assert "1/3 comments" in "\n".join(_draw(80, _snapshot(done=1, total=3, unit="comments")))
 
 
+def test_credits_on_their_way_make_the_sum_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is left has lost the price of batches in flight already, and what is spent has not got it yet."""
+    snapshot = _snapshot(credits_spent=143, credits_reserved=225, credits_remaining=999_632)
+
+    assert "143 credits spent, up to 225 on their way, 999,632 left" in "\n".join(_draw(200, snapshot))
+    assert "on their way" not in "\n".join(_draw(200, _snapshot()))
+    open_screen(quiet=False, as_json=True, live=True).update(snapshot)
+    assert json.loads(capsys.readouterr().err)["credits_reserved"] == 225
+
+
+async def test_a_session_knows_what_is_on_its_way(sandbox: Sandbox, client: TokfluenceClient) -> None:
+    """It asks the client, as any program may."""
+    session = runtime.Session(client, None, open_screen(quiet=True, as_json=False, live=False), "post", "posts")
+    client._options.budget.reserve(75)
+
+    assert session.snapshot().credits_reserved == 75
+
+
 def test_no_time_to_go_is_guessed_from_too_little() -> None:
     """The first posts of a crawl are finished late."""
     assert _snapshot(done=5, elapsed=9.0).eta is None

@@ -296,6 +296,8 @@ class Usage(Struct, frozen=True, kw_only=True):
         pace: Requests per second the throttle permits now, or None if it is switched off.
         slowed: Whether the pace is below the limits because 429s came although our own limits held: somebody shares
             the budget, or it has become smaller.
+        credits_reserved: Credits set aside for calls under way or about to go. The service may have charged them already; they
+            move to `credits_spent` with the answer, or are given back.
     """
 
     requests: int = 0
@@ -306,6 +308,7 @@ class Usage(Struct, frozen=True, kw_only=True):
     bytes_received: int = 0
     pace: float | None = None
     slowed: bool = False
+    credits_reserved: int = 0
 
     def _repr_html_(self) -> str:
         from ._notebook import usage_html

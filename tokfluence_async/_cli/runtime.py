@@ -145,6 +145,7 @@ class Session:
             failed=progress.failed if progress else 0,
             comments=progress.comments if progress and self._title == "crawl" else None,
             credits_spent=usage.credits_spent,
+            credits_reserved=usage.credits_reserved,
             credits_remaining=self.client.credits_remaining,
             elapsed=self.elapsed,
             requests=usage.requests,

@@ -41,6 +41,7 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     failed: int = 0
     comments: int | None = None
     credits_spent: int = 0
+    credits_reserved: int = 0
     credits_remaining: int | None = None
     elapsed: float = 0.0
     requests: int = 0
@@ -71,8 +72,10 @@ class Snapshot(Struct, frozen=True, kw_only=True):
             facts.append((plural(self.comments, "comment"), ""))
         if self.failed:
             facts.append((f"{self.failed:,} failed", "red"))
+        # What is left has lost the price of what is in flight already; of some of it the charge may be taken back.
+        coming = f", up to {self.credits_reserved:,} on their way" if self.credits_reserved else ""
         left = "" if self.credits_remaining is None else f", {self.credits_remaining:,} left"
-        facts.append((f"{plural(self.credits_spent, 'credit')} spent{left}", ""))
+        facts.append((f"{plural(self.credits_spent, 'credit')} spent{coming}{left}", ""))
         permitted = "" if self.permitted is None else f" of {self.permitted:.1f}"
         facts.append((f"{self.rate:.1f}{permitted} requests/s", "yellow" if self.slowed else ""))
         facts.append((f"{self.rate_limited:,} x 429", "yellow" if self.rate_limited else ""))
