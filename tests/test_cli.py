@@ -1277,6 +1277,23 @@ async def test_a_session_knows_what_is_on_its_way(sandbox: Sandbox, client: Tokf
     assert session.snapshot().credits_reserved == 75
 
 
+@pytest.mark.parametrize(
+    ("rate", "permitted", "slowed", "shown"),
+    [
+        (9.0, 9.9, False, "9.0 of 9.9 requests/s"),
+        (9.94, 9.9, False, "9.9 of 9.9 requests/s"),
+        (10.4, 9.9, False, "10.4 requests/s in a burst, 9.9 in the long run"),
+        (10.4, 4.9, True, "10.4 requests/s, slowed to 4.9"),
+        (10.4, None, False, "10.4 requests/s"),
+    ],
+)
+def test_a_burst_is_called_one(rate: float, permitted: float | None, slowed: bool, shown: str) -> None:
+    """More than is permitted would look like a limit that does not work."""
+    facts = [fact for fact, _ in _snapshot(rate=rate, permitted=permitted, slowed=slowed).facts()]
+
+    assert shown in facts
+
+
 def test_no_time_to_go_is_guessed_from_too_little() -> None:
     """The first posts of a crawl are finished late."""
     assert _snapshot(done=5, elapsed=9.0).eta is None

@@ -65,6 +65,16 @@ class Snapshot(Struct, frozen=True, kw_only=True):
         one = self.unit.removesuffix("s")
         return plural(self.done, one) if self.total is None else f"{self.done:,}{of}{plural(self.total, one)}"
 
+    def _pace(self) -> str:
+        if self.permitted is None:
+            return f"{self.rate:.1f} requests/s"
+        if round(self.rate, 1) <= round(self.permitted, 1):
+            return f"{self.rate:.1f} of {self.permitted:.1f} requests/s"
+        # Measured over seconds, permitted over the throttle's minute: not a limit that does not work.
+        if self.slowed:
+            return f"{self.rate:.1f} requests/s, slowed to {self.permitted:.1f}"
+        return f"{self.rate:.1f} requests/s in a burst, {self.permitted:.1f} in the long run"
+
     def facts(self) -> list[tuple[str, str]]:
         """Short phrases with their styles, the most important first."""
         facts: list[tuple[str, str]] = []
@@ -76,8 +86,7 @@ class Snapshot(Struct, frozen=True, kw_only=True):
         coming = f", up to {self.credits_reserved:,} on their way" if self.credits_reserved else ""
         left = "" if self.credits_remaining is None else f", {self.credits_remaining:,} left"
         facts.append((f"{plural(self.credits_spent, 'credit')} spent{coming}{left}", ""))
-        permitted = "" if self.permitted is None else f" of {self.permitted:.1f}"
-        facts.append((f"{self.rate:.1f}{permitted} requests/s", "yellow" if self.slowed else ""))
+        facts.append((self._pace(), "yellow" if self.slowed else ""))
         facts.append((f"{self.rate_limited:,} x 429", "yellow" if self.rate_limited else ""))
         return facts
 
