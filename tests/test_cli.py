@@ -28,7 +28,7 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 import tokfluence_async
-from tokfluence_async import Comment, Sandbox, TokfluenceClient, _crawl
+from tokfluence_async import Comment, Progress, Sandbox, TokfluenceClient, _crawl
 from tokfluence_async._cli import app, crawling, runtime
 from tokfluence_async._cli.following import CommentLine, _Table
 from tokfluence_async._cli.inputs import FileLines, StreamLines, UsageError, open_inputs
@@ -1269,9 +1269,41 @@ def test_credits_on_their_way_make_the_sum_whole(capsys: pytest.CaptureFixture[s
     assert json.loads(capsys.readouterr().err)["credits_reserved"] == 225
 
 
+def _session(client: TokfluenceClient) -> runtime.Session:
+    return runtime.Session(client, None, open_screen(quiet=True, as_json=False, live=False), "crawl", "posts")
+
+
+def _progress(**changes: Any) -> Progress:
+    values: dict[str, Any] = {"done": 40, "failed": 0, "total": 61, "credits_spent": 0, "credits_remaining": None}
+    return Progress(**{**values, "elapsed": 1.0, **changes})
+
+
+async def test_what_was_not_sent_has_not_failed(sandbox: Sandbox, client: TokfluenceClient) -> None:
+    """A budget that is used up is no failure of forty posts."""
+    session = _session(client)
+    session.on_progress(_progress(failed=41, done=41, not_affordable=40))
+
+    snapshot = session.snapshot()
+
+    assert snapshot.counted(" of ") == "1 of 61 posts"
+    told = [fact for fact, _ in snapshot.facts()]
+    assert "1 failed" in told
+    assert "40 not sent for want of credits" in told
+    assert _snapshot(not_affordable=1).eta is None
+
+
+async def test_progress_counts_what_no_credits_were_left_for(sandbox: Sandbox, client: TokfluenceClient) -> None:
+    """Of a budget as of an empty wallet; a failure of another kind is not among them."""
+    seen: list[Progress] = []
+
+    await client.posts.analyze(["1", "2", "3", "nope"], max_credits=50, batch_size=1, on_progress=seen.append)
+
+    assert (seen[-1].done, seen[-1].failed, seen[-1].not_affordable) == (4, 2, 1)
+
+
 async def test_a_session_knows_what_is_on_its_way(sandbox: Sandbox, client: TokfluenceClient) -> None:
     """It asks the client, as any program may."""
-    session = runtime.Session(client, None, open_screen(quiet=True, as_json=False, live=False), "post", "posts")
+    session = _session(client)
     client._options.budget.reserve(75)
 
     assert session.snapshot().credits_reserved == 75

@@ -236,6 +236,8 @@ class Progress(Struct, frozen=True, kw_only=True):
         credits_remaining: The wallet, as the service last said; None before the first answer.
         elapsed: Seconds since the call began.
         comments: Comments written so far (`crawl` only).
+        not_affordable: How many of `failed` are not done for want of credits: held back by a budget (`BudgetExceededError`), or refused by
+            an empty wallet (`InsufficientCreditsError`).
     """
 
     done: int
@@ -245,6 +247,7 @@ class Progress(Struct, frozen=True, kw_only=True):
     credits_remaining: int | None
     elapsed: float
     comments: int = 0
+    not_affordable: int = 0
 
     def _repr_html_(self) -> str:
         from ._notebook import progress_html

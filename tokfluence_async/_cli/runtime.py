@@ -137,12 +137,14 @@ class Session:
     def snapshot(self) -> Snapshot:
         usage = self.client.usage
         progress = self._progress
+        not_affordable = progress.not_affordable if progress else 0
         return Snapshot(
             title=self._title,
             unit=self._unit,
-            done=progress.done if progress else 0,
+            done=progress.done - not_affordable if progress else 0,
             total=progress.total if progress else None,
-            failed=progress.failed if progress else 0,
+            failed=progress.failed - not_affordable if progress else 0,
+            not_affordable=not_affordable,
             comments=progress.comments if progress and self._title == "crawl" else None,
             credits_spent=usage.credits_spent,
             credits_reserved=usage.credits_reserved,

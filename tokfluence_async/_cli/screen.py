@@ -32,13 +32,14 @@ _RATE_OVER = 10.0
 
 
 class Snapshot(Struct, frozen=True, kw_only=True):
-    """How far a command is. `unit` is what is counted by `done` and `total`."""
+    """How far a command is. `unit` is what is counted by `done` and `total`; what no credits were left for is in neither `done` nor `failed`."""
 
     title: str
     unit: str = "posts"
     done: int = 0
     total: int | None = None
     failed: int = 0
+    not_affordable: int = 0
     comments: int | None = None
     credits_spent: int = 0
     credits_reserved: int = 0
@@ -53,7 +54,7 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     @property
     def eta(self) -> float | None:
         """Seconds still to go at the pace so far; None as long as that would be a guess."""
-        if self.total is None or not 0 < self.done < self.total:
+        if self.total is None or not 0 < self.done < self.total or self.not_affordable:
             return None
         # The first posts of a crawl are finished late, so what they say of the others is far too much.
         if self.elapsed < 30 and self.done < 0.15 * self.total:
@@ -82,6 +83,8 @@ class Snapshot(Struct, frozen=True, kw_only=True):
             facts.append((plural(self.comments, "comment"), ""))
         if self.failed:
             facts.append((f"{self.failed:,} failed", "red"))
+        if self.not_affordable:
+            facts.append((f"{self.not_affordable:,} not sent for want of credits", "yellow"))
         # What is left has lost the price of what is in flight already; of some of it the charge may be taken back.
         coming = f", up to {self.credits_reserved:,} on their way" if self.credits_reserved else ""
         left = "" if self.credits_remaining is None else f", {self.credits_remaining:,} left"
