@@ -842,6 +842,39 @@ def test_a_crawl_that_is_stopped_goes_on_later(run: Run, sandboxes: dict[str, An
     assert len((tmp_path / "posts.csv").read_text("utf-8").splitlines()) > 59
 
 
+def test_after_a_signal_the_total_is_still_that_of_the_file(
+    run: Run, sandboxes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the input was cut off is not where the job ends."""
+    shown: list[Snapshot] = []
+    monkeypatch.setattr("tokfluence_async._cli.screen._Plain.update", lambda _, snapshot: shown.append(snapshot))
+    sandboxes["options"] = {"seconds_per_url": _signalling(1), "indexed": 0.0}
+    path = tmp_path / "urls.txt"
+    path.write_text("".join(f"{n}\n" for n in range(1, 3001)))
+
+    result = run("crawl", path, "-o", tmp_path / "out", "--sandbox")
+
+    assert result.exit_code == 130
+    written = len(_file(tmp_path / "out" / "posts.jsonl"))
+    assert 0 < written < 3000
+    assert {snapshot.total for snapshot in shown} == {None, 3000}
+
+
+async def test_the_total_of_a_stopped_command(sandbox: Sandbox, client: TokfluenceClient, tmp_path: Path) -> None:
+    """The last that was known before; of a file its lines, of a stream nothing."""
+    (tmp_path / "urls").write_text("1\n2\n")
+    known, stream, file = _session(client), _session(client), _session(client)
+    known.on_progress(_progress(total=3000))
+    stream.inputs, file.inputs = StreamLines("standard input"), FileLines(tmp_path / "urls")
+
+    for session in (known, stream, file):
+        session.stopping.set()
+        session.on_progress(_progress(total=102))
+
+    assert [session.total for session in (known, stream, file)] == [3000, None, 2]
+    assert known.snapshot().total == 3000
+
+
 def test_a_second_signal_does_not_wait(run: Run, sandboxes: dict[str, Any], tmp_path: Path) -> None:
     """Who presses twice means it."""
     path = tmp_path / "urls.txt"
