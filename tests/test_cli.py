@@ -527,6 +527,26 @@ def test_a_crawl_stops_at_its_budget_and_goes_on(run: Run, sandboxes: dict[str, 
     assert len(_file(tmp_path / "posts.jsonl")) == 59
 
 
+def test_the_summary_of_a_crawl_without_credits_adds_up(run: Run, sandboxes: dict[str, Any], tmp_path: Path) -> None:
+    """Written, finished, to go: each post is once in the sum of the last two, in this run and in the next."""
+    path = tmp_path / "urls.txt"
+    path.write_text("nope\n1\n" + "".join(f"{n}\n" for n in range(1, 21)))
+    args = ["crawl", path, "-o", tmp_path / "out", "--sandbox", "--comments", "--max-credits", "31"]
+    sandboxes["options"] = {"indexed": 1.0, "comments_per_post": 5}
+
+    told = [run(*args, *more).stderr for more in ([], ["--json-logs"], [])]
+
+    summary = next(event for event in _lines(told[1]) if event["event"] == "summary")
+    first = re.search(r"(\d+) posts? finished with all their comments, (\d+) to go for want of credits\.", told[0])
+    assert first is not None
+    assert int(first[1]) + int(first[2]) == 20
+    assert summary["finished"] + summary["to_go"] + summary["skipped"] == 20
+    assert summary["skipped"] == int(first[1])
+    assert summary["not_affordable"] == summary["to_go"]
+    assert "to go" not in told[2]
+    assert "not finished" not in "".join(told)
+
+
 def test_a_crawl_tells_what_failed(run: Run, sandboxes: dict[str, Any], tmp_path: Path) -> None:
     """The first few with the service's word, however many there are."""
     sandboxes["options"] = {"indexed": 0.0, "analyze_status": lambda _: "removed", "visibility_delay": 1e9}
@@ -857,6 +877,7 @@ def test_after_a_signal_the_total_is_still_that_of_the_file(
     assert result.exit_code == 130
     written = len(_file(tmp_path / "out" / "posts.jsonl"))
     assert 0 < written < 3000
+    assert f"At most {3000 - written:,} posts to go." in result.stderr
     assert {snapshot.total for snapshot in shown} == {None, 3000}
 
 

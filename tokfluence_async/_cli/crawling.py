@@ -216,21 +216,21 @@ class _Failures(Struct):
 
     shown: list[tuple[str, str]]
     others: int = 0
-    unaffordable: int = 0
+
+
+# Malformed lines are known with their numbers; what no credits were left for is counted.
+_TOLD_ELSEWHERE = tuple(kind.__name__ for kind in (InvalidPostError, BudgetExceededError, InsufficientCreditsError))
 
 
 def _read_failures(out: Path, inputs: Inputs) -> _Failures:
-    """The first few failures that are not malformed lines; those are known with their line numbers already."""
+    """The first few failures that are told one by one."""
     failures = _Failures([])
     with contextlib.suppress(FileNotFoundError), (out / "failures.jsonl").open("rb") as lines:
         for line in lines:
             failure = msgspec.json.decode(line, type=_Failure)
-            kind = failure.error.get("type")
-            if kind == InvalidPostError.__name__:
+            if failure.error.get("type") in _TOLD_ELSEWHERE:
                 continue
-            if kind in (BudgetExceededError.__name__, InsufficientCreditsError.__name__):
-                failures.unaffordable += 1
-            elif len(failures.shown) < _SHOWN:
+            if len(failures.shown) < _SHOWN:
                 error = failure.error
                 word = " ".join(str(error[name]) for name in ("status", "code") if error.get(name) is not None)
                 failures.shown.append(
@@ -257,6 +257,20 @@ def _malformed(inputs: Inputs) -> list[str]:
     return lines
 
 
+def _counts(session: Session, report: CrawlReport) -> tuple[int, int | None, int]:
+    """What this run has finished, what is to go (None where nobody knows), and how much of that for want of credits.
+
+    A post is finished when its comments are, too, where they are asked for; it may have been written before.
+    """
+    progress = session.progress
+    if progress is None:
+        return 0, None, 0
+    finished = progress.done - progress.failed - report.skipped
+    gone = progress.done - progress.not_affordable
+    to_go = (progress.not_affordable or None) if session.total is None else session.total - gone
+    return finished, to_go, progress.not_affordable
+
+
 def _summarize(session: Session, job: Job, inputs: Inputs, report: CrawlReport, failures: _Failures) -> None:
     what = plural(report.posts, "post")
     if job.comments:
@@ -267,7 +281,18 @@ def _summarize(session: Session, job: Job, inputs: Inputs, report: CrawlReport, 
         "credits": "Stopped: out of credits",
         "signal": "Stopped by a signal",
     }.get(report.stopped_by, f"Stopped by {report.stopped_by}")
-    lines = [f"{stopped}: {what} in {report.seconds:.1f} s, written to {job.out}/", f"  {session.bill()}"]
+    lines = [f"{stopped}: {what} in {report.seconds:.1f} s, written to {job.out}/"]
+    finished, to_go, not_affordable = _counts(session, report)
+    if to_go:
+        why = " for want of credits" if to_go == not_affordable else ""
+        # After a signal nobody knows how many duplicates are in the rest.
+        most = "at most " if report.stopped_by == "signal" else ""
+        lines.append(
+            f"  {plural(finished, 'post')} finished with all their comments, {most}{to_go:,} to go{why}."
+            if job.comments
+            else f"  {most.capitalize()}{plural(to_go, 'post')} to go{why}."
+        )
+    lines.append(f"  {session.bill()}")
     notes: list[str] = []
     if report.skipped:
         notes.append(f"{plural(report.skipped, 'post')} done in an earlier run, not paid for again")
@@ -283,8 +308,6 @@ def _summarize(session: Session, job: Job, inputs: Inputs, report: CrawlReport, 
         lines.extend(f"  {one_line(given, 100)}: {one_line(why, 200)}" for given, why in failures.shown)
         if failures.others:
             lines.append(f"  and {failures.others:,} more")
-    if failures.unaffordable:
-        lines.append(f"{plural(failures.unaffordable, 'post')} not finished for want of credits.")
     if report.stopped_by:
         lines.append("Run the same command again to go on where this ended.")
     elif report.failed:
@@ -295,6 +318,9 @@ def _summarize(session: Session, job: Job, inputs: Inputs, report: CrawlReport, 
         lines,
         {
             **{name: getattr(report, name) for name in report.__struct_fields__},
+            "finished": finished,
+            "to_go": to_go,
+            "not_affordable": not_affordable,
             "credits_remaining": session.client.credits_remaining,
             "requests": usage.requests,
             "rate_limited": usage.rate_limited,
