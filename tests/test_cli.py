@@ -160,6 +160,19 @@ def test_a_missing_token_is_status_2_and_one_line(run: Run, tmp_path: Path) -> N
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("token", [None, "", "  "])
+def test_a_missing_token_is_told_in_the_commands_words(
+    run: Run, token: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who types a command has no `TokfluenceClient(token=...)` to give it to."""
+    if token is not None:
+        monkeypatch.setenv("TOKFLUENCE_TOKEN", token)
+
+    told = run("post", "1").stderr
+
+    assert told == "No API token: set TOKFLUENCE_TOKEN, or add --sandbox to try it without one.\n"
+
+
 def test_a_wrong_token_is_status_2_and_leaves_nothing(
     run: Run, sandboxes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -281,6 +281,8 @@ async def _session(main: Main, common: Common, screen: Screen, title: str, unit:
 @contextlib.asynccontextmanager
 async def _open_client(common: Common, indexed: float) -> AsyncGenerator[tuple[TokfluenceClient, Sandbox | None]]:
     if not common.sandbox:
+        if not os.environ.get("TOKFLUENCE_TOKEN", "").strip():
+            raise ConfigurationError("No API token: set TOKFLUENCE_TOKEN, or add --sandbox to try it without one.")
         async with TokfluenceClient(base_url=common.base_url, max_credits=common.max_credits) as client:
             yield client, None
         return
