@@ -227,6 +227,32 @@ def test_a_file_that_is_no_list_is_status_2(
     assert not (tmp_path / "out").exists()
 
 
+URL = f"https://www.tiktok.com/@wwe/video/{ID}?lang=en&x=1"
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (ID, f"that is a post's id: `echo {ID} | tokfluence {{again}}`, or `tokfluence post {ID}`"),
+        (URL, f"that is a post's URL: `echo '{URL}' | tokfluence {{again}}`, or `tokfluence post '{URL}'`"),
+        (
+            "https://vm.tiktok.com/x",
+            "that is a URL; a file with a URL or id per line is wanted, or - for standard input",
+        ),
+    ],
+)
+def test_a_post_in_the_files_place_is_told_where_it_goes(run: Run, tmp_path: Path, given: str, says: str) -> None:
+    """It is the first thing a newcomer types; the line can be copied."""
+    out = tmp_path / "an out"
+    crawl = run("crawl", given, "-o", out, "--sandbox")
+    dry = run("crawl", given, "-o", out, "--dry-run")
+    analyze = run("analyze", given, "--sandbox")
+
+    assert [crawl.exit_code, dry.exit_code, analyze.exit_code] == [2, 2, 2]
+    for told, again in ((crawl, f"crawl - -o '{out}'"), (dry, f"crawl - -o '{out}'"), (analyze, "analyze -")):
+        assert told.stderr == f"{given}: No such file or directory; {says.format(again=again)}\n"
+
+
 def test_a_folder_as_input_or_a_file_as_output_is_status_2(run: Run, sandboxes: dict[str, Any], tmp_path: Path) -> None:
     """Both are typing errors that are easily made."""
     (tmp_path / "file").write_text("")
@@ -1172,7 +1198,7 @@ def test_a_file_knows_its_length_and_its_malformed_lines(tmp_path: Path) -> None
     path = tmp_path / "urls.txt"
     path.write_text("1\n\nnope\n# x\n2")
 
-    inputs = open_inputs(str(path))
+    inputs = open_inputs(str(path), "tokfluence crawl -")
 
     assert isinstance(inputs, FileLines)
     assert len(inputs) == 3
@@ -1194,7 +1220,7 @@ def test_a_stopped_input_ends(tmp_path: Path) -> None:
     """After Ctrl-C nothing new is begun."""
     path = tmp_path / "urls.txt"
     path.write_text("1\n2\n3\n")
-    inputs = open_inputs(str(path))
+    inputs = open_inputs(str(path), "tokfluence crawl -")
     assert isinstance(inputs, FileLines)
     read: Iterator[str] = iter(inputs)
 
@@ -1209,7 +1235,7 @@ async def test_a_named_pipe_is_read_as_it_arrives(tmp_path: Path) -> None:
     """`tokfluence crawl <(zcat ids.gz)`: it has no length, and can be read once."""
     path = tmp_path / "pipe"
     os.mkfifo(path)
-    inputs = open_inputs(str(path))
+    inputs = open_inputs(str(path), "tokfluence crawl -")
     assert isinstance(inputs, StreamLines)
     read = aiter(inputs)
     opened = asyncio.ensure_future(anext(read))
@@ -1231,7 +1257,7 @@ async def test_a_pipe_that_is_stopped_ends_without_another_line(tmp_path: Path) 
     """Ctrl-C must not wait for somebody to write."""
     path = tmp_path / "pipe"
     os.mkfifo(path)
-    inputs = open_inputs(str(path))
+    inputs = open_inputs(str(path), "tokfluence crawl -")
     assert isinstance(inputs, StreamLines)
     read = aiter(inputs)
     waiting = asyncio.ensure_future(anext(read, "ended"))
@@ -1261,7 +1287,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(Path, "open", refuse)
 
     with pytest.raises(UsageError, match="Permission denied"):
-        open_inputs(str(path))
+        open_inputs(str(path), "tokfluence crawl -")
 
 
 # --- the screen ------------------------------------------------------------------------------------------------------

@@ -271,7 +271,7 @@ def analyze(
     common = _common(sandbox, base_url, max_credits, quiet, json_logs)
 
     async def main(session: Session) -> int:
-        session.inputs = inputs = open_inputs(file)
+        session.inputs = inputs = open_inputs(file, "tokfluence analyze -")
         output = Output(form.value, Analysis)
         outcomes = session.client.posts.analyze_iter(
             inputs, force=force, batch_size=batch_size, on_progress=session.on_progress

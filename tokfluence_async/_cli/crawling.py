@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ipaddress
 import os
+import shlex
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -60,10 +61,15 @@ class Job(Struct, frozen=True, kw_only=True):
     sandbox: bool = False
     base_url: str | None = None
 
+    @property
+    def again(self) -> str:
+        """The same with standard input for the file."""
+        return f"tokfluence crawl - -o {shlex.quote(str(self.out))}"
+
     async def run(self, session: Session) -> int:
         from .. import crawl
 
-        inputs = open_inputs(self.file)
+        inputs = open_inputs(self.file, self.again)
         if self.form != "jsonl":
             from .._formats import check_format
 
@@ -348,7 +354,7 @@ def dry_run(job: Job, common: Common) -> int:
     """Say what the crawl would cost and how long it would take. Needs no token, sends nothing, writes nothing."""
     screen = open_screen(quiet=False, as_json=common.json_logs, live=False)
     try:
-        inputs = open_inputs(job.file)
+        inputs = open_inputs(job.file, job.again)
         if job.out.exists() and not job.out.is_dir():
             raise UsageError(f"cannot write to {job.out}: it is not a folder")
         foreign = asyncio.run(_foreign(job))
