@@ -253,6 +253,18 @@ def test_a_post_in_the_files_place_is_told_where_it_goes(run: Run, tmp_path: Pat
         assert told.stderr == f"{given}: No such file or directory; {says.format(again=again)}\n"
 
 
+@pytest.mark.parametrize("command", [["crawl", "-o", "out"], ["analyze"]])
+def test_two_files_are_told_what_is_wanted(run: Run, command: list[str]) -> None:
+    """They are URLs more often than files."""
+    result = run(*command, URL, URL, "3")
+
+    told = " ".join(result.stderr.replace("│", " ").split())
+    assert result.exit_code == 2
+    assert "Got unexpected extra arguments" in told
+    assert "A file with a URL or id per line is wanted, or - for standard input." in told
+    assert "Got unexpected extra argument (" in run(*command, "1", "2").stderr
+
+
 def test_a_folder_as_input_or_a_file_as_output_is_status_2(run: Run, sandboxes: dict[str, Any], tmp_path: Path) -> None:
     """Both are typing errors that are easily made."""
     (tmp_path / "file").write_text("")
