@@ -29,6 +29,7 @@ from typer.testing import CliRunner, Result
 
 import tokfluence_async
 from tokfluence_async import Comment, Progress, Sandbox, TokfluenceClient, _crawl
+from tokfluence_async.__main__ import main
 from tokfluence_async._cli import app, crawling, runtime
 from tokfluence_async._cli.following import CommentLine, _Table
 from tokfluence_async._cli.inputs import FileLines, StreamLines, UsageError, open_inputs
@@ -313,9 +314,29 @@ def test_parquet_without_its_extra_is_status_2(
         result = run(*args, "--sandbox", "--format", "parquet")
 
         assert result.exit_code == 2
-        assert "tokfluence_async[frames]" in result.stderr
+        assert "pip install 'tokfluence_async[frames]' (or from a checkout: pip install '.[frames]')" in result.stderr
         assert sandboxes["made"].requests_received == 0
     assert not (tmp_path / "out").exists()
+
+
+def test_a_command_line_without_its_extra_says_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From an index, and from a checkout, which is what there is as long as it is on none."""
+    for module in [name for name in sys.modules if name.startswith("tokfluence_async._cli")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.delattr(tokfluence_async, "_cli")
+    monkeypatch.setitem(sys.modules, "typer", None)
+    monkeypatch.setattr(sys, "argv", ["tokfluence", "post", "1"])
+
+    with pytest.raises(SystemExit) as ended:
+        main()
+
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == (
+        "The command line needs typer, which is not installed: pip install 'tokfluence_async[cli]' "
+        "(or from a checkout: pip install '.[cli]')\n"
+    )
 
 
 def test_a_log_level_that_is_none_is_status_2(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
