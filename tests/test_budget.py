@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tokfluence_async import BudgetExceededError, InsufficientCreditsError, NotFoundError, Sandbox, TokfluenceClient
 from tokfluence_async._budget import Budget
+from tokfluence_async._ledger import Ledger
 
 ANALYZE = "POST /v1/posts/analyze"
 GET = "GET /v1/posts/:id"
@@ -232,6 +233,22 @@ async def test_a_floor_looks_again_in_the_next_job() -> None:
 
 
 # --- the ledger --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_ledger_shows_its_account() -> None:
+    """In a plain console, where there is no table to show."""
+    ledger = Ledger()
+    assert repr(ledger) == "<Ledger: 0 spent, unknown remaining, 0 differences>"
+
+    ledger.began()
+    ledger.note(1, 1000)
+    ledger.ended()
+    ledger.began()
+    ledger.book("GET /v1/posts/:id", "r", 1, certain=True, failed=False)
+    ledger.note(2, 990)
+    ledger.ended()
+
+    assert repr(ledger) == "<Ledger: 1 spent, 990 remaining, 1 difference>"
 
 
 @pytest.mark.sandbox(indexed=0.4)
