@@ -116,6 +116,25 @@ async def test_the_service_shares_one_client(sandbox: Sandbox, monkeypatch: pyte
     assert any(entry.connection for entry in sandbox.requests)  # requests it had carried before
 
 
+@pytest.mark.real_time
+def test_the_service_is_told_in_one_line_that_it_has_no_token(tmp_path: Path) -> None:
+    """As the crawler is."""
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / "shared_client.py")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if not name.startswith("TOKFLUENCE_")},
+    )
+
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "TOKFLUENCE_TOKEN" in done.stderr
+    assert done.stdout == ""
+
+
 async def test_the_crawler_of_many_lines(
     sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
