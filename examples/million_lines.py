@@ -56,11 +56,17 @@ async def connect(sandbox: bool) -> AsyncIterator[TokfluenceClient]:
 
 async def main(file: Path, out: Path, *, max_credits: int | None = None, sandbox: bool = False) -> int:
     stop = asyncio.Event()
+    heard: list[signal.Signals] = []
+
+    def hear(which: signal.Signals) -> None:
+        heard.append(which)
+        stop.set()
+
     loop = asyncio.get_running_loop()
     for which in (signal.SIGINT, signal.SIGTERM):
         # Where signals cannot be heard (another thread, Windows), the journal makes a hard end harmless all the same.
         with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
-            loop.add_signal_handler(which, stop.set)
+            loop.add_signal_handler(which, hear, which)
     async with connect(sandbox) as client:
         report = await crawl(client, lines(file), out, max_credits=max_credits, on_progress=show, stop=stop)
     print(file=sys.stderr)
@@ -69,6 +75,8 @@ async def main(file: Path, out: Path, *, max_credits: int | None = None, sandbox
         f"{counted(report.credits_spent, 'credit')} in {report.seconds:,.0f} s"
         + (f", stopped by {report.stopped_by}: run it again to go on" if report.stopped_by else "")
     )
+    if heard:
+        return 128 + heard[0]  # as shells and supervisors know it, and as the command does
     return 1 if report.failed or report.stopped_by else 0
 
 

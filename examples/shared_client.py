@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import sys
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
@@ -22,6 +23,7 @@ from aiohttp import web
 from tokfluence_async import (
     APIConnectionError,
     BudgetExceededError,
+    ConfigurationError,
     InsufficientCreditsError,
     InvalidPostError,
     NotFoundError,
@@ -99,4 +101,8 @@ def build() -> web.Application:
 
 
 if __name__ == "__main__":
-    web.run_app(build(), host="127.0.0.1", port=8080, loop=asyncio.new_event_loop())
+    try:
+        web.run_app(build(), host="127.0.0.1", port=8080, loop=asyncio.new_event_loop())
+    except ConfigurationError as error:  # no token
+        print(error, file=sys.stderr)
+        sys.exit(2)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tokfluence_async import BudgetExceededError, InsufficientCreditsError, NotFoundError, Sandbox, TokfluenceClient
 from tokfluence_async._budget import Budget
+from tokfluence_async._ledger import Ledger
 
 ANALYZE = "POST /v1/posts/analyze"
 GET = "GET /v1/posts/:id"
@@ -158,6 +159,19 @@ async def test_max_credits_is_not_passed_by_one_credit(sandbox: Sandbox, client:
     assert tight.usage.credits_spent == sandbox.credits_spent
 
 
+@pytest.mark.sandbox(indexed=0.0, seconds_per_url=4.0)
+async def test_usage_tells_what_is_set_aside_for_calls_under_way(sandbox: Sandbox, client: TokfluenceClient) -> None:
+    """Charged at the service, and not yet spent here: without it a display's numbers do not add up. A copy tells its own."""
+    copy = client.with_options(max_credits=100)
+    under_way = asyncio.create_task(copy.posts.analyze(IDS[:3]))
+    await asyncio.sleep(1.0)
+
+    assert (client.usage.credits_spent, client.usage.credits_reserved) == (0, 75)
+    assert (copy.usage.credits_reserved, sandbox.credits_spent) == (75, 75)
+    await under_way
+    assert (client.usage.credits_spent, client.usage.credits_reserved) == (75, 0)
+
+
 @pytest.mark.sandbox(indexed=0.0)
 async def test_what_is_finished_stands_and_the_rest_is_reported_as_not_sent(
     sandbox: Sandbox, client: TokfluenceClient
@@ -219,6 +233,22 @@ async def test_a_floor_looks_again_in_the_next_job() -> None:
 
 
 # --- the ledger --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_ledger_shows_its_account() -> None:
+    """In a plain console, where there is no table to show."""
+    ledger = Ledger()
+    assert repr(ledger) == "<Ledger: 0 spent, unknown remaining, 0 differences>"
+
+    ledger.began()
+    ledger.note(1, 1000)
+    ledger.ended()
+    ledger.began()
+    ledger.book("GET /v1/posts/:id", "r", 1, certain=True, failed=False)
+    ledger.note(2, 990)
+    ledger.ended()
+
+    assert repr(ledger) == "<Ledger: 1 spent, 990 remaining, 1 difference>"
 
 
 @pytest.mark.sandbox(indexed=0.4)

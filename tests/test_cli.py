@@ -28,8 +28,9 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 import tokfluence_async
-from tokfluence_async import Comment, Sandbox, TokfluenceClient
-from tokfluence_async._cli import app, runtime
+from tokfluence_async import Comment, Progress, Sandbox, TokfluenceClient, _crawl
+from tokfluence_async.__main__ import main
+from tokfluence_async._cli import app, crawling, runtime
 from tokfluence_async._cli.following import CommentLine, _Table
 from tokfluence_async._cli.inputs import FileLines, StreamLines, UsageError, open_inputs
 from tokfluence_async._cli.output import Output
@@ -160,6 +161,19 @@ def test_a_missing_token_is_status_2_and_one_line(run: Run, tmp_path: Path) -> N
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("token", [None, "", "  "])
+def test_a_missing_token_is_told_in_the_commands_words(
+    run: Run, token: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who types a command has no `TokfluenceClient(token=...)` to give it to."""
+    if token is not None:
+        monkeypatch.setenv("TOKFLUENCE_TOKEN", token)
+
+    told = run("post", "1").stderr
+
+    assert told == "No API token: set TOKFLUENCE_TOKEN, or add --sandbox to try it without one.\n"
+
+
 def test_a_wrong_token_is_status_2_and_leaves_nothing(
     run: Run, sandboxes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,6 +228,44 @@ def test_a_file_that_is_no_list_is_status_2(
     assert not (tmp_path / "out").exists()
 
 
+URL = f"https://www.tiktok.com/@wwe/video/{ID}?lang=en&x=1"
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (ID, f"that is a post's id: `echo {ID} | tokfluence {{again}}`, or `tokfluence post {ID}`"),
+        (URL, f"that is a post's URL: `echo '{URL}' | tokfluence {{again}}`, or `tokfluence post '{URL}'`"),
+        (
+            "https://vm.tiktok.com/x",
+            "that is a URL; a file with a URL or id per line is wanted, or - for standard input",
+        ),
+    ],
+)
+def test_a_post_in_the_files_place_is_told_where_it_goes(run: Run, tmp_path: Path, given: str, says: str) -> None:
+    """It is the first thing a newcomer types; the line can be copied."""
+    out = tmp_path / "an out"
+    crawl = run("crawl", given, "-o", out, "--sandbox")
+    dry = run("crawl", given, "-o", out, "--dry-run")
+    analyze = run("analyze", given, "--sandbox")
+
+    assert [crawl.exit_code, dry.exit_code, analyze.exit_code] == [2, 2, 2]
+    for told, again in ((crawl, f"crawl - -o '{out}'"), (dry, f"crawl - -o '{out}'"), (analyze, "analyze -")):
+        assert told.stderr == f"{given}: No such file or directory; {says.format(again=again)}\n"
+
+
+@pytest.mark.parametrize("command", [["crawl", "-o", "out"], ["analyze"]])
+def test_two_files_are_told_what_is_wanted(run: Run, command: list[str]) -> None:
+    """They are URLs more often than files."""
+    result = run(*command, URL, URL, "3")
+
+    told = " ".join(result.stderr.replace("│", " ").split())
+    assert result.exit_code == 2
+    assert "Got unexpected extra arguments" in told
+    assert "A file with a URL or id per line is wanted, or - for standard input." in told
+    assert "Got unexpected extra argument (" in run(*command, "1", "2").stderr
+
+
 def test_a_folder_as_input_or_a_file_as_output_is_status_2(run: Run, sandboxes: dict[str, Any], tmp_path: Path) -> None:
     """Both are typing errors that are easily made."""
     (tmp_path / "file").write_text("")
@@ -262,9 +314,29 @@ def test_parquet_without_its_extra_is_status_2(
         result = run(*args, "--sandbox", "--format", "parquet")
 
         assert result.exit_code == 2
-        assert "tokfluence_async[frames]" in result.stderr
+        assert "pip install 'tokfluence_async[frames]' (or from a checkout: pip install '.[frames]')" in result.stderr
         assert sandboxes["made"].requests_received == 0
     assert not (tmp_path / "out").exists()
+
+
+def test_a_command_line_without_its_extra_says_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From an index, and from a checkout, which is what there is as long as it is on none."""
+    for module in [name for name in sys.modules if name.startswith("tokfluence_async._cli")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.delattr(tokfluence_async, "_cli")
+    monkeypatch.setitem(sys.modules, "typer", None)
+    monkeypatch.setattr(sys, "argv", ["tokfluence", "post", "1"])
+
+    with pytest.raises(SystemExit) as ended:
+        main()
+
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == (
+        "The command line needs typer, which is not installed: pip install 'tokfluence_async[cli]' "
+        "(or from a checkout: pip install '.[cli]')\n"
+    )
 
 
 def test_a_log_level_that_is_none_is_status_2(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -415,7 +487,7 @@ def test_made_up_posts_are_not_mixed_with_real_ones(
     path.write_text("1\n")
     assert run("crawl", path, "-o", made_up, "--sandbox").exit_code == 0
     monkeypatch.setenv("TOKFLUENCE_TOKEN", "x")
-    monkeypatch.setenv("TOKFLUENCE_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("TOKFLUENCE_BASE_URL", "http://service.invalid")
 
     mixed = run("crawl", path, "-o", made_up)
     real.mkdir()
@@ -445,11 +517,71 @@ def test_a_folder_of_a_sandbox_elsewhere_is_one_of_the_sandbox(
     mixed = run("crawl", path, "-o", out, "--base-url", "http://service.invalid")
 
     assert mixed.exit_code == 2
-    assert "holds a crawl of localhost" in mixed.stderr
+    assert "holds a crawl of the sandbox" in mixed.stderr
     assert run("crawl", path, "-o", out, "--sandbox").exit_code == 0
-    (out / ".sandbox").unlink()
     (out / ".origin").write_text("http://service.invalid\n")
     assert "holds a crawl of the service" in run("crawl", path, "-o", out, "--sandbox").stderr
+
+
+def test_a_sandbox_that_is_served_goes_on_where_an_embedded_one_ended(
+    run: Run, sandboxes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All addresses of this machine count as one, for the command as for the library; and one file says so, not two."""
+    path, out = tmp_path / "urls.txt", tmp_path / "out"
+    path.write_text("1\n")
+    assert run("crawl", path, "-o", out, "--sandbox").exit_code == 0
+    monkeypatch.setenv("TOKFLUENCE_TOKEN", "x")
+    monkeypatch.setenv("TOKFLUENCE_BASE_URL", "http://127.0.0.1:9")
+
+    served = run("crawl", path, "-o", out)
+
+    assert served.exit_code == 0
+    assert "1 post done in an earlier run" in served.stderr
+    assert not (out / ".sandbox").exists()
+    assert (out / ".origin").exists()
+
+
+def test_the_mark_that_earlier_versions_left_is_still_read(
+    run: Run, sandboxes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their sandbox's folders have no other."""
+    path, out = tmp_path / "urls.txt", tmp_path / "out"
+    path.write_text("1\n")
+    run("crawl", path, "-o", out, "--sandbox")
+    (out / ".origin").rename(out / ".sandbox")
+    monkeypatch.setenv("TOKFLUENCE_TOKEN", "x")
+
+    assert "holds a crawl of the sandbox" in run("crawl", path, "-o", out).stderr
+    assert run("crawl", path, "-o", out, "--sandbox").exit_code == 0
+
+
+def test_a_mark_beside_an_empty_journal_refuses_nobody(
+    run: Run, sandboxes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in the library: nothing is there that could be mixed."""
+    path, out = tmp_path / "urls.txt", tmp_path / "out"
+    path.write_text("1\n")
+    sandboxes["options"] = {"credits": 0}
+    assert run("crawl", path, "-o", out, "--sandbox").exit_code == 3
+    (out / ".origin").write_text("http://service.invalid\n")
+    sandboxes["options"] = {}
+
+    assert run("crawl", path, "-o", out, "--sandbox").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:4711", "http://127.1.2.3", "http://[::1]:4711", "http://LOCALHOST:1/base", "http://api.localhost",
+        "http://10.0.0.1:8080", "https://127.0.0.1.example", "https://notlocalhost", None,
+    ],
+)  # fmt: skip
+async def test_the_command_and_the_library_agree_on_what_is_this_machine(url: str | None) -> None:
+    """The one refuses in better words what the other would refuse."""
+    async with TokfluenceClient("x", base_url=url) as client:
+        known_as = _crawl._known_as(client._engine.origin)
+
+    assert crawling._leads_here(url) == (known_as == "localhost")
 
 
 def test_a_crawl_stops_at_its_budget_and_goes_on(run: Run, sandboxes: dict[str, Any], tmp_path: Path) -> None:
@@ -465,6 +597,26 @@ def test_a_crawl_stops_at_its_budget_and_goes_on(run: Run, sandboxes: dict[str, 
     assert run("crawl", URLS, "-o", tmp_path, "--sandbox").exit_code == 1
     assert sandboxes["made"].credits_spent == 39
     assert len(_file(tmp_path / "posts.jsonl")) == 59
+
+
+def test_the_summary_of_a_crawl_without_credits_adds_up(run: Run, sandboxes: dict[str, Any], tmp_path: Path) -> None:
+    """Written, finished, to go: each post is once in the sum of the last two, in this run and in the next."""
+    path = tmp_path / "urls.txt"
+    path.write_text("nope\n1\n" + "".join(f"{n}\n" for n in range(1, 21)))
+    args = ["crawl", path, "-o", tmp_path / "out", "--sandbox", "--comments", "--max-credits", "31"]
+    sandboxes["options"] = {"indexed": 1.0, "comments_per_post": 5}
+
+    told = [run(*args, *more).stderr for more in ([], ["--json-logs"], [])]
+
+    summary = next(event for event in _lines(told[1]) if event["event"] == "summary")
+    first = re.search(r"(\d+) posts? finished with all their comments, (\d+) to go for want of credits\.", told[0])
+    assert first is not None
+    assert int(first[1]) + int(first[2]) == 20
+    assert summary["finished"] + summary["to_go"] + summary["skipped"] == 20
+    assert summary["skipped"] == int(first[1])
+    assert summary["not_affordable"] == summary["to_go"]
+    assert "to go" not in told[2]
+    assert "not finished" not in "".join(told)
 
 
 def test_a_crawl_tells_what_failed(run: Run, sandboxes: dict[str, Any], tmp_path: Path) -> None:
@@ -523,7 +675,7 @@ def test_one_of_a_thing_is_no_plural(run: Run, sandboxes: dict[str, Any], tmp_pa
 
 
 def test_a_dry_run_knows_what_an_earlier_run_has_done(run: Run, tmp_path: Path) -> None:
-    """And refuses the folder of the other world, as the run would."""
+    """And counts it once."""
     (tmp_path / "urls").write_text("1\n2\n3\n")
     run("crawl", tmp_path / "urls", "-o", tmp_path / "out", "--sandbox")
 
@@ -534,7 +686,33 @@ def test_a_dry_run_knows_what_an_earlier_run_has_done(run: Run, tmp_path: Path) 
     assert "Posts: 0 credits." in done.stderr
     assert "Posts: 0 credits." in more.stderr
     assert "at least 6 credits" in more.stderr
-    assert run("crawl", tmp_path / "urls", "-o", tmp_path / "out", "--dry-run").exit_code == 2
+
+
+def test_a_dry_run_into_a_folder_of_the_other_world_says_that_the_run_will_want_another(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It sends nothing, so there is nothing to refuse; what that folder's journal holds as done is not done there."""
+    path, out = tmp_path / "urls", tmp_path / "out"
+    path.write_text("1\n2\n3\n")
+    run("crawl", path, "-o", out, "--sandbox")
+    before = sorted(out.iterdir())
+
+    dry = run("crawl", path, "-o", out, "--dry-run")
+    quiet = run("crawl", path, "-o", out, "--dry-run", "--quiet")
+    (out / ".origin").write_text("http://service.invalid\n")
+    other_way = run("crawl", path, "-o", out, "--dry-run", "--sandbox")
+    monkeypatch.setenv("TOKFLUENCE_TOKEN", "x")
+    (out / ".origin").write_text("localhost\n")
+    real = run("crawl", path, "-o", out)
+
+    assert (dry.exit_code, other_way.exit_code, real.exit_code) == (0, 0, 2)
+    assert f"{out} holds a crawl of the sandbox: the real run will want another folder." in dry.stderr
+    assert "the real run will want another folder" in quiet.stderr
+    assert f"{out} holds a crawl of the service: the real run will want another folder." in other_way.stderr
+    assert "done in an earlier run" not in dry.stderr
+    assert "3 credits at least" in dry.stderr
+    assert sorted(out.iterdir()) == before
+    assert f"or delete the folder {out}" in real.stderr
 
 
 def test_a_sandbox_knows_what_the_one_before_it_had_analyzed(run: Run, tmp_path: Path) -> None:
@@ -570,6 +748,33 @@ def test_a_crawl_makes_tables(run: Run, sandboxes: dict[str, Any], tmp_path: Pat
         assert [row[key] for row in rows] == [line[key] for line in lines]
         assert next(iter(rows[0])) == "post_id"
     assert not list(tmp_path.glob(".*part"))
+
+
+@pytest.mark.parametrize(
+    ("form", "comments", "stale"),
+    [
+        ("csv", True, "comments.parquet and posts.parquet are of an earlier run and were not updated."),
+        ("jsonl", True, "comments.parquet and posts.parquet are of an earlier run and were not updated."),
+        ("csv", False, "posts.parquet is of an earlier run and was not updated."),
+        ("parquet", True, None),
+    ],
+)
+def test_a_table_of_another_format_is_said_to_be_old(
+    run: Run, sandboxes: dict[str, Any], tmp_path: Path, form: str, comments: bool, stale: str | None
+) -> None:
+    """It looks complete and is not."""
+    path, out = tmp_path / "urls.txt", tmp_path / "out"
+    path.write_text("1\n2\n3\n")
+    args = ["crawl", path, "-o", out, "--sandbox", *(["--comments"] if comments else [])]
+    sandboxes["options"] = {"indexed": 1.0, "comments_per_post": 3}
+    first = run(*args, "--format", "parquet", "--max-credits", "4")
+
+    second = run(*args, "--format", form)
+
+    assert "earlier run and" not in first.stderr
+    told = [line for line in second.stderr.splitlines() if "not updated" in line]
+    assert told == ([stale] if stale else [])
+    assert run(*args, "--format", form, "--quiet").stderr == ""
 
 
 def test_help_says_that_a_table_stands_beside_the_lines(run: Run) -> None:
@@ -727,6 +932,40 @@ def test_a_crawl_that_is_stopped_goes_on_later(run: Run, sandboxes: dict[str, An
     charged = Counter(first.times_charged(to=ANALYZE)) + Counter(sandboxes["made"].times_charged(to=ANALYZE))
     assert max(charged.values()) == 1
     assert len((tmp_path / "posts.csv").read_text("utf-8").splitlines()) > 59
+
+
+def test_after_a_signal_the_total_is_still_that_of_the_file(
+    run: Run, sandboxes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the input was cut off is not where the job ends."""
+    shown: list[Snapshot] = []
+    monkeypatch.setattr("tokfluence_async._cli.screen._Plain.update", lambda _, snapshot: shown.append(snapshot))
+    sandboxes["options"] = {"seconds_per_url": _signalling(1), "indexed": 0.0}
+    path = tmp_path / "urls.txt"
+    path.write_text("".join(f"{n}\n" for n in range(1, 3001)))
+
+    result = run("crawl", path, "-o", tmp_path / "out", "--sandbox")
+
+    assert result.exit_code == 130
+    written = len(_file(tmp_path / "out" / "posts.jsonl"))
+    assert 0 < written < 3000
+    assert f"At most {3000 - written:,} posts to go." in result.stderr
+    assert {snapshot.total for snapshot in shown} == {None, 3000}
+
+
+async def test_the_total_of_a_stopped_command(sandbox: Sandbox, client: TokfluenceClient, tmp_path: Path) -> None:
+    """The last that was known before; of a file its lines, of a stream nothing."""
+    (tmp_path / "urls").write_text("1\n2\n")
+    known, stream, file = _session(client), _session(client), _session(client)
+    known.on_progress(_progress(total=3000))
+    stream.inputs, file.inputs = StreamLines("standard input"), FileLines(tmp_path / "urls")
+
+    for session in (known, stream, file):
+        session.stopping.set()
+        session.on_progress(_progress(total=102))
+
+    assert [session.total for session in (known, stream, file)] == [3000, None, 2]
+    assert known.snapshot().total == 3000
 
 
 def test_a_second_signal_does_not_wait(run: Run, sandboxes: dict[str, Any], tmp_path: Path) -> None:
@@ -992,7 +1231,7 @@ def test_a_file_knows_its_length_and_its_malformed_lines(tmp_path: Path) -> None
     path = tmp_path / "urls.txt"
     path.write_text("1\n\nnope\n# x\n2")
 
-    inputs = open_inputs(str(path))
+    inputs = open_inputs(str(path), "tokfluence crawl -")
 
     assert isinstance(inputs, FileLines)
     assert len(inputs) == 3
@@ -1014,7 +1253,7 @@ def test_a_stopped_input_ends(tmp_path: Path) -> None:
     """After Ctrl-C nothing new is begun."""
     path = tmp_path / "urls.txt"
     path.write_text("1\n2\n3\n")
-    inputs = open_inputs(str(path))
+    inputs = open_inputs(str(path), "tokfluence crawl -")
     assert isinstance(inputs, FileLines)
     read: Iterator[str] = iter(inputs)
 
@@ -1029,7 +1268,7 @@ async def test_a_named_pipe_is_read_as_it_arrives(tmp_path: Path) -> None:
     """`tokfluence crawl <(zcat ids.gz)`: it has no length, and can be read once."""
     path = tmp_path / "pipe"
     os.mkfifo(path)
-    inputs = open_inputs(str(path))
+    inputs = open_inputs(str(path), "tokfluence crawl -")
     assert isinstance(inputs, StreamLines)
     read = aiter(inputs)
     opened = asyncio.ensure_future(anext(read))
@@ -1051,7 +1290,7 @@ async def test_a_pipe_that_is_stopped_ends_without_another_line(tmp_path: Path) 
     """Ctrl-C must not wait for somebody to write."""
     path = tmp_path / "pipe"
     os.mkfifo(path)
-    inputs = open_inputs(str(path))
+    inputs = open_inputs(str(path), "tokfluence crawl -")
     assert isinstance(inputs, StreamLines)
     read = aiter(inputs)
     waiting = asyncio.ensure_future(anext(read, "ended"))
@@ -1081,7 +1320,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(Path, "open", refuse)
 
     with pytest.raises(UsageError, match="Permission denied"):
-        open_inputs(str(path))
+        open_inputs(str(path), "tokfluence crawl -")
 
 
 # --- the screen ------------------------------------------------------------------------------------------------------
@@ -1144,6 +1383,73 @@ def test_the_display_of_one() -> None:
         assert part in one
     assert "1/1 post " in "\n".join(_draw(80, _snapshot(done=1, total=1)))
     assert "1/3 comments" in "\n".join(_draw(80, _snapshot(done=1, total=3, unit="comments")))
+
+
+def test_credits_on_their_way_make_the_sum_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is left has lost the price of batches in flight already, and what is spent has not got it yet."""
+    snapshot = _snapshot(credits_spent=143, credits_reserved=225, credits_remaining=999_632)
+
+    assert "143 credits spent, up to 225 on their way, 999,632 left" in "\n".join(_draw(200, snapshot))
+    assert "on their way" not in "\n".join(_draw(200, _snapshot()))
+    open_screen(quiet=False, as_json=True, live=True).update(snapshot)
+    assert json.loads(capsys.readouterr().err)["credits_reserved"] == 225
+
+
+def _session(client: TokfluenceClient) -> runtime.Session:
+    return runtime.Session(client, None, open_screen(quiet=True, as_json=False, live=False), "crawl", "posts")
+
+
+def _progress(**changes: Any) -> Progress:
+    values: dict[str, Any] = {"done": 40, "failed": 0, "total": 61, "credits_spent": 0, "credits_remaining": None}
+    return Progress(**{**values, "elapsed": 1.0, **changes})
+
+
+async def test_what_was_not_sent_has_not_failed(sandbox: Sandbox, client: TokfluenceClient) -> None:
+    """A budget that is used up is no failure of forty posts."""
+    session = _session(client)
+    session.on_progress(_progress(failed=41, done=41, not_affordable=40))
+
+    snapshot = session.snapshot()
+
+    assert snapshot.counted(" of ") == "1 of 61 posts"
+    told = [fact for fact, _ in snapshot.facts()]
+    assert "1 failed" in told
+    assert "40 not sent for want of credits" in told
+    assert _snapshot(not_affordable=1).eta is None
+
+
+async def test_progress_counts_what_no_credits_were_left_for(sandbox: Sandbox, client: TokfluenceClient) -> None:
+    """Of a budget as of an empty wallet; a failure of another kind is not among them."""
+    seen: list[Progress] = []
+
+    await client.posts.analyze(["1", "2", "3", "nope"], max_credits=50, batch_size=1, on_progress=seen.append)
+
+    assert (seen[-1].done, seen[-1].failed, seen[-1].not_affordable) == (4, 2, 1)
+
+
+async def test_a_session_knows_what_is_on_its_way(sandbox: Sandbox, client: TokfluenceClient) -> None:
+    """It asks the client, as any program may."""
+    session = _session(client)
+    client._options.budget.reserve(75)
+
+    assert session.snapshot().credits_reserved == 75
+
+
+@pytest.mark.parametrize(
+    ("rate", "permitted", "slowed", "shown"),
+    [
+        (9.0, 9.9, False, "9.0 of 9.9 requests/s"),
+        (9.94, 9.9, False, "9.9 of 9.9 requests/s"),
+        (10.4, 9.9, False, "10.4 requests/s in a burst, 9.9 in the long run"),
+        (10.4, 4.9, True, "10.4 requests/s, slowed to 4.9"),
+        (10.4, None, False, "10.4 requests/s"),
+    ],
+)
+def test_a_burst_is_called_one(rate: float, permitted: float | None, slowed: bool, shown: str) -> None:
+    """More than is permitted would look like a limit that does not work."""
+    facts = [fact for fact, _ in _snapshot(rate=rate, permitted=permitted, slowed=slowed).facts()]
+
+    assert shown in facts
 
 
 def test_no_time_to_go_is_guessed_from_too_little() -> None:

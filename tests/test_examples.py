@@ -6,6 +6,7 @@ import asyncio
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -114,6 +115,44 @@ async def test_the_service_shares_one_client(sandbox: Sandbox, monkeypatch: pyte
     assert len(sandbox.times(to=COMMENTS)) == 3
     assert usage["credits_spent"] == sandbox.credits_spent
     assert any(entry.connection for entry in sandbox.requests)  # requests it had carried before
+
+
+@pytest.mark.real_time
+def test_the_service_is_told_in_one_line_that_it_has_no_token(tmp_path: Path) -> None:
+    """As the crawler is."""
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / "shared_client.py")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if not name.startswith("TOKFLUENCE_")},
+    )
+
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "TOKFLUENCE_TOKEN" in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.sandbox(seconds_per_url=1.0, indexed=0.0)
+async def test_the_crawler_ends_like_the_command_after_a_signal(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: signal.Signals
+) -> None:
+    """128 and the signal's number is what shells and supervisors read."""
+    monkeypatch.setenv("TOKFLUENCE_TOKEN", sandbox.token)
+    monkeypatch.setenv("TOKFLUENCE_BASE_URL", sandbox.url)
+    main: Any = _load("million_lines").main
+    path = tmp_path / "ids.txt"
+    path.write_text("".join(f"{n}\n" for n in range(1, 301)))
+    asyncio.get_running_loop().call_later(0.5, os.kill, os.getpid(), which)
+
+    status = await main(path, tmp_path / "out")
+
+    assert status == 128 + which
+    assert 0 < sandbox.credits_spent < 300 * 25
 
 
 async def test_the_crawler_of_many_lines(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from types import SimpleNamespace
 from typing import Any
 
@@ -62,6 +63,24 @@ async def test_a_service_that_is_not_there_says_where_to_look() -> None:
         assert not error.sent
         assert host in str(error)
         assert f"Nothing was sent and nothing was charged. {CHECK}." in str(error)
+
+
+@pytest.mark.parametrize("kind", [True, False, ssl.create_default_context()])
+def test_no_word_is_lost_on_an_encryption_that_is_not_the_matter(kind: Any) -> None:
+    """aiohttp says `ssl:default` of an http address, too."""
+    key: Any = SimpleNamespace(host="127.0.0.1", port=9, ssl=kind)
+
+    told = str(lost(aiohttp.ClientConnectorError(key, OSError(111, "refused")), Exchange(), "r", Secret("x")))
+
+    assert told.startswith("Cannot connect to host 127.0.0.1:9 [refused]. Nothing was sent")
+
+
+def test_a_certificate_that_is_refused_is_told() -> None:
+    """There it is the matter."""
+    key: Any = SimpleNamespace(host="127.0.0.1", port=9, ssl=True, is_ssl=True)
+    error = aiohttp.ClientConnectorCertificateError(key, ssl.CertificateError("expired"))
+
+    assert "expired" in str(lost(error, Exchange(), "r", Secret("x")))
 
 
 def test_a_connection_that_broke_is_not_a_wrong_address() -> None:

@@ -14,7 +14,10 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name not in ("typer", "rich"):
             raise
-        needs = f"The command line needs {error.name}, which is not installed: pip install 'tokfluence_async[cli]'"
+        needs = (
+            f"The command line needs {error.name}, which is not installed: pip install 'tokfluence_async[cli]' "
+            "(or from a checkout: pip install '.[cli]')"
+        )
         if "--help" in sys.argv:
             print(needs)
             return

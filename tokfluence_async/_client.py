@@ -191,8 +191,9 @@ class TokfluenceClient:
 
     @property
     def usage(self) -> Usage:
-        """What this client and its copies have done so far; `credits_spent` is that of this copy's budget."""
-        return self._engine.usage(self._options)
+        """What this client and its copies have done so far; `credits_spent` and `credits_reserved` are those of this copy's budget."""
+        usage = self._engine.usage(self._options)
+        return msgspec.structs.replace(usage, credits_reserved=self._options.budget.reserved)
 
     @overload
     async def request(

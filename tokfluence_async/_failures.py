@@ -118,7 +118,9 @@ def lost(error: Exception, exchange: Exchange, request_id: str, token: Secret) -
     advice = ""
     if isinstance(error, aiohttp.ClientConnectorError):
         exchange.sent = False
-        what, advice = str(error), f" {_LOOK}."
+        # It names the kind of encryption, of an http address too: ` ssl:default`, or a context's repr.
+        kind = "default" if error.ssl is True else error.ssl
+        what, advice = str(error).replace(f" ssl:{kind}", "", 1), f" {_LOOK}."
     elif isinstance(error, aiohttp.ClientResponseError):
         # Its text quotes what arrived, its repr what was sent; only the former is told, and without the token, which a
         # server may have echoed.

@@ -19,6 +19,8 @@ from collections import OrderedDict, deque
 
 from msgspec import Struct
 
+from ._words import plural
+
 __all__ = ["Difference", "Ledger", "LedgerLine"]
 
 logger = logging.getLogger("tokfluence_async")
@@ -101,6 +103,10 @@ class Ledger:
     def charged(self, request_id: str) -> int | None:
         """Credits charged for one request id, as far as we know; None if it is not among the last 10,000."""
         return self._charges.get(request_id)
+
+    def __repr__(self) -> str:
+        remaining = "unknown" if self.remaining is None else f"{self.remaining:,}"
+        return f"<Ledger: {self.spent:,} spent, {remaining} remaining, {plural(len(self._differences), 'difference')}>"
 
     def _repr_html_(self) -> str:
         from ._notebook import ledger_html

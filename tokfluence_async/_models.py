@@ -236,6 +236,8 @@ class Progress(Struct, frozen=True, kw_only=True):
         credits_remaining: The wallet, as the service last said; None before the first answer.
         elapsed: Seconds since the call began.
         comments: Comments written so far (`crawl` only).
+        not_affordable: How many of `failed` are not done for want of credits: held back by a budget (`BudgetExceededError`), or refused by
+            an empty wallet (`InsufficientCreditsError`).
     """
 
     done: int
@@ -245,6 +247,7 @@ class Progress(Struct, frozen=True, kw_only=True):
     credits_remaining: int | None
     elapsed: float
     comments: int = 0
+    not_affordable: int = 0
 
     def _repr_html_(self) -> str:
         from ._notebook import progress_html
@@ -296,6 +299,8 @@ class Usage(Struct, frozen=True, kw_only=True):
         pace: Requests per second the throttle permits now, or None if it is switched off.
         slowed: Whether the pace is below the limits because 429s came although our own limits held: somebody shares
             the budget, or it has become smaller.
+        credits_reserved: Credits set aside for calls under way or about to go. The service may have charged them already; they
+            move to `credits_spent` with the answer, or are given back.
     """
 
     requests: int = 0
@@ -306,6 +311,7 @@ class Usage(Struct, frozen=True, kw_only=True):
     bytes_received: int = 0
     pace: float | None = None
     slowed: bool = False
+    credits_reserved: int = 0
 
     def _repr_html_(self) -> str:
         from ._notebook import usage_html

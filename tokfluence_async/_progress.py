@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from ._errors import BudgetExceededError, InsufficientCreditsError
 from ._models import Outcome, Progress
 
 __all__ = ["OnProgress", "Ticker"]
@@ -33,6 +34,7 @@ class Ticker:
         self._began = self._told = asyncio.get_running_loop().time()
         self.done = 0
         self.failed = 0
+        self.not_affordable = 0
         self.comments = 0
         self.tell()
 
@@ -44,6 +46,8 @@ class Ticker:
         self.done += 1
         if not outcome.ok:
             self.failed += 1
+            if isinstance(outcome.error, (BudgetExceededError, InsufficientCreditsError)):
+                self.not_affordable += 1
         self.tick()
 
     def tick(self) -> None:
@@ -66,6 +70,7 @@ class Ticker:
             credits_remaining=remaining,
             elapsed=self.elapsed,
             comments=self.comments,
+            not_affordable=self.not_affordable,
         )
         try:
             self._tell(progress)

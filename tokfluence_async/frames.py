@@ -124,7 +124,8 @@ def _need(module: str) -> None:
     try:
         __import__(module)
     except ModuleNotFoundError as error:
-        what = "'tokfluence_async[frames]'" if module == "pyarrow" else module
+        extra = "'tokfluence_async[frames]' (or from a checkout: pip install '.[frames]')"
+        what = extra if module == "pyarrow" else module
         raise ModuleNotFoundError(
             f"Frames need {module}, which is not installed: pip install {what}", name=error.name
         ) from None

@@ -14,7 +14,7 @@ from .. import Analysis, Comment, Outcome, Post, Sandbox, TokfluenceError
 from .._version import __version__
 from .._words import plural
 from . import crawling, serving
-from .inputs import open_inputs
+from .inputs import WANTED, open_inputs
 from .output import Output
 from .runtime import Common, Session, run
 
@@ -116,6 +116,16 @@ def _common(sandbox: bool, base_url: str | None, max_credits: int | None, quiet:
     if sandbox and base_url is not None:
         raise typer.BadParameter("--sandbox and --base-url exclude each other")
     return Common(sandbox=sandbox, base_url=base_url, max_credits=max_credits, quiet=quiet, json_logs=json_logs)
+
+
+# The file is one. Others are let through and refused by `_one_file`, which knows what to say.
+_OTHERS = {"allow_extra_args": True}
+
+
+def _one_file(context: typer.Context) -> None:
+    if context.args:
+        are = "argument" if len(context.args) == 1 else "arguments"
+        context.fail(f"Got unexpected extra {are} ({' '.join(context.args)}). {WANTED[0].upper()}{WANTED[1:]}.")
 
 
 def _version(wanted: bool) -> None:
@@ -248,13 +258,15 @@ def comments(
 
 
 @app.command(
+    context_settings=_OTHERS,
     epilog=(
         "[dim]Examples[/dim]\n\n"
         "[cyan]tokfluence analyze urls.txt --max-credits 500[/cyan]\n\n"
         "[cyan]tail -f new-urls.txt | tokfluence analyze - | jq -r .status[/cyan]"
-    )
+    ),
 )
 def analyze(
+    context: typer.Context,
     file: FileArgument,
     force: Annotated[bool, typer.Option("--force", help="Analyze again what was analyzed lately.")] = False,
     batch_size: Annotated[
@@ -268,10 +280,11 @@ def analyze(
     json_logs: JsonLogs = False,
 ) -> None:
     """Have posts analyzed live: [bold]25 credits[/bold] per distinct post, fresh ones too. Written as batches finish."""
+    _one_file(context)
     common = _common(sandbox, base_url, max_credits, quiet, json_logs)
 
     async def main(session: Session) -> int:
-        session.inputs = inputs = open_inputs(file)
+        session.inputs = inputs = open_inputs(file, "tokfluence analyze -")
         output = Output(form.value, Analysis)
         outcomes = session.client.posts.analyze_iter(
             inputs, force=force, batch_size=batch_size, on_progress=session.on_progress
@@ -283,15 +296,17 @@ def analyze(
 
 
 @app.command(
+    context_settings=_OTHERS,
     epilog=(
         "[dim]Examples[/dim]\n\n"
         "[cyan]tokfluence crawl urls.txt -o out --dry-run[/cyan]\n\n"
         "[cyan]tokfluence crawl urls.txt -o out --comments --max-credits 5000[/cyan]\n\n"
         "[cyan]zcat ids.gz | tokfluence crawl - -o out --format parquet[/cyan]\n\n"
         "Run the same command again to go on after any interruption: nothing is paid for twice."
-    )
+    ),
 )
 def crawl(
+    context: typer.Context,
     file: FileArgument,
     out: Annotated[
         Path, typer.Option("-o", "--out", metavar="DIR", help="Folder for posts, comments, failures and the journal.")
@@ -314,6 +329,7 @@ def crawl(
 
     [bold]1 credit[/bold] for a post in the index, [bold]27[/bold] for one that must be analyzed, [bold]2[/bold] per page of 200 comments.
     """
+    _one_file(context)
     common = _common(sandbox, base_url, max_credits, quiet, json_logs)
     job = crawling.Job(
         file=file,
@@ -323,6 +339,7 @@ def crawl(
         form=form.value,
         max_credits=max_credits,
         sandbox=sandbox,
+        base_url=base_url,
     )
     if dry_run:
         raise typer.Exit(crawling.dry_run(job, common))

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
+import os
+import shlex
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Struct
@@ -38,10 +42,11 @@ _PAGE = 2  # credits for a page of comments [seed]
 _COMMENTS_PER_PAGE = 200
 _SHOWN = 10
 _JOURNAL = "journal.sqlite"
-# In the folder of a crawl with --sandbox; and what every crawl says there of where its posts come from, which is read here as any
-# program would: the command knows no more of the package than its users.
-_MARKER = ".sandbox"
+# What every crawl writes into its folder of where its posts come from, its first line; it is read here as any program would: the
+# command knows no more of the package than its users. Earlier versions of the command left the other in their sandbox's folders.
 _ORIGIN = ".origin"
+_OLD_MARK = ".sandbox"
+_LOCAL = "localhost"
 
 
 class Job(Struct, frozen=True, kw_only=True):
@@ -54,16 +59,23 @@ class Job(Struct, frozen=True, kw_only=True):
     form: str
     max_credits: int | None
     sandbox: bool = False
+    base_url: str | None = None
+
+    @property
+    def again(self) -> str:
+        """The same with standard input for the file."""
+        return f"tokfluence crawl - -o {shlex.quote(str(self.out))}"
 
     async def run(self, session: Session) -> int:
         from .. import crawl
 
-        inputs = open_inputs(self.file)
+        inputs = open_inputs(self.file, self.again)
         if self.form != "jsonl":
             from .._formats import check_format
 
             check_format(self.form)
-        made = _prepare(self.out, sandbox=self.sandbox)
+        made = _prepare(self.out)
+        await _check_world(self)
         if session.sandbox is not None:
             await _remember(session.sandbox, self.out)
         session.inputs = inputs
@@ -99,26 +111,66 @@ class Job(Struct, frozen=True, kw_only=True):
             raise
         failures = await asyncio.to_thread(_read_failures, self.out, inputs)
         _summarize(session, self, inputs, report, failures)
+        _tell_of_old_tables(session, self)
         if report.stopped_by in ("budget", "credits"):
             return Exit.STOPPED
         return Exit.FAILED if report.failed else Exit.DONE
 
 
-def _check_world(out: Path, *, sandbox: bool) -> None:
-    """Refuse a folder that holds a crawl of the other world.
+def _leads_here(base_url: str | None) -> bool:
+    """Whether a URL leads to this machine, whose addresses count as one: each sandbox has a port of its own.
+
+    None: what the environment says. The same rule as that of `crawl`, which has the last word.
+    """
+    try:
+        host = urlsplit(base_url or os.environ.get("TOKFLUENCE_BASE_URL") or "").hostname or ""
+    except ValueError:
+        return False
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == _LOCAL or host.endswith("." + _LOCAL)
+
+
+def _holds(out: Path) -> str | None:
+    """Where a folder's posts come from: `localhost` for a sandbox, an origin, or None where nobody has said it."""
+    with contextlib.suppress(OSError):
+        first = (out / _ORIGIN).read_bytes().split(b"\n", 1)[0].decode("utf-8", "replace").strip()
+        if first:
+            return first
+    return _LOCAL if (out / _OLD_MARK).exists() else None
+
+
+async def _foreign(job: Job) -> str | None:
+    """What a folder holds if it is a crawl of the other world, in words; None if this job may go on with it.
 
     A crawl goes on where the folder's journal ends. Posts that the stand-in made up must not count as the service's.
     """
-    marked = (out / _MARKER).exists()
-    local = marked
-    with contextlib.suppress(OSError):
-        local = local or (out / _ORIGIN).read_bytes().startswith(b"localhost\n")
-    if marked and not sandbox:
+    here = job.sandbox or _leads_here(job.base_url)
+    holds = _holds(job.out)
+    path = job.out / _JOURNAL
+    if not path.exists() or (holds == _LOCAL) == here:
+        return None
+    if holds is None:
+        # Of a version that left no mark, but for its sandbox. A service that is served here may be meant.
+        return "a crawl of the service" if job.sandbox else None
+    async with Journal(path) as journal:
+        if await journal.is_new() and not await journal.unsettled():
+            return None
+    return "a crawl of the sandbox" if holds == _LOCAL else "a crawl of the service"
+
+
+async def _check_world(job: Job) -> None:
+    """Refuse a folder that holds a crawl of the other world."""
+    foreign = await _foreign(job)
+    if foreign is None:
+        return
+    if job.sandbox:
+        raise UsageError(f"{job.out} holds {foreign}; give another folder with --sandbox")
+    if not _leads_here(job.base_url):  # else `crawl` tells of both addresses
         raise UsageError(
-            f"{out} holds a crawl of the sandbox; give another folder for the service's posts, or delete it"
+            f"{job.out} holds {foreign}; give another folder for the service's posts, or delete the folder {job.out}"
         )
-    if sandbox and not local and (out / _JOURNAL).exists():
-        raise UsageError(f"{out} holds a crawl of the service; give another folder with --sandbox")
 
 
 async def _remember(sandbox: Sandbox, out: Path) -> None:
@@ -129,16 +181,13 @@ async def _remember(sandbox: Sandbox, out: Path) -> None:
                 sandbox.index(post_id)
 
 
-def _prepare(out: Path, *, sandbox: bool) -> bool:
-    """Make the folder, see that it can be written and holds no crawl of the other world; whether it was made here."""
+def _prepare(out: Path) -> bool:
+    """Make the folder and see that it can be written; whether it was made here."""
     made = not out.exists()
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):
             pass
-        _check_world(out, sandbox=sandbox)
-        if sandbox:
-            (out / _MARKER).write_text("The posts and comments in this folder were made up by the sandbox.\n", "utf-8")
     except OSError as error:
         raise UsageError(f"cannot write to {out}: {error.strerror or error}") from None
     return made
@@ -147,7 +196,6 @@ def _prepare(out: Path, *, sandbox: bool) -> bool:
 def _tidy(out: Path) -> None:
     """After a refused token, with nothing bought: take back the folder this run has made."""
     names = (
-        _MARKER,
         _ORIGIN,
         "posts.jsonl",
         "comments.jsonl",
@@ -174,21 +222,21 @@ class _Failures(Struct):
 
     shown: list[tuple[str, str]]
     others: int = 0
-    unaffordable: int = 0
+
+
+# Malformed lines are known with their numbers; what no credits were left for is counted.
+_TOLD_ELSEWHERE = tuple(kind.__name__ for kind in (InvalidPostError, BudgetExceededError, InsufficientCreditsError))
 
 
 def _read_failures(out: Path, inputs: Inputs) -> _Failures:
-    """The first few failures that are not malformed lines; those are known with their line numbers already."""
+    """The first few failures that are told one by one."""
     failures = _Failures([])
     with contextlib.suppress(FileNotFoundError), (out / "failures.jsonl").open("rb") as lines:
         for line in lines:
             failure = msgspec.json.decode(line, type=_Failure)
-            kind = failure.error.get("type")
-            if kind == InvalidPostError.__name__:
+            if failure.error.get("type") in _TOLD_ELSEWHERE:
                 continue
-            if kind in (BudgetExceededError.__name__, InsufficientCreditsError.__name__):
-                failures.unaffordable += 1
-            elif len(failures.shown) < _SHOWN:
+            if len(failures.shown) < _SHOWN:
                 error = failure.error
                 word = " ".join(str(error[name]) for name in ("status", "code") if error.get(name) is not None)
                 failures.shown.append(
@@ -215,6 +263,20 @@ def _malformed(inputs: Inputs) -> list[str]:
     return lines
 
 
+def _counts(session: Session, report: CrawlReport) -> tuple[int, int | None, int]:
+    """What this run has finished, what is to go (None where nobody knows), and how much of that for want of credits.
+
+    A post is finished when its comments are, too, where they are asked for; it may have been written before.
+    """
+    progress = session.progress
+    if progress is None:
+        return 0, None, 0
+    finished = progress.done - progress.failed - report.skipped
+    gone = progress.done - progress.not_affordable
+    to_go = (progress.not_affordable or None) if session.total is None else session.total - gone
+    return finished, to_go, progress.not_affordable
+
+
 def _summarize(session: Session, job: Job, inputs: Inputs, report: CrawlReport, failures: _Failures) -> None:
     what = plural(report.posts, "post")
     if job.comments:
@@ -225,7 +287,18 @@ def _summarize(session: Session, job: Job, inputs: Inputs, report: CrawlReport, 
         "credits": "Stopped: out of credits",
         "signal": "Stopped by a signal",
     }.get(report.stopped_by, f"Stopped by {report.stopped_by}")
-    lines = [f"{stopped}: {what} in {report.seconds:.1f} s, written to {job.out}/", f"  {session.bill()}"]
+    lines = [f"{stopped}: {what} in {report.seconds:.1f} s, written to {job.out}/"]
+    finished, to_go, not_affordable = _counts(session, report)
+    if to_go:
+        why = " for want of credits" if to_go == not_affordable else ""
+        # After a signal nobody knows how many duplicates are in the rest.
+        most = "at most " if report.stopped_by == "signal" else ""
+        lines.append(
+            f"  {plural(finished, 'post')} finished with all their comments, {most}{to_go:,} to go{why}."
+            if job.comments
+            else f"  {most.capitalize()}{plural(to_go, 'post')} to go{why}."
+        )
+    lines.append(f"  {session.bill()}")
     notes: list[str] = []
     if report.skipped:
         notes.append(f"{plural(report.skipped, 'post')} done in an earlier run, not paid for again")
@@ -241,8 +314,6 @@ def _summarize(session: Session, job: Job, inputs: Inputs, report: CrawlReport, 
         lines.extend(f"  {one_line(given, 100)}: {one_line(why, 200)}" for given, why in failures.shown)
         if failures.others:
             lines.append(f"  and {failures.others:,} more")
-    if failures.unaffordable:
-        lines.append(f"{plural(failures.unaffordable, 'post')} not finished for want of credits.")
     if report.stopped_by:
         lines.append("Run the same command again to go on where this ended.")
     elif report.failed:
@@ -253,6 +324,9 @@ def _summarize(session: Session, job: Job, inputs: Inputs, report: CrawlReport, 
         lines,
         {
             **{name: getattr(report, name) for name in report.__struct_fields__},
+            "finished": finished,
+            "to_go": to_go,
+            "not_affordable": not_affordable,
             "credits_remaining": session.client.credits_remaining,
             "requests": usage.requests,
             "rate_limited": usage.rate_limited,
@@ -263,6 +337,16 @@ def _summarize(session: Session, job: Job, inputs: Inputs, report: CrawlReport, 
     )
 
 
+def _tell_of_old_tables(session: Session, job: Job) -> None:
+    """Tables of another format are of an earlier run, and look as complete as this one's."""
+    names = (f"{rows}.{form}" for form in ("csv", "parquet") if form != job.form for rows in ("comments", "posts"))
+    old = sorted(name for name in names if (job.out / name).exists())
+    if old:
+        listed = " and ".join(filter(None, (", ".join(old[:-1]), old[-1])))
+        are, were = ("is", "was") if len(old) == 1 else ("are", "were")
+        session.screen.say(f"{listed} {are} of an earlier run and {were} not updated.", not_updated=old)
+
+
 # --- dry run ---------------------------------------------------------------------------------------------------------
 
 
@@ -270,19 +354,21 @@ def dry_run(job: Job, common: Common) -> int:
     """Say what the crawl would cost and how long it would take. Needs no token, sends nothing, writes nothing."""
     screen = open_screen(quiet=False, as_json=common.json_logs, live=False)
     try:
-        inputs = open_inputs(job.file)
+        inputs = open_inputs(job.file, job.again)
         if job.out.exists() and not job.out.is_dir():
             raise UsageError(f"cannot write to {job.out}: it is not a folder")
-        _check_world(job.out, sandbox=job.sandbox)
-        estimate = asyncio.run(_estimated(job, inputs))
+        foreign = asyncio.run(_foreign(job))
+        estimate = asyncio.run(_estimated(job, inputs, job.out / _JOURNAL if foreign is None else None))
     except (UsageError, JournalError) as refusal:
         screen.say(str(refusal), "error")
         return Exit.USAGE
+    if foreign is not None:
+        screen.say(f"{job.out} holds {foreign}: the real run will want another folder.", "warning")
     _tell(screen, job, inputs, estimate)
     return Exit.FAILED if inputs.malformed_count else Exit.DONE
 
 
-async def _estimated(job: Job, inputs: FileLines | StreamLines) -> Estimate:
+async def _estimated(job: Job, inputs: FileLines | StreamLines, journal: Path | None) -> Estimate:
     # A client for its numbers only: it needs a token, and nothing is sent.
     async with TokfluenceClient("dry-run") as client:
         return await client.posts.estimate(
@@ -290,7 +376,7 @@ async def _estimated(job: Job, inputs: FileLines | StreamLines) -> Estimate:
             refresh=cast("Literal['missing', 'always']", job.refresh),
             comments=job.comments,
             comments_per_post=_COMMENTS_PER_PAGE if job.comments else None,
-            journal=job.out / _JOURNAL,
+            journal=journal,
         )
 
 

@@ -6,6 +6,7 @@ import asyncio
 import codecs
 import concurrent.futures
 import os
+import shlex
 import stat
 import sys
 import threading
@@ -16,7 +17,9 @@ from typing import NamedTuple
 from .._errors import InvalidPostError
 from .._ids import parse_post_id
 
-__all__ = ["FileLines", "Inputs", "Malformed", "StreamLines", "UsageError", "open_inputs"]
+__all__ = ["WANTED", "FileLines", "Inputs", "Malformed", "StreamLines", "UsageError", "open_inputs"]
+
+WANTED = "a file with a URL or id per line is wanted, or - for standard input"
 
 # A URL has at most a few hundred characters; what goes on for longer without a line break is not a list of them.
 _LONGEST_LINE = 65_536
@@ -225,9 +228,22 @@ def _useful(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
             yield number, text
 
 
-def open_inputs(name: str) -> FileLines | StreamLines:
+def _meant(name: str, again: str) -> str:
+    """What to type instead where the file that is not there is a post."""
+    is_url = "://" in name
+    try:
+        parse_post_id(name)
+    except InvalidPostError:
+        return f"; that is a URL; {WANTED}" if is_url else ""
+    word = shlex.quote(name)
+    return f"; that is a post's {'URL' if is_url or '/' in name else 'id'}: `echo {word} | {again}`, or `tokfluence post {word}`"
+
+
+def open_inputs(name: str, again: str) -> FileLines | StreamLines:
     """FILE, or `-` for standard input.
 
+    Args:
+        again: The command that reads standard input instead, for who gives a post in the file's place.
     Raises:
         UsageError: It is not there, cannot be read, or is not text.
     """
@@ -237,7 +253,7 @@ def open_inputs(name: str) -> FileLines | StreamLines:
     try:
         mode = path.stat().st_mode
     except OSError as error:
-        raise UsageError(f"{name}: {error.strerror or error}") from None
+        raise UsageError(f"{name}: {error.strerror or error}{_meant(name, again)}") from None
     except ValueError:
         raise UsageError("the file's name has a NUL byte in it") from None
     if stat.S_ISDIR(mode):

@@ -30,7 +30,7 @@ from .. import (
 )
 from .. import _log as log
 from .._words import plural
-from .inputs import Inputs, UsageError
+from .inputs import FileLines, Inputs, UsageError
 from .output import OutputGoneError
 from .screen import Meter, Screen, Snapshot, open_screen
 
@@ -103,6 +103,7 @@ class Session:
         screen: Where messages go.
         stopping: Set by the first Ctrl-C or SIGTERM.
         inputs: What the command reads from, to be ended by the first Ctrl-C or SIGTERM.
+        progress: How far it is, as last told.
     """
 
     def __init__(
@@ -119,32 +120,50 @@ class Session:
         self._meter = Meter()
         self._title = title
         self._unit = unit
-        self._progress: Progress | None = None
+        self._total: int | None = None
+        self.progress: Progress | None = None
 
     @property
     def elapsed(self) -> float:
         return self._loop.time() - self._began
 
+    @property
+    def total(self) -> int | None:
+        """How many there are to do, at most; None where that is not known.
+
+        A signal ends the input, and to the library what was taken of it until then is all. To whoever runs the command again it
+        is not.
+        """
+        if self._total is None and self.stopping.is_set() and isinstance(self.inputs, FileLines):
+            return len(self.inputs)
+        return self._total
+
     def on_progress(self, progress: Progress) -> None:
-        self._progress = progress
+        if not self.stopping.is_set():
+            self._total = progress.total
+        self.progress = progress
 
     def count(self, done: int, total: int | None) -> None:
         """As `on_progress`, where a command counts for itself."""
-        self._progress = Progress(
+        self._total = total
+        self.progress = Progress(
             done=done, failed=0, total=total, credits_spent=0, credits_remaining=None, elapsed=self.elapsed
         )
 
     def snapshot(self) -> Snapshot:
         usage = self.client.usage
-        progress = self._progress
+        progress = self.progress
+        not_affordable = progress.not_affordable if progress else 0
         return Snapshot(
             title=self._title,
             unit=self._unit,
-            done=progress.done if progress else 0,
-            total=progress.total if progress else None,
-            failed=progress.failed if progress else 0,
+            done=progress.done - not_affordable if progress else 0,
+            total=self.total,
+            failed=progress.failed - not_affordable if progress else 0,
+            not_affordable=not_affordable,
             comments=progress.comments if progress and self._title == "crawl" else None,
             credits_spent=usage.credits_spent,
+            credits_reserved=usage.credits_reserved,
             credits_remaining=self.client.credits_remaining,
             elapsed=self.elapsed,
             requests=usage.requests,
@@ -262,6 +281,8 @@ async def _session(main: Main, common: Common, screen: Screen, title: str, unit:
 @contextlib.asynccontextmanager
 async def _open_client(common: Common, indexed: float) -> AsyncGenerator[tuple[TokfluenceClient, Sandbox | None]]:
     if not common.sandbox:
+        if not os.environ.get("TOKFLUENCE_TOKEN", "").strip():
+            raise ConfigurationError("No API token: set TOKFLUENCE_TOKEN, or add --sandbox to try it without one.")
         async with TokfluenceClient(base_url=common.base_url, max_credits=common.max_credits) as client:
             yield client, None
         return

@@ -32,15 +32,17 @@ _RATE_OVER = 10.0
 
 
 class Snapshot(Struct, frozen=True, kw_only=True):
-    """How far a command is. `unit` is what is counted by `done` and `total`."""
+    """How far a command is. `unit` is what is counted by `done` and `total`; what no credits were left for is in neither `done` nor `failed`."""
 
     title: str
     unit: str = "posts"
     done: int = 0
     total: int | None = None
     failed: int = 0
+    not_affordable: int = 0
     comments: int | None = None
     credits_spent: int = 0
+    credits_reserved: int = 0
     credits_remaining: int | None = None
     elapsed: float = 0.0
     requests: int = 0
@@ -52,7 +54,7 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     @property
     def eta(self) -> float | None:
         """Seconds still to go at the pace so far; None as long as that would be a guess."""
-        if self.total is None or not 0 < self.done < self.total:
+        if self.total is None or not 0 < self.done < self.total or self.not_affordable:
             return None
         # The first posts of a crawl are finished late, so what they say of the others is far too much.
         if self.elapsed < 30 and self.done < 0.15 * self.total:
@@ -64,6 +66,16 @@ class Snapshot(Struct, frozen=True, kw_only=True):
         one = self.unit.removesuffix("s")
         return plural(self.done, one) if self.total is None else f"{self.done:,}{of}{plural(self.total, one)}"
 
+    def _pace(self) -> str:
+        if self.permitted is None:
+            return f"{self.rate:.1f} requests/s"
+        if round(self.rate, 1) <= round(self.permitted, 1):
+            return f"{self.rate:.1f} of {self.permitted:.1f} requests/s"
+        # Measured over seconds, permitted over the throttle's minute: not a limit that does not work.
+        if self.slowed:
+            return f"{self.rate:.1f} requests/s, slowed to {self.permitted:.1f}"
+        return f"{self.rate:.1f} requests/s in a burst, {self.permitted:.1f} in the long run"
+
     def facts(self) -> list[tuple[str, str]]:
         """Short phrases with their styles, the most important first."""
         facts: list[tuple[str, str]] = []
@@ -71,10 +83,13 @@ class Snapshot(Struct, frozen=True, kw_only=True):
             facts.append((plural(self.comments, "comment"), ""))
         if self.failed:
             facts.append((f"{self.failed:,} failed", "red"))
+        if self.not_affordable:
+            facts.append((f"{self.not_affordable:,} not sent for want of credits", "yellow"))
+        # What is left has lost the price of what is in flight already; of some of it the charge may be taken back.
+        coming = f", up to {self.credits_reserved:,} on their way" if self.credits_reserved else ""
         left = "" if self.credits_remaining is None else f", {self.credits_remaining:,} left"
-        facts.append((f"{plural(self.credits_spent, 'credit')} spent{left}", ""))
-        permitted = "" if self.permitted is None else f" of {self.permitted:.1f}"
-        facts.append((f"{self.rate:.1f}{permitted} requests/s", "yellow" if self.slowed else ""))
+        facts.append((f"{plural(self.credits_spent, 'credit')} spent{coming}{left}", ""))
+        facts.append((self._pace(), "yellow" if self.slowed else ""))
         facts.append((f"{self.rate_limited:,} x 429", "yellow" if self.rate_limited else ""))
         return facts
 
