@@ -49,7 +49,7 @@ class Stranger:
             "TOKFLUENCE_BASE_URL). Nothing more is sent."
         )
         if isinstance(error, APIStatusError):
-            told = type(error)(error.status, error.code, error.message)
+            told = type(error)(error.status)  # without the page, which each of those before has told
             told.advice = advice
             return told
         return APIResponseValidationError(f"{error} {advice}", malformed=True)
