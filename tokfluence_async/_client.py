@@ -192,8 +192,7 @@ class TokfluenceClient:
     @property
     def usage(self) -> Usage:
         """What this client and its copies have done so far; `credits_spent` and `credits_reserved` are those of this copy's budget."""
-        usage = self._engine.usage(self._options)
-        return msgspec.structs.replace(usage, credits_reserved=self._options.budget.reserved)
+        return self._engine.usage(self._options)
 
     @overload
     async def request(

@@ -283,6 +283,7 @@ class Engine:
             throttled_seconds=sum(m.throttled_seconds for m in meters),
             rate_limited=sum(m.rate_limited for m in meters),
             credits_spent=options.budget.spent,
+            credits_reserved=options.budget.reserved,
             bytes_received=sum(m.bytes_received for m in meters),
             pace=None if math.isinf(statistics.pace) else statistics.pace,
             slowed=statistics.slowed,
