@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 
 import msgspec
-from aiohttp import web
+from aiohttp import typedefs, web
 
 from tokfluence_async import (
     APIConnectionError,
@@ -51,7 +51,7 @@ async def tokfluence(app: web.Application) -> AsyncIterator[None]:
 
 
 @web.middleware
-async def errors(request: web.Request, handler: web.Handler) -> web.StreamResponse:
+async def errors(request: web.Request, handler: typedefs.Handler) -> web.StreamResponse:
     """Errors of the SDK as errors of ours. Their texts carry no token, so they may be shown."""
     try:
         return await handler(request)
