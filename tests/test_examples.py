@@ -117,18 +117,22 @@ async def test_the_service_shares_one_client(sandbox: Sandbox, monkeypatch: pyte
     assert any(entry.connection for entry in sandbox.requests)  # requests it had carried before
 
 
-@pytest.mark.real_time
-def test_the_service_is_told_in_one_line_that_it_has_no_token(tmp_path: Path) -> None:
-    """As the crawler is."""
-    done = subprocess.run(
-        [sys.executable, str(EXAMPLES / "shared_client.py")],
+def run_without_a_token(program: str, *args: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(EXAMPLES / program), *args],
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
-        cwd=tmp_path,
+        cwd=folder,
         env={name: value for name, value in os.environ.items() if not name.startswith("TOKFLUENCE_")},
     )
+
+
+@pytest.mark.real_time
+def test_the_service_is_told_in_one_line_that_it_has_no_token(tmp_path: Path) -> None:
+    """As the crawler is."""
+    done = run_without_a_token("shared_client.py", folder=tmp_path)
 
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
@@ -200,15 +204,7 @@ def test_the_crawler_is_told_in_one_line_what_is_missing(given: str, tmp_path: P
     """The file, or the token; and it makes no folder for nothing."""
     (tmp_path / "ids.txt").write_text("1\n")
 
-    done = subprocess.run(
-        [sys.executable, str(EXAMPLES / "million_lines.py"), given, "out"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        cwd=tmp_path,
-        env={name: value for name, value in os.environ.items() if not name.startswith("TOKFLUENCE_")},
-    )
+    done = run_without_a_token("million_lines.py", given, "out", folder=tmp_path)
 
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
