@@ -61,7 +61,7 @@ def draw(found: Mapping[tuple[str, str], list[tuple[float, int]]], what: str, pa
 
 def costs(slots: dict[str, list[float]]) -> None:
     table(
-        ("", "ns", "of AsyncLimiter's"),
+        ("", "CPU ns", "of AsyncLimiter's"),
         (
             (name, spread(found, ".0f"), spread(ratios(found, slots["AsyncLimiter.acquire"])))
             for name, found in slots.items()
@@ -171,7 +171,7 @@ def main() -> None:
             drawn[f"600 a minute, {pattern}"] = slots
         plot.grouped(
             {pattern: {name: plot.bar(ns, ".0f") for name, ns in slots.items()} for pattern, slots in drawn.items()},
-            "a free slot: ns",
+            "a free slot: CPU ns",
             options.out / "throttle-slot.png",
         )
         print("100 000 waiters, one slot a millisecond; medians of rounds in turns, and quartiles")
