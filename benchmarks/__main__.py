@@ -25,8 +25,10 @@ Read this first:
   server is on the same machine, on loopback, without TLS, and answers at once.
 - Everything is relative. Absolute figures drift by tens of per cent from run to run on a shared machine; contenders take turns,
   and a ratio is the median over rounds of figures taken next to each other. Compare nothing across runs.
-- Goals are judged by medians. Ratios swing by a fifth and more from one start of the processes to the next, so they are started
-  anew several times; and beside other work on the machine: what is missed under load is to be run again on a quiet one.
+- Goals are judged by medians, with these exceptions: the planner's makespans are means of its seeds, and its longest request is the
+  worst of them; a large job's memory is of one run; the virtual throttle is judged by the worst of its algorithms.
+- Ratios swing by a fifth and more from one start of the processes to the next, so they are started anew several times; and beside
+  other work on the machine: what is missed under load is to be run again on a quiet one.
 - The hand-written loop reuses its session and its decoder, has plain Structs of the documented fields, and does nothing
   else: no retry, throttle, request id, size cap or budget. "Tuned" is the same by somebody who has read aiohttp; the floor
   has no HTTP client at all, and shows what is the loop's, the kernel's and the decoder's.
@@ -152,7 +154,11 @@ def main() -> int:
     names = [*_HERE, *_MODULES, *_SCRIPTS]
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)}; all without")
-    parser.add_argument("--quick", action="store_true", help="a minute, for CI: ratios are rough, goals are not judged")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="minutes instead of hours, to see that all of it runs: ratios are rough, goals are not judged",
+    )
     parser.add_argument("--out", type=Path, default=Path("bench-results"), help="where plots go")
     given = parser.parse_args()
     unknown = set(given.names) - set(names)
