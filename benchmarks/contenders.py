@@ -171,7 +171,7 @@ class HandWritten(Contender):
         )  # fmt: skip
         meta = define("Meta", ("total", int), ("next_cursor", int | None))
         self.post_type = define("PostBody", ("data", post))
-        self.page_type = define("PageBody", ("data", list[comment]), ("meta", meta))
+        self.page_type = define("PageBody", ("data", _list_of(comment)), ("meta", meta))
 
     async def close(self) -> None:
         await self.session.close()
@@ -314,7 +314,7 @@ class HttpxPydantic(Contender):
         )  # fmt: skip
         meta = create_model("Meta", total=(int, ...), next_cursor=(int | None, ...))
         self.post_type: type[BaseModel] = create_model("PostBody", data=(post, ...))
-        self.page_type: type[BaseModel] = create_model("PageBody", data=(list[comment], ...), meta=(meta, ...))
+        self.page_type: type[BaseModel] = create_model("PageBody", data=(_list_of(comment), ...), meta=(meta, ...))
         self.client = httpx.AsyncClient(
             base_url=self.url,
             headers={"Authorization": f"Bearer {TOKEN}"},
@@ -415,7 +415,8 @@ class OpenAI(Contender):
         return (await self.client.get(f"/posts/{post_id}", cast_to=self.post_type)).data
 
     async def comments(self, post_id: str) -> int:
-        count, cursor = 0, 0
+        count = 0
+        cursor: int | None = 0
         while cursor is not None:
             query: Any = {"params": {"cursor": cursor, "limit": PAGE_SIZE}}
             page = await self.client.get(f"/posts/{post_id}/comments", cast_to=self.page_type, options=query)
@@ -459,6 +460,11 @@ CONTENDERS: dict[str, type[Contender]] = {
 
 def is_installed(contender: type[Contender]) -> bool:
     return all(importlib.util.find_spec(name) is not None for name in contender.needs)
+
+
+def _list_of(made: Any) -> Any:
+    """`list[made]`, of a type that is made at run time, which no type checker takes for one."""
+    return list[made]
 
 
 async def drive(get: Callable[[str], Awaitable[Any]], ids: Iterator[str], in_flight: int) -> None:
