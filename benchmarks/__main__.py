@@ -36,7 +36,18 @@ Read this first:
 - {python}, {cores} cores, load {load}. What was on the other side is told with each table.
 """
 
-_SINGLE = ("ours", "hand", "ours-uvloop", "hand-uvloop", "hand-tuned", "floor", "httpx-pydantic", "openai", "apify")
+_SINGLE = (
+    "ours",
+    "hand",
+    "ours-uvloop",
+    "hand-uvloop",
+    "hand-tuned",
+    "floor",
+    "httpx-pydantic",
+    "openai",
+    "openai-aiohttp",
+    "apify",
+)
 _COMMENTS = ("ours", "ours-pages", "hand", "ours-uvloop", "hand-uvloop", "hand-tuned", "httpx-pydantic", "openai")
 
 
@@ -66,7 +77,7 @@ def comments(quick: bool, out: Path) -> None:
         print(table(title, "comment", rows, server=fast_name()), flush=True)
         goals += [_at_most_the_loop(f"comments, {order}, CPU a comment", rows)]
         results[order] = rows
-    judge([*goals, *_times("comments", results["ids in no order"])], quick)
+    judge([*goals, *_times("comments", results["ids in no order"], ("httpx-pydantic", "openai"))], quick)
     plot.bars(results, "comments: CPU µs a comment", out / "comments.png")
 
 
@@ -87,7 +98,7 @@ def _post_goals(results: Mapping[str, Sequence[Row]]) -> Iterator[Goal]:
         quartiles(grown)[1] <= 1.05,
     )
     for condition, rows in results.items():
-        yield from _times(f"posts.get, {condition}", rows)
+        yield from _times(f"posts.get, {condition}", rows, ("httpx-pydantic", "openai", "openai-aiohttp"))
 
 
 def _at_most_the_loop(what: str, rows: Sequence[Row]) -> Goal:
@@ -100,10 +111,10 @@ def _at_most_the_loop(what: str, rows: Sequence[Row]) -> Goal:
     )
 
 
-def _times(what: str, rows: Sequence[Row]) -> Iterator[Goal]:
+def _times(what: str, rows: Sequence[Row], names: Sequence[str]) -> Iterator[Goal]:
     ours = _row(rows, "ours")
     assert ours is not None
-    for name in ("httpx-pydantic", "openai"):
+    for name in names:
         goal, row = f"{what}, calls per CPU second against {CONTENDERS[name].label} >= x7", _row(rows, name)
         if row is None:
             yield Goal(goal, "not installed", None)

@@ -406,7 +406,10 @@ class OpenAI(Contender):
         for model in (Post, PostBody, PageBody):
             model.model_rebuild(_types_namespace={**globals(), **names})
         self.post_type, self.page_type = PostBody, PageBody
-        self.client = AsyncOpenAI(api_key=TOKEN, base_url=f"{self.url}/v1")
+        self.client = AsyncOpenAI(api_key=TOKEN, base_url=f"{self.url}/v1", **self._http())
+
+    def _http(self) -> dict[str, Any]:
+        return {}
 
     async def close(self) -> None:
         await self.client.close()
@@ -424,6 +427,15 @@ class OpenAI(Contender):
                 count += 1
             cursor = page.meta.next_cursor
         return count
+
+
+class OpenAIAiohttp(OpenAI):
+    label = "openai package, on its aiohttp backend"
+
+    def _http(self) -> dict[str, Any]:
+        from openai import DefaultAioHttpClient
+
+        return {"http_client": DefaultAioHttpClient()}
 
 
 class Apify(Contender):
@@ -454,6 +466,7 @@ CONTENDERS: dict[str, type[Contender]] = {
     "floor": Floor,
     "httpx-pydantic": HttpxPydantic,
     "openai": OpenAI,
+    "openai-aiohttp": OpenAIAiohttp,
     "apify": Apify,
 }
 
