@@ -48,7 +48,8 @@ _SINGLE = (
     "openai-aiohttp",
     "apify",
 )
-_COMMENTS = ("ours", "ours-pages", "hand", "ours-uvloop", "hand-uvloop", "hand-tuned", "httpx-pydantic", "openai")
+_WALKS = ("ours", "hand", "ours-pages", "hand-pages")
+_COMMENTS = (*_WALKS, "ours-uvloop", "hand-uvloop", "hand-tuned", "httpx-pydantic", "openai")
 
 
 def posts(quick: bool, out: Path) -> None:
@@ -70,11 +71,16 @@ def comments(quick: bool, out: Path) -> None:
     looks at the ids, which costs less where they are in order."""
     results = {}
     goals: list[Goal] = []
-    for by_time, order, names in ((False, "ids in no order", _COMMENTS), (True, "ids that grow", _COMMENTS[:3])):
+    for by_time, order, names in ((False, "ids in no order", _COMMENTS), (True, "ids that grow", _WALKS)):
         with fast(by_time) as url:
             rows = measure(names, url, {"what": "comments", "count": 1}, rounds=3, starts=1 if quick else 7)
         title = f"comments, {PAGES} pages of 200, one at a time, {order}"
         print(table(title, "comment", rows, server=fast_name()), flush=True)
+        pages, like = _row(rows, "ours-pages"), _row(rows, "hand-pages")
+        assert pages is not None
+        assert like is not None
+        against = spread(ratios(pages.rounds, like.rounds))
+        print(f"Page by page, comment_pages against the hand-written loop that also goes page by page: {against}.\n")
         goals += [_at_most_the_loop(f"comments, {order}, CPU a comment", rows)]
         results[order] = rows
     judge([*goals, *_times("comments", results["ids in no order"], ("httpx-pydantic", "openai"))], quick)

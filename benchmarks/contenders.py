@@ -202,6 +202,20 @@ class HandWritten(Contender):
         return count
 
 
+class HandWrittenPages(HandWritten):
+    label = "hand-written, page by page"
+
+    async def comments(self, post_id: str) -> int:
+        count = 0
+        cursor = 0
+        while cursor is not None:
+            page = await self.page(post_id, cursor)
+            for _ in page.data:
+                count += 1
+            cursor = page.meta.next_cursor
+        return count
+
+
 class HandWrittenUvloop(HandWritten):
     label = "hand-written, on uvloop"
     needs = ("uvloop",)
@@ -461,6 +475,7 @@ CONTENDERS: dict[str, type[Contender]] = {
     "ours-pages": OursPages,
     "ours-crawl": OursCrawl,
     "hand": HandWritten,
+    "hand-pages": HandWrittenPages,
     "hand-uvloop": HandWrittenUvloop,
     "hand-tuned": HandTuned,
     "floor": Floor,
