@@ -134,6 +134,14 @@ class OursCrawl(Ours):
         return self.folder
 
 
+class OursCrawlUvloop(OursCrawl):
+    """As the `tokfluence` command crawls where uvloop is installed."""
+
+    label = "tokfluence_async[fast], crawl to disk on uvloop"
+    needs = ("uvloop",)
+    uvloop = True
+
+
 # --- the bar -----------------------------------------------------------------------------------------------------------
 
 
@@ -474,6 +482,7 @@ CONTENDERS: dict[str, type[Contender]] = {
     "ours-uvloop": OursUvloop,
     "ours-pages": OursPages,
     "ours-crawl": OursCrawl,
+    "ours-crawl-uvloop": OursCrawlUvloop,
     "hand": HandWritten,
     "hand-pages": HandWrittenPages,
     "hand-uvloop": HandWrittenUvloop,
