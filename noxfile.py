@@ -92,7 +92,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """mypy and pyright, both strict, on the package and on a user's snippet."""
+    """mypy and pyright, both strict, on the package and on a user's snippet; mypy on the benchmarks, too."""
     _install(session, ".[cli,frames,fast]", groups="types")
     session.run("mypy")
     session.run("mypy", "--strict", "tests/typing")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
+import random
 import time
 import tracemalloc
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 
 from aiolimiter import AsyncLimiter
 
@@ -24,23 +25,36 @@ def _lanes(limit: float) -> Lanes:
     return Throttle(limit, 2 * limit, 60.0).lanes(f"http://cost-{next(_numbers)}.test", "key")
 
 
+def _shuffled(names: Iterable[str], rounds: int) -> Iterator[str]:
+    """All of them in each round, in a new order: who is measured after whom makes a difference."""
+    order = list(names)
+    rng = random.Random(7)
+    for _ in range(rounds):
+        rng.shuffle(order)
+        yield from order
+
+
 def free_slot(rounds: int = 61, calls: int = 10_000) -> dict[str, list[float]]:
-    """Nanoseconds for a free slot, of each round, in turns, on the real clock."""
+    """CPU nanoseconds for a free slot, of each round, in turns, on the real clock."""
 
     async def main() -> dict[str, list[float]]:
         lanes = _lanes(6e10)  # every call finds the lane idle
         limiter = AsyncLimiter(6e10, 60)
         found: dict[str, list[float]] = {"try_acquire": [], "acquire": [], "AsyncLimiter.acquire": []}
-        for _ in range(rounds):
-            began = time.perf_counter()
-            for _ in range(calls):
-                lanes.try_acquire()
-            found["try_acquire"].append((time.perf_counter() - began) / calls * 1e9)
-            for name, acquire in (("acquire", lanes.acquire), ("AsyncLimiter.acquire", limiter.acquire)):
-                began = time.perf_counter()
+        waiting: dict[str, Callable[[], Awaitable[object]]] = {
+            "acquire": lanes.acquire,
+            "AsyncLimiter.acquire": limiter.acquire,
+        }
+        for name in _shuffled(found, rounds):
+            began = time.process_time()
+            if name == "try_acquire":
+                for _ in range(calls):
+                    lanes.try_acquire()
+            else:
+                acquire = waiting[name]
                 for _ in range(calls):
                     await acquire()
-                found[name].append((time.perf_counter() - began) / calls * 1e9)
+            found[name].append((time.process_time() - began) / calls * 1e9)
         return found
 
     return asyncio.run(main())
@@ -52,7 +66,7 @@ PATTERNS: dict[str, tuple[float, int]] = {"one each 0.2 s": (0.2, 1), "ten at on
 
 
 def real_limit(rounds: int = 21, calls: int = 5_000) -> dict[str, dict[str, list[float]]]:
-    """Nanoseconds for a free slot of 600 a minute, of each round, in turns, by the pattern of taking.
+    """CPU nanoseconds for a free slot of 600 a minute, of each round, in turns, by the pattern of taking.
 
     On a virtual clock that is moved by hand; what moving it takes is measured in the same round and taken off.
     """
@@ -77,30 +91,37 @@ async def _by_hand(gap: float, burst: int, rounds: int, calls: int) -> dict[str,
     # A throttle begins with less than a burst, as it does not know what was sent before it.
     for _ in range(burst):
         lanes.try_acquire()
-    for _ in range(rounds):
-        began = time.perf_counter()
-        for _ in range(times):
-            loop.advance(gap)
-            for _ in range(burst):
-                pass
-        moving = time.perf_counter() - began
-        began = time.perf_counter()
-        for _ in range(times):
-            loop.advance(gap)
-            for _ in range(burst):
-                if not lanes.try_acquire():
-                    waits()
-        found["try_acquire"].append((time.perf_counter() - began - moving) / times / burst * 1e9)
-        for name, acquire in (("acquire", lanes.acquire), ("AsyncLimiter.acquire", limiter.acquire)):
-            turns = loop.time()
-            began = time.perf_counter()
+    spent: dict[str, list[float]] = {name: [] for name in ("moving the clock", *found)}
+    waiting: dict[str, Callable[[], Awaitable[object]]] = {
+        "acquire": lanes.acquire,
+        "AsyncLimiter.acquire": limiter.acquire,
+    }
+    for name in _shuffled(spent, rounds):
+        turns = loop.time()
+        began = time.process_time()
+        if name == "moving the clock":
+            for _ in range(times):
+                loop.advance(gap)
+                for _ in range(burst):
+                    pass
+        elif name == "try_acquire":
+            for _ in range(times):
+                loop.advance(gap)
+                for _ in range(burst):
+                    if not lanes.try_acquire():
+                        waits()
+        else:
+            acquire = waiting[name]
             for _ in range(times):
                 loop.advance(gap)
                 for _ in range(burst):
                     await acquire()
-            found[name].append((time.perf_counter() - began - moving) / times / burst * 1e9)
-            if loop.time() - turns > times * gap + 1e-3:
-                waits()
+        spent[name].append(time.process_time() - began)
+        if loop.time() - turns > times * gap + 1e-3:
+            waits()
+    for moving, *slots in zip(*spent.values(), strict=True):
+        for each, seconds in zip(found.values(), slots, strict=True):
+            each.append((seconds - moving) / times / burst * 1e9)
     return found
 
 
@@ -159,10 +180,9 @@ def wake(count: int = 100_000, rounds: int = 7) -> dict[str, list[float]]:
         return seconds / count * 1e6
 
     found: dict[str, list[float]] = {kind: [] for kind in WAITERS}
-    for number in range(rounds):
-        for kind in WAITERS if number % 2 else reversed(WAITERS):
-            with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-                found[kind].append(runner.run(main(kind)))
+    for kind in _shuffled(WAITERS, rounds):
+        with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+            found[kind].append(runner.run(main(kind)))
     return found
 
 

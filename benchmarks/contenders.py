@@ -134,6 +134,14 @@ class OursCrawl(Ours):
         return self.folder
 
 
+class OursCrawlUvloop(OursCrawl):
+    """As the `tokfluence` command crawls where uvloop is installed."""
+
+    label = "tokfluence_async[fast], crawl to disk on uvloop"
+    needs = ("uvloop",)
+    uvloop = True
+
+
 # --- the bar -----------------------------------------------------------------------------------------------------------
 
 
@@ -171,7 +179,7 @@ class HandWritten(Contender):
         )  # fmt: skip
         meta = define("Meta", ("total", int), ("next_cursor", int | None))
         self.post_type = define("PostBody", ("data", post))
-        self.page_type = define("PageBody", ("data", list[comment]), ("meta", meta))
+        self.page_type = define("PageBody", ("data", _list_of(comment)), ("meta", meta))
 
     async def close(self) -> None:
         await self.session.close()
@@ -199,6 +207,20 @@ class HandWritten(Contender):
         count = 0
         async for _ in walk():
             count += 1
+        return count
+
+
+class HandWrittenPages(HandWritten):
+    label = "hand-written, page by page"
+
+    async def comments(self, post_id: str) -> int:
+        count = 0
+        cursor = 0
+        while cursor is not None:
+            page = await self.page(post_id, cursor)
+            for _ in page.data:
+                count += 1
+            cursor = page.meta.next_cursor
         return count
 
 
@@ -314,7 +336,7 @@ class HttpxPydantic(Contender):
         )  # fmt: skip
         meta = create_model("Meta", total=(int, ...), next_cursor=(int | None, ...))
         self.post_type: type[BaseModel] = create_model("PostBody", data=(post, ...))
-        self.page_type: type[BaseModel] = create_model("PageBody", data=(list[comment], ...), meta=(meta, ...))
+        self.page_type: type[BaseModel] = create_model("PageBody", data=(_list_of(comment), ...), meta=(meta, ...))
         self.client = httpx.AsyncClient(
             base_url=self.url,
             headers={"Authorization": f"Bearer {TOKEN}"},
@@ -406,7 +428,10 @@ class OpenAI(Contender):
         for model in (Post, PostBody, PageBody):
             model.model_rebuild(_types_namespace={**globals(), **names})
         self.post_type, self.page_type = PostBody, PageBody
-        self.client = AsyncOpenAI(api_key=TOKEN, base_url=f"{self.url}/v1")
+        self.client = AsyncOpenAI(api_key=TOKEN, base_url=f"{self.url}/v1", **self._http())
+
+    def _http(self) -> dict[str, Any]:
+        return {}
 
     async def close(self) -> None:
         await self.client.close()
@@ -415,7 +440,8 @@ class OpenAI(Contender):
         return (await self.client.get(f"/posts/{post_id}", cast_to=self.post_type)).data
 
     async def comments(self, post_id: str) -> int:
-        count, cursor = 0, 0
+        count = 0
+        cursor: int | None = 0
         while cursor is not None:
             query: Any = {"params": {"cursor": cursor, "limit": PAGE_SIZE}}
             page = await self.client.get(f"/posts/{post_id}/comments", cast_to=self.page_type, options=query)
@@ -423,6 +449,15 @@ class OpenAI(Contender):
                 count += 1
             cursor = page.meta.next_cursor
         return count
+
+
+class OpenAIAiohttp(OpenAI):
+    label = "openai package, on its aiohttp backend"
+
+    def _http(self) -> dict[str, Any]:
+        from openai import DefaultAioHttpClient
+
+        return {"http_client": DefaultAioHttpClient()}
 
 
 class Apify(Contender):
@@ -447,18 +482,26 @@ CONTENDERS: dict[str, type[Contender]] = {
     "ours-uvloop": OursUvloop,
     "ours-pages": OursPages,
     "ours-crawl": OursCrawl,
+    "ours-crawl-uvloop": OursCrawlUvloop,
     "hand": HandWritten,
+    "hand-pages": HandWrittenPages,
     "hand-uvloop": HandWrittenUvloop,
     "hand-tuned": HandTuned,
     "floor": Floor,
     "httpx-pydantic": HttpxPydantic,
     "openai": OpenAI,
+    "openai-aiohttp": OpenAIAiohttp,
     "apify": Apify,
 }
 
 
 def is_installed(contender: type[Contender]) -> bool:
     return all(importlib.util.find_spec(name) is not None for name in contender.needs)
+
+
+def _list_of(made: Any) -> Any:
+    """`list[made]`, of a type that is made at run time, which no type checker takes for one."""
+    return list[made]
 
 
 async def drive(get: Callable[[str], Awaitable[Any]], ids: Iterator[str], in_flight: int) -> None:

@@ -26,7 +26,8 @@ __all__ = ["main"]
 # What it was when it was last measured, on CPython 3.11, and what it may become before somebody has to look. A
 # ratio may be lowered whenever the code allows it, and raised only with a reason in the commit.
 # Of a page, what is beyond the loop's is remembering its ids and counting its brackets: short passes over memory that is
-# in the cache by then, so that by CPU time the walk is below 1.00 (`python -m benchmarks comments`).
+# in the cache by then, so that CPU time is less than instructions say: below 1.00 where ids grow, about 1.0 where they are in no
+# order (`python -m benchmarks comments` tells).
 _KNOWN = {"posts": 0.66, "comments": 1.09}
 _TOLERANCE = 0.05
 _FEW, _MANY = 20, 80

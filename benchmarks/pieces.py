@@ -1,12 +1,13 @@
 """A body that comes in pieces, read under the size cap as the client reads it, against `response.read()`.
 
 Both read the same stream of aiohttp's, which is fed a piece each turn of the loop. There are no sockets: their cost is the same for
-both, and far above what is compared. In one process, in turns.
+both, and far above what is compared. In one process, in turns, in a new order each round.
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -63,9 +64,11 @@ async def _race(count: int, size: int, rounds: int) -> tuple[list[float], list[f
         times = max(1, 2000 // count)
         theirs: list[float] = []
         ours: list[float] = []
+        rng = random.Random(7)
+        turn: list[tuple[list[float], _Read]] = [(theirs, _whole), (ours, capped)]
         for number in range(rounds + 1):
-            turn: list[tuple[list[float], _Read]] = [(theirs, _whole), (ours, capped)]
-            for found, read in turn if number % 2 else reversed(turn):
+            rng.shuffle(turn)
+            for found, read in turn:
                 micros = await _measured(count, size, times, read)
                 if number:  # the first is for warming up
                     found.append(micros)

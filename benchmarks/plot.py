@@ -1,4 +1,4 @@
-"""Bars as PNG, where matplotlib is installed; a benchmark without it prints its tables and says so once."""
+"""Bars and dots as PNG, where matplotlib is installed; a benchmark without it prints its tables and says so once."""
 
 from __future__ import annotations
 
@@ -60,7 +60,10 @@ def bar(values: Sequence[float], form: str = ".3g", text: str = "") -> Bar:
 def grouped(
     groups: Mapping[str, Mapping[str, Bar]], title: str, path: Path, *, log: bool = False, goal: float | None = None
 ) -> None:
-    """Horizontal bars by label, one of each group for each, with quartiles as whiskers and a line at the goal."""
+    """Horizontal bars by label, one of each group for each, with quartiles as whiskers and a line at the goal.
+
+    Where the axis is logarithmic, which has no place for bars to begin at, dots instead.
+    """
     names = list(dict.fromkeys(name for found in groups.values() for name in found))
     drawn = figure(height=1.5 + 0.45 * len(names) * max(1, len(groups) / 2))
     if drawn is None:
@@ -71,15 +74,14 @@ def grouped(
         here = [(index, found[name]) for index, name in enumerate(names) if name in found]
         heights = [index + (place - (len(groups) - 1) / 2) * thick for index, _ in here]
         shown = [each for _, each in here]
-        axes.barh(
-            heights,
-            [each.value for each in shown],
-            height=thick,
-            xerr=[[each.value - each.low for each in shown], [each.high - each.value for each in shown]],
-            label=condition,
-        )
+        values = [each.value for each in shown]
+        whiskers = [[each.value - each.low for each in shown], [each.high - each.value for each in shown]]
+        if log:
+            axes.errorbar(values, heights, xerr=whiskers, fmt="o", markersize=4, capsize=2, label=condition)
+        else:
+            axes.barh(heights, values, height=thick, xerr=whiskers, label=condition)
         for height, each in zip(heights, shown, strict=True):
-            # Beside the bar and its whisker.
+            # Beside the bar, or the dot, and its whisker.
             axes.annotate(
                 each.text,
                 (max(each.value, each.high), height),
@@ -92,7 +94,8 @@ def grouped(
     axes.invert_yaxis()
     if log:
         axes.set_xscale("log")
-    axes.margins(x=0.3 if log else 0.2)  # for what is written beside the bars
+        axes.grid(axis="x", linewidth=0.3)
+    axes.margins(x=0.2)  # for what is written beside the bars
     if not log:
         axes.set_xlim(left=min(0.0, axes.get_xlim()[0]))
     if goal is not None:
@@ -104,7 +107,10 @@ def grouped(
 
 
 def bars(groups: Mapping[str, Sequence[Row]], title: str, path: Path) -> None:
-    """CPU of every contender, in each condition, on a logarithmic axis."""
+    """CPU of every contender, in each condition, on a logarithmic axis.
+
+    What is written is the table's ratio, which need not be the distance of two dots: the machine drifts between rounds.
+    """
     grouped(
         {
             condition: {
@@ -113,7 +119,7 @@ def bars(groups: Mapping[str, Sequence[Row]], title: str, path: Path) -> None:
             }
             for condition, rows in groups.items()
         },
-        title,
+        f"{title}: medians and quartiles of all rounds\nx: median, over rounds, of what it took of the hand-written loop's in the same round",
         path,
         log=True,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from pathlib import Path
 
@@ -29,7 +30,10 @@ def run(quick: bool, out: Path) -> None:
     rounds = 1 if quick else 5
     pages = 30 if quick else PAGES
     with raw(latency=_LATENCY, comments=pages * PAGE_SIZE) as url:
-        turns = [{ahead: asyncio.run(_walk(url, ahead)) for ahead in _AHEAD} for _ in range(rounds)]
+        rng = random.Random(7)
+        turns = [
+            {ahead: asyncio.run(_walk(url, ahead)) for ahead in rng.sample(_AHEAD, len(_AHEAD))} for _ in range(rounds)
+        ]
     took = {ahead: [turn[ahead] for turn in turns] for ahead in _AHEAD}
     times = {ahead: [turn[0] / turn[ahead] for turn in turns] for ahead in _AHEAD}
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:

@@ -75,10 +75,16 @@ def nginx(by_time: bool = False) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def raw(*, latency: float = 0.0, comments: int = PAGES * PAGE_SIZE, by_time: bool = False) -> Iterator[str]:
-    """The same answers from a raw asyncio protocol, each `latency` seconds late; a post has `comments` of them."""
+def raw(
+    *, latency: float = 0.0, comments: int = PAGES * PAGE_SIZE, by_time: bool = False, cold: bool = False
+) -> Iterator[str]:
+    """The same answers from a raw asyncio protocol, each `latency` seconds late; a post has `comments` of them.
+
+    With `cold` a post is not found until it has been analyzed.
+    """
     port = _free_port()
-    command = [sys.executable, "-m", "benchmarks.servers", str(port), str(latency), str(comments), str(int(by_time))]
+    options = (str(port), str(latency), str(comments), str(int(by_time)), str(int(cold)))
+    command = [sys.executable, "-m", "benchmarks.servers", *options]
     server = subprocess.Popen(command, cwd=Path(__file__).parent.parent)
     with _running(server, port) as url:
         yield url
@@ -119,11 +125,16 @@ def _running(server: subprocess.Popen[bytes], port: int) -> Iterator[str]:
 _DISTINCT = 60
 
 
+_NOT_FOUND = b'{"error":{"code":"post_not_found","message":"This post is not in the index."}}'
+
+
 class _Canned(asyncio.Protocol):
     latency: float
     comments: int
     post: bytes
     data: list[bytes]
+    # Of every post that was analyzed, its id; None where all are found.
+    analyzed: set[str] | None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -154,10 +165,15 @@ class _Canned(asyncio.Protocol):
         if path.endswith("/analyze"):
             urls = json.loads(body)["urls"]
             rows = [{"url": url, "postId": url.rsplit("/", 1)[-1], "status": "analyzed"} for url in urls]
+            if self.analyzed is not None:
+                self.analyzed.update(row["postId"] for row in rows)
             meta = {"submitted": len(urls), "cost": 25 * len(urls)}
             return _framed(json.dumps({"data": rows, "meta": meta}).encode())
         if not path.endswith("/comments"):
-            return _framed(self.post.replace(b"%d" % POST_ID, path.rsplit("/", 1)[-1].encode()))
+            asked = path.rsplit("/", 1)[-1]
+            if self.analyzed is not None and asked not in self.analyzed:
+                return _framed(_NOT_FOUND, b"404 Not Found")
+            return _framed(self.post.replace(b"%d" % POST_ID, asked.encode()))
         cursor = int(parse_qs(query).get("cursor", ["0"])[0])
         reached = cursor + PAGE_SIZE
         after = b"null" if reached >= self.comments else b"%d" % reached
@@ -170,12 +186,13 @@ def _length(head: bytes) -> int:
     return int(head[at + 17 :].split(b"\r\n", 1)[0]) if at >= 0 else 0
 
 
-def _framed(body: bytes) -> bytes:
-    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nX-Credits-Remaining: %s\r\nContent-Length: %d\r\n\r\n"
-    return head % (CREDITS.encode(), len(body)) + body
+def _framed(body: bytes, status: bytes = b"200 OK") -> bytes:
+    head = b"HTTP/1.1 %s\r\nContent-Type: application/json\r\nX-Credits-Remaining: %s\r\nContent-Length: %d\r\n\r\n"
+    return head % (status, CREDITS.encode(), len(body)) + body
 
 
-async def _serve(port: int, latency: float, comments: int, by_time: bool) -> None:
+async def _serve(port: int, latency: float, comments: int, by_time: bool, cold: bool) -> None:
+    _Canned.analyzed = set() if cold else None
     _Canned.latency, _Canned.comments, _Canned.post = latency, comments, post_body()
     _Canned.data = [comments_data(n * PAGE_SIZE, by_time) for n in range(_DISTINCT)]
     server = await asyncio.get_running_loop().create_server(_Canned, "127.0.0.1", port)
@@ -188,6 +205,7 @@ if __name__ == "__main__":
     parser.add_argument("latency", type=float)
     parser.add_argument("comments", type=int)
     parser.add_argument("by_time", type=int)
+    parser.add_argument("cold", type=int)
     given = parser.parse_args()
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_serve(given.port, given.latency, given.comments, bool(given.by_time)))
+        asyncio.run(_serve(given.port, given.latency, given.comments, bool(given.by_time), bool(given.cold)))

@@ -116,7 +116,7 @@ def measure_each(
             for index in range(rounds + 1):
                 # Shuffled: who goes first, or twice in a row, as forwards and backwards in turn would have it, is slower by a tenth.
                 rng.shuffle(processes)
-                for what, order in orders.items():
+                for what, order in rng.sample(list(orders.items()), len(orders)):
                     for process in processes:
                         figures = process.do(order)
                         if index:  # the first is for warming up

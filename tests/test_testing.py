@@ -12,13 +12,13 @@ from aiolimiter import AsyncLimiter
 
 
 async def test_an_hour_passes_at_once():
+    """On a clock that waited, the two minutes that every test has would be up."""
     loop = asyncio.get_running_loop()
-    began, real = loop.time(), time.monotonic()
+    began = loop.time()
 
     await asyncio.sleep(3600)
 
     assert loop.time() - began == pytest.approx(3600)
-    assert time.monotonic() - real < 60
 
 
 async def test_timers_fire_in_their_order():
