@@ -42,6 +42,11 @@ def analyzed(post_id: str, status: str = "analyzed") -> Outcome[Analysis]:
     return Outcome(input=post_id, post_id=post_id, value=Analysis(post_id=post_id, url="u", status=status))
 
 
+def db_of(journal: Journal) -> sqlite3.Connection:
+    assert journal._db is not None
+    return journal._db
+
+
 class Clock:
     """The time of day, moved by hand."""
 
@@ -130,7 +135,7 @@ async def test_records_of_concurrent_calls_share_a_commit(path: Path, monkeypatc
         await asyncio.gather(*[journal.sending(f"id-{n}", items(IDS[0]), replaces=None) for n in range(50)])
 
         assert commits <= 3
-        assert len(await journal._read(lambda: journal._db.execute("SELECT 1 FROM batches").fetchall())) == 50  # type: ignore[union-attr]
+        assert len(await journal._read(lambda: db_of(journal).execute("SELECT 1 FROM batches").fetchall())) == 50
 
 
 async def test_many_rows_take_few_statements(path: Path) -> None:
@@ -138,7 +143,7 @@ async def test_many_rows_take_few_statements(path: Path) -> None:
     ids = [str(n) for n in range(1, 2346)]
     statements: list[str] = []
     async with Journal(path) as journal:
-        await journal._read(lambda: journal._db.set_trace_callback(statements.append))  # type: ignore[union-attr]
+        await journal._read(lambda: db_of(journal).set_trace_callback(statements.append))
         await journal.settled("none", [analyzed(post_id) for post_id in ids])
         entries = await asyncio.gather(*[journal.look_up(post_id) for post_id in [*ids, "9999", *ids[:5]]])
 
@@ -339,7 +344,7 @@ async def test_a_row_that_cannot_be_read_is_its_own_askers_error(path: Path) -> 
     async with Journal(path) as journal:
         await journal.settled("none", [analyzed(post_id) for post_id in IDS[:3]])
         broken = "UPDATE posts SET status = CAST(x'ff' AS TEXT) WHERE post_id = ?"
-        await journal._read(lambda: journal._db.execute(broken, (int(IDS[1]),)).fetchall())  # type: ignore[union-attr]
+        await journal._read(lambda: db_of(journal).execute(broken, (int(IDS[1]),)).fetchall())
 
         found = await asyncio.gather(*[journal.look_up(post_id) for post_id in IDS[:3]], return_exceptions=True)
 
@@ -450,7 +455,7 @@ async def test_a_write_that_takes_only_a_part_is_gone_on_with(
 async def test_a_full_disk_under_the_journal_itself_is_said_to_be(path: Path) -> None:
     """SQLite's own limit on pages stands in for the disk's end."""
     async with Journal(path) as journal:
-        await journal._read(lambda: journal._db.execute("PRAGMA max_page_count = 12").fetchall())  # type: ignore[union-attr]
+        await journal._read(lambda: db_of(journal).execute("PRAGMA max_page_count = 12").fetchall())
         with pytest.raises(JournalError, match="disk is full"):
             await journal.settled("none", [analyzed(str(n + 1)) for n in range(5000)])
 

@@ -24,13 +24,7 @@ from aiolimiter import AsyncLimiter
 from msgspec import Raw, Struct
 
 from ._budget import Budget
-from ._errors import (
-    APIError,
-    APIStatusError,
-    ClosedError,
-    DuplicateRequestError,
-    TokfluenceError,
-)
+from ._errors import APIError, APIStatusError, ClosedError, DuplicateRequestError, TokfluenceError
 from ._ledger import Ledger
 from ._models import Timeout, Usage
 from ._places import Crowd, Gate

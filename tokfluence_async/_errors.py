@@ -247,9 +247,8 @@ class APIStatusError(APIError):
 
     def __str__(self) -> str:
         facts = [f"request {self.request_id}"] if self.request_id else []
-        if (
-            self.credits_remaining is not None and self.status != 401
-        ):  # 0 for a token that has no wallet, as if it were empty
+        # A token that has no wallet is told of as if it had an empty one.
+        if self.credits_remaining is not None and self.status != 401:
             facts.append(f"{plural(self.credits_remaining, 'credit')} left")
         if self.attempts > 1:
             facts.append(f"after {self.attempts} attempts")

@@ -1,7 +1,7 @@
 """The ids a walk gave last, so that a comment comes once although arrivals shift the offsets. Values in, values out.
 
-A walk's speed hangs on this: of 460 µs of CPU for a page of 200 comments, all in, as all figures here in a walk, 85 went into one set of ten thousand ids. So there
-are three ways, and the cheapest one that is certain is taken:
+A walk's speed hangs on this: of 460 µs of CPU for a page of 200 comments, all in, 85 went into one set of ten thousand ids. So there
+are three ways, and the cheapest one that is certain is taken (figures are of a page within a walk; alone, they are half):
 
 1. **In order.** As long as every id is above the one before it, or every one below, as in a list sorted by time whose ids grow
    with it, what goes on in that order was never given. No set is needed to know, however long ago it was: 15 µs a page.
