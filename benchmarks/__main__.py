@@ -58,7 +58,11 @@ _CRAWLS = ("ours", "ours-crawl", "ours-uvloop", "ours-crawl-uvloop", "hand")
 def posts(quick: bool, out: Path) -> None:
     """One request: `posts.get` at 1, 10 and 50 in flight."""
     orders: dict[str, dict[str, Any]] = {
-        f"{in_flight} in flight": {"what": "posts", "count": 300 if quick else 1500, "in_flight": in_flight}
+        f"{in_flight} in flight": {
+            "what": "posts",
+            "count": 300 if quick else 1500,
+            "in_flight": in_flight,
+        }
         for in_flight in ((10,) if quick else (1, 10, 50))
     }
     with fast() as url:
@@ -74,19 +78,29 @@ def comments(quick: bool, out: Path) -> None:
     looks at the ids, which costs less where they are in order."""
     results = {}
     goals: list[Goal] = []
-    for by_time, order, names in ((False, "ids in no order", _COMMENTS), (True, "ids that grow", _WALKS)):
+    for by_time, order, names in (
+        (False, "ids in no order", _COMMENTS),
+        (True, "ids that grow", _WALKS),
+    ):
         with fast(by_time) as url:
-            rows = measure(names, url, {"what": "comments", "count": 1}, rounds=3, starts=1 if quick else 7)
+            rows = measure(
+                names, url, {"what": "comments", "count": 1}, rounds=3, starts=1 if quick else 7
+            )
         title = f"comments, {PAGES} pages of 200, one at a time, {order}"
         print(table(title, "comment", rows, server=fast_name()), flush=True)
         pages, like = _row(rows, "ours-pages"), _row(rows, "hand-pages")
         assert pages is not None
         assert like is not None
         against = spread(ratios(pages.rounds, like.rounds))
-        print(f"Page by page, comment_pages against the hand-written loop that also goes page by page: {against}.\n")
+        print(
+            f"Page by page, comment_pages against the hand-written loop that also goes page by page: {against}.\n"
+        )
         goals += [_at_most_the_loop(f"comments, {order}, CPU a comment", rows)]
         results[order] = rows
-    judge([*goals, *_times("comments", results["ids in no order"], ("httpx-pydantic", "openai"))], quick)
+    judge(
+        [*goals, *_times("comments", results["ids in no order"], ("httpx-pydantic", "openai"))],
+        quick,
+    )
     plot.bars(results, "comments: CPU µs a comment", out / "comments.png")
 
 
@@ -107,7 +121,9 @@ def _post_goals(results: Mapping[str, Sequence[Row]]) -> Iterator[Goal]:
         quartiles(grown)[1] <= 1.05,
     )
     for condition, rows in results.items():
-        yield from _times(f"posts.get, {condition}", rows, ("httpx-pydantic", "openai", "openai-aiohttp"))
+        yield from _times(
+            f"posts.get, {condition}", rows, ("httpx-pydantic", "openai", "openai-aiohttp")
+        )
 
 
 def _at_most_the_loop(what: str, rows: Sequence[Row]) -> Goal:
@@ -124,7 +140,10 @@ def _times(what: str, rows: Sequence[Row], names: Sequence[str]) -> Iterator[Goa
     ours = _row(rows, "ours")
     assert ours is not None
     for name in names:
-        goal, row = f"{what}, calls per CPU second against {CONTENDERS[name].label} >= x7", _row(rows, name)
+        goal, row = (
+            f"{what}, calls per CPU second against {CONTENDERS[name].label} >= x7",
+            _row(rows, name),
+        )
         if row is None:
             yield Goal(goal, "not installed", None)
         else:
@@ -143,18 +162,25 @@ def crawl(quick: bool, out: Path) -> None:
     drawn = {}
     for unit, job, order in jobs:
         with fast() as url:
-            rows = measure(_CRAWLS, url, order, rounds=2, starts=1 if quick else 5, reference="ours")
+            rows = measure(
+                _CRAWLS, url, order, rounds=2, starts=1 if quick else 5, reference="ours"
+            )
         bare, through = _row(rows, "ours"), _row(rows, "ours-crawl")
         assert bare is not None
         assert through is not None
         drawn[f"{unit}s"] = {
-            CONTENDERS[row.name].label: plot.bar([100 * each for each in ratios(bare.rounds, row.rounds)], ".0f", " %")
+            CONTENDERS[row.name].label: plot.bar(
+                [100 * each for each in ratios(bare.rounds, row.rounds)], ".0f", " %"
+            )
             for row in rows
         }
         goal = f"crawl, {unit}s per CPU second against the bare loop >= 70 %"
         goals.append(Goal(goal, f"{100 / through.ratio:.0f} %", through.ratio <= 1 / 0.7))
         rows = [
-            dataclasses.replace(row, label=f"{row.label} ({100 / row.ratio:.0f} % of the bare loop)") for row in rows
+            dataclasses.replace(
+                row, label=f"{row.label} ({100 / row.ratio:.0f} % of the bare loop)"
+            )
+            for row in rows
         ]
         print(table(f"crawl of {job}", unit, rows, "the bare loop", server=fast_name()), flush=True)
     judge(goals, quick)
@@ -171,7 +197,9 @@ _SCRIPTS: tuple[str, ...] = ("cheapest_path", "throttle")
 def main() -> int:
     names = [*_HERE, *_MODULES, *_SCRIPTS]
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)}; all without")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"of {', '.join(names)}; all without"
+    )
     parser.add_argument(
         "--quick",
         action="store_true",
@@ -193,7 +221,13 @@ def main() -> int:
     )
     for name in given.names or (names if not given.quick else [*_HERE, *_MODULES]):
         if name in _SCRIPTS:
-            command = [sys.executable, "-m", f"benchmarks.{name}", "--out", str(given.out.resolve())]
+            command = [
+                sys.executable,
+                "-m",
+                f"benchmarks.{name}",
+                "--out",
+                str(given.out.resolve()),
+            ]
             if given.quick:
                 command.append("--quick")
             subprocess.run(command, cwd=Path(__file__).parent.parent, check=True)

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 
 from aiolimiter import AsyncLimiter
 
-from tokfluence_async._throttle import Lanes, Throttle
+from tokfluence_async._throttle.throttle import Lanes, Throttle
 from tokfluence_async.testing import VirtualLoop
 
 __all__ = ["bytes_per_waiter", "free_slot", "real_limit", "wake"]
@@ -40,7 +40,11 @@ def free_slot(rounds: int = 61, calls: int = 10_000) -> dict[str, list[float]]:
     async def main() -> dict[str, list[float]]:
         lanes = _lanes(6e10)  # every call finds the lane idle
         limiter = AsyncLimiter(6e10, 60)
-        found: dict[str, list[float]] = {"try_acquire": [], "acquire": [], "AsyncLimiter.acquire": []}
+        found: dict[str, list[float]] = {
+            "try_acquire": [],
+            "acquire": [],
+            "AsyncLimiter.acquire": [],
+        }
         waiting: dict[str, Callable[[], Awaitable[object]]] = {
             "acquire": lanes.acquire,
             "AsyncLimiter.acquire": limiter.acquire,
@@ -62,7 +66,10 @@ def free_slot(rounds: int = 61, calls: int = 10_000) -> dict[str, list[float]]:
 
 # Seconds between two moments at which slots are taken, and how many are taken then. Half of 600 a minute; and bursts, each while
 # those before it are being paid back.
-PATTERNS: dict[str, tuple[float, int]] = {"one each 0.2 s": (0.2, 1), "ten at once each 3 s": (3.0, 10)}
+PATTERNS: dict[str, tuple[float, int]] = {
+    "one each 0.2 s": (0.2, 1),
+    "ten at once each 3 s": (3.0, 10),
+}
 
 
 def real_limit(rounds: int = 21, calls: int = 5_000) -> dict[str, dict[str, list[float]]]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from aiolimiter import AsyncLimiter
 from pyrate_limiter import InMemoryBucket, Limiter, Rate, SingleBucketFactory
 
-from tokfluence_async._throttle import Throttle
+from tokfluence_async._throttle.throttle import Throttle
 
 __all__ = ["LIMITERS", "Contender"]
 

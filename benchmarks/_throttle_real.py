@@ -74,12 +74,21 @@ def _serving(config: str, command: Callable[[Path], list[str]]) -> Iterator[int]
         # nginx's worker runs as another user when it is started by root.
         root.chmod(0o755)
         (root / "ok").write_text("ok")
-        text = config.format(root=root, port=port, rate=round(LIMIT / PERIOD), limit=LIMIT, period=round(PERIOD * 1000))
+        text = config.format(
+            root=root,
+            port=port,
+            rate=round(LIMIT / PERIOD),
+            limit=LIMIT,
+            period=round(PERIOD * 1000),
+        )
         (root / "conf").write_text(text)
         server = subprocess.Popen(command(root / "conf"), stderr=subprocess.DEVNULL)
         try:
             for _ in range(200):
-                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.2):
+                with (
+                    contextlib.suppress(OSError),
+                    socket.create_connection(("127.0.0.1", port), 0.2),
+                ):
                     break
                 time.sleep(0.02)
             else:
@@ -91,14 +100,21 @@ def _serving(config: str, command: Callable[[Path], list[str]]) -> Iterator[int]
 
 
 def nginx() -> contextlib.AbstractContextManager[int]:
-    return _serving(_NGINX, lambda conf: [find("nginx") or "nginx", "-c", str(conf), "-p", str(conf.parent)])
+    return _serving(
+        _NGINX, lambda conf: [find("nginx") or "nginx", "-c", str(conf), "-p", str(conf.parent)]
+    )
 
 
 def haproxy() -> contextlib.AbstractContextManager[int]:
-    return _serving(_HAPROXY, lambda conf: [find("haproxy") or "haproxy", "-db", "-q", "-f", str(conf)])
+    return _serving(
+        _HAPROXY, lambda conf: [find("haproxy") or "haproxy", "-db", "-q", "-f", str(conf)]
+    )
 
 
-SERVERS: dict[str, Callable[[], contextlib.AbstractContextManager[int]]] = {"nginx": nginx, "haproxy": haproxy}
+SERVERS: dict[str, Callable[[], contextlib.AbstractContextManager[int]]] = {
+    "nginx": nginx,
+    "haproxy": haproxy,
+}
 
 
 async def _requests(port: int, client: Contender, seconds: float) -> tuple[int, int]:
@@ -119,7 +135,9 @@ async def _requests(port: int, client: Contender, seconds: float) -> tuple[int, 
                 writer.write(b"GET / HTTP/1.1\r\nHost: benchmark\r\n\r\n")
                 head = await reader.readuntil(b"\r\n\r\n")
                 length = next(
-                    int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")
+                    int(line[15:])
+                    for line in head.split(b"\r\n")
+                    if line.lower().startswith(b"content-length:")
                 )
                 await reader.readexactly(length)
                 status = int(head[9:12])

@@ -146,7 +146,8 @@ def drop(
             (
                 float(start)
                 for start in range(230)
-                if sum(returned + start <= m < returned + start + 10 for m in service.accepted) >= 0.97 * LIMIT / 6
+                if sum(returned + start <= m < returned + start + 10 for m in service.accepted)
+                >= 0.97 * LIMIT / 6
             ),
             float("inf"),
         )

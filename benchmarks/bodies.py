@@ -118,7 +118,11 @@ def comments_page(cursor: int, total: int, by_time: bool = False) -> bytes:
     """`GET /v1/posts/:id/comments` from `cursor`, with `PAGE_SIZE` comments."""
     reached = cursor + PAGE_SIZE
     after = b"null" if reached >= total else b"%d" % reached
-    return b'{"data":%s,"meta":{"total":%d,"next_cursor":%s}}' % (comments_data(cursor, by_time), total, after)
+    return b'{"data":%s,"meta":{"total":%d,"next_cursor":%s}}' % (
+        comments_data(cursor, by_time),
+        total,
+        after,
+    )
 
 
 def _text(rng: random.Random, words: int) -> str:

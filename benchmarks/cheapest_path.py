@@ -26,7 +26,9 @@ POSTS = 1000
 # Seconds until a post is readable: the same for all, or a heavy-tailed one for each.
 DELAYS: dict[str, Callable[[str], float]] = {
     "3 s": lambda post_id: 3.0,
-    "1 to 9 s each": lambda post_id: min(9.0, 1.0 + random.Random(post_id).lognormvariate(0.3, 0.7)),
+    "1 to 9 s each": lambda post_id: min(
+        9.0, 1.0 + random.Random(post_id).lognormvariate(0.3, 0.7)
+    ),
 }
 
 
@@ -41,15 +43,22 @@ def workloads(seed: int) -> dict[str, tuple[list[str], set[str]]]:
         "2 % cached": (ids, {post_id for post_id in ids if chance.random() < 0.02}),
         "nothing cached": (ids, set()),
         "cold, then cached": (ids, set(ids[half:])),
-        "runs of 100, every other cached": (ids, {post_id for n, post_id in enumerate(ids) if n // 100 % 2}),
+        "runs of 100, every other cached": (
+            ids,
+            {post_id for n, post_id in enumerate(ids) if n // 100 % 2},
+        ),
     }
 
 
-async def resolve(ids: list[str], cached: set[str], delay: Callable[[str], float]) -> tuple[int, int, float]:
+async def resolve(
+    ids: list[str], cached: set[str], delay: Callable[[str], float]
+) -> tuple[int, int, float]:
     """Credits spent, posts that were read, and seconds on the virtual clock."""
     loop = asyncio.get_running_loop()
     async with (
-        Sandbox(indexed=cached, visibility_delay=delay, seconds_per_url=2.0, record=False) as sandbox,
+        Sandbox(
+            indexed=cached, visibility_delay=delay, seconds_per_url=2.0, record=False
+        ) as sandbox,
         TokfluenceClient(sandbox.token, base_url=sandbox.url) as client,
     ):
         began = loop.time()
@@ -77,7 +86,9 @@ def measure(seed: int = 0) -> list[tuple[str, str, int, int, int, float]]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cheapest_path")
     parser.add_argument("--quick", action="store_true", help="goals are not judged")
-    parser.add_argument("--out", type=Path, default=Path("bench-results"), help="where the plot goes")
+    parser.add_argument(
+        "--out", type=Path, default=Path("bench-results"), help="where the plot goes"
+    )
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     print(__doc__)
@@ -91,7 +102,10 @@ def main() -> None:
     total, least = sum(row[2] for row in rows), sum(row[3] for row in rows)
     more = total / least - 1
     print(f"all together: {total} credits, clairvoyant {least}\n")
-    judge([Goal("credits above the clairvoyant's, all together <= 3 %", f"{more:.2%}", more <= 0.03)], given.quick)
+    judge(
+        [Goal("credits above the clairvoyant's, all together <= 3 %", f"{more:.2%}", more <= 0.03)],
+        given.quick,
+    )
     _draw(rows, given.out / "cheapest_path.png")
 
 

@@ -69,7 +69,9 @@ class Ours(Contender):
 
         throttle = Throttle(per_ip=UNLIMITED, per_key=UNLIMITED)
         # A budget, which counts, and never ends.
-        self.client = TokfluenceClient(TOKEN, base_url=self.url, throttle=throttle, max_credits=10**12)
+        self.client = TokfluenceClient(
+            TOKEN, base_url=self.url, throttle=throttle, max_credits=10**12
+        )
         await self.client.__aenter__()
 
     async def close(self) -> None:
@@ -191,7 +193,9 @@ class HandWritten(Contender):
 
     async def page(self, post_id: str, cursor: int) -> Any:
         params = {"cursor": cursor, "limit": PAGE_SIZE}
-        async with self.session.get(f"{self.url}/v1/posts/{post_id}/comments", params=params) as response:
+        async with self.session.get(
+            f"{self.url}/v1/posts/{post_id}/comments", params=params
+        ) as response:
             response.raise_for_status()
             return self.decode_page(await response.read())
 
@@ -257,7 +261,10 @@ class HandTuned(HandWritten):
             return self.decode_post(await response.read()).data
 
     async def page(self, post_id: str, cursor: int) -> Any:
-        url = self.to_url(f"{self.url}/v1/posts/{post_id}/comments?cursor={cursor}&limit={PAGE_SIZE}", encoded=True)
+        url = self.to_url(
+            f"{self.url}/v1/posts/{post_id}/comments?cursor={cursor}&limit={PAGE_SIZE}",
+            encoded=True,
+        )
         async with self.session.get(url, allow_redirects=False) as response:
             response.raise_for_status()
             return self.decode_page(await response.read())
@@ -303,8 +310,12 @@ class Floor(HandWritten):
         if self.idle:
             line = self.idle.pop()
         else:
-            _, line = await asyncio.get_running_loop().create_connection(_Line, self.host, self.port)
-        body = await line.ask(f"GET /v1/posts/{post_id} HTTP/1.1\r\nHost: {self.host}\r\n\r\n".encode())
+            _, line = await asyncio.get_running_loop().create_connection(
+                _Line, self.host, self.port
+            )
+        body = await line.ask(
+            f"GET /v1/posts/{post_id} HTTP/1.1\r\nHost: {self.host}\r\n\r\n".encode()
+        )
         self.idle.append(line)
         return self.decode_post(body).data
 
@@ -336,7 +347,9 @@ class HttpxPydantic(Contender):
         )  # fmt: skip
         meta = create_model("Meta", total=(int, ...), next_cursor=(int | None, ...))
         self.post_type: type[BaseModel] = create_model("PostBody", data=(post, ...))
-        self.page_type: type[BaseModel] = create_model("PageBody", data=(_list_of(comment), ...), meta=(meta, ...))
+        self.page_type: type[BaseModel] = create_model(
+            "PageBody", data=(_list_of(comment), ...), meta=(meta, ...)
+        )
         self.client = httpx.AsyncClient(
             base_url=self.url,
             headers={"Authorization": f"Bearer {TOKEN}"},
@@ -351,7 +364,9 @@ class HttpxPydantic(Contender):
         from uuid import uuid4
 
         for _ in range(3):
-            response = await self.client.get(path, params=params, headers={"X-Request-Id": str(uuid4())})
+            response = await self.client.get(
+                path, params=params, headers={"X-Request-Id": str(uuid4())}
+            )
             if response.status_code < 500 and response.status_code != 429:
                 response.raise_for_status()
                 return model.model_validate_json(response.content)
@@ -444,7 +459,9 @@ class OpenAI(Contender):
         cursor: int | None = 0
         while cursor is not None:
             query: Any = {"params": {"cursor": cursor, "limit": PAGE_SIZE}}
-            page = await self.client.get(f"/posts/{post_id}/comments", cast_to=self.page_type, options=query)
+            page = await self.client.get(
+                f"/posts/{post_id}/comments", cast_to=self.page_type, options=query
+            )
             for _ in page.data:
                 count += 1
             cursor = page.meta.next_cursor

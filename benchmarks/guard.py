@@ -38,7 +38,10 @@ _TOTAL = re.compile(rb"Collected\s*:\s*(\d+)")
 def main() -> int:
     valgrind = shutil.which("valgrind")
     if valgrind is None:
-        print("warning: valgrind is not installed, so nothing was counted and nothing is judged", file=sys.stderr)
+        print(
+            "warning: valgrind is not installed, so nothing was counted and nothing is judged",
+            file=sys.stderr,
+        )
         return 0
     bad = 0
     for what, known in _KNOWN.items():
@@ -62,8 +65,16 @@ def _instructions(valgrind: str, name: str, what: str) -> float:
 
 def _count(valgrind: str, name: str, what: str, amount: int) -> int:
     # The post has as many pages as are asked for.
-    with tempfile.TemporaryDirectory(prefix="tokfluence-guard-") as folder, raw(comments=amount * PAGE_SIZE) as url:
-        command = [valgrind, "--tool=callgrind", f"--callgrind-out-file={folder}/out", sys.executable]
+    with (
+        tempfile.TemporaryDirectory(prefix="tokfluence-guard-") as folder,
+        raw(comments=amount * PAGE_SIZE) as url,
+    ):
+        command = [
+            valgrind,
+            "--tool=callgrind",
+            f"--callgrind-out-file={folder}/out",
+            sys.executable,
+        ]
         done = subprocess.run(
             [*command, "-m", "benchmarks.guard", name, what, str(amount), url],
             cwd=Path(__file__).parent.parent,

@@ -41,10 +41,15 @@ def run(quick: bool, out: Path) -> None:
     for _ in range(rounds):
         for line, found in rng.sample(list(figures.items()), len(figures)):
             code = _CODE.format(line=line)
-            done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+            done = subprocess.run(
+                [sys.executable, "-c", code], capture_output=True, text=True, check=True
+            )
             found.append(float(done.stdout))
     bare = figures["pass"]
-    cost = {line: [mine - none for mine, none in zip(found, bare, strict=True)] for line, found in figures.items()}
+    cost = {
+        line: [mine - none for mine, none in zip(found, bare, strict=True)]
+        for line, found in figures.items()
+    }
     print(f"### Imports; CPU, median of {rounds} rounds in turns, and quartiles")
     print("No server.\n")
     print(f"| line | ms | against `{_REFERENCE}` |")
@@ -52,17 +57,30 @@ def run(quick: bool, out: Path) -> None:
     for line, found in cost.items():
         if line != "pass":
             against = ratios(found, cost[_REFERENCE])
-            print(f"| `{line}` | {spread([1e3 * seconds for seconds in found], '.0f')} | {spread(against)} |")
+            print(
+                f"| `{line}` | {spread([1e3 * seconds for seconds in found], '.0f')} | {spread(against)} |"
+            )
     print(
         f"\naiohttp comes with the first call, whatever was imported. The goal's words are `{_OURS}` against `{_REFERENCE}`, "
         f"so\n`{_CLIENT}`, as users write it, is not judged; of its weight by `-X importtime`: {_parts(rounds)}.\n"
     )
     drawn = {
-        line: plot.bar([1e3 * seconds for seconds in found], ".0f") for line, found in cost.items() if line != "pass"
+        line: plot.bar([1e3 * seconds for seconds in found], ".0f")
+        for line, found in cost.items()
+        if line != "pass"
     }
     plot.grouped({"": drawn}, "import: CPU ms", out / "imports.png")
     ours = ratios(cost[_OURS], cost[_REFERENCE])
-    judge([Goal(f"`{_OURS}` against `{_REFERENCE}` <= 0.45", spread(ours), quartiles(ours)[1] <= 0.45)], quick)
+    judge(
+        [
+            Goal(
+                f"`{_OURS}` against `{_REFERENCE}` <= 0.45",
+                spread(ours),
+                quartiles(ours)[1] <= 0.45,
+            )
+        ],
+        quick,
+    )
 
 
 def _parts(rounds: int) -> str:
@@ -70,7 +88,10 @@ def _parts(rounds: int) -> str:
     shares: dict[str, list[float]] = {}
     for _ in range(rounds):
         done = subprocess.run(
-            [sys.executable, "-X", "importtime", "-c", _CLIENT], capture_output=True, text=True, check=True
+            [sys.executable, "-X", "importtime", "-c", _CLIENT],
+            capture_output=True,
+            text=True,
+            check=True,
         )
         micros: Counter[str] = Counter()
         # Behind the last module of the interpreter's own start.
@@ -78,10 +99,14 @@ def _parts(rounds: int) -> str:
             itself, _, name = line.removeprefix("import time:").split("|")
             package = name.strip().partition(".")[0]
             known = package in _PACKAGES or package == "asyncio"
-            micros[package if known else "others, nearly all of the standard library,"] += int(itself)
+            micros[package if known else "others, nearly all of the standard library,"] += int(
+                itself
+            )
         for package, spent in micros.items():
             shares.setdefault(package, []).append(100 * spent / micros.total())
-    found = sorted(((statistics.median(each), package) for package, each in shares.items()), reverse=True)
+    found = sorted(
+        ((statistics.median(each), package) for package, each in shares.items()), reverse=True
+    )
     return ", ".join(f"{package} {share:.0f} %" for share, package in found)
 
 

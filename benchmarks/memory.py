@@ -43,7 +43,11 @@ _AT_MOST = {"comments kept": 200_000, "crawl, cold": 500_000}
 _SMALL = 10_000
 # What is in flight at once, few and many: calls, and for `analyze_iter` batches, of this many URLs.
 _BATCH = 50
-_FLYING: dict[str, tuple[int, int]] = {"analyze_iter": (8, 72), "resolve": (50, 1050), "crawl": (50, 1050)}
+_FLYING: dict[str, tuple[int, int]] = {
+    "analyze_iter": (8, 72),
+    "resolve": (50, 1050),
+    "crawl": (50, 1050),
+}
 # Seconds an answer takes, so that all of them are under way together.
 _LATENCY = 0.5
 
@@ -60,8 +64,12 @@ def run(quick: bool, out: Path) -> None:
         "Inputs are ids in no order, a tenth of them twice, or their URLs. Cold: a post is 404 until it was analyzed, and its first read comes after "
         "0.02 s\ninstead of 2, as this server has it at once."
     )
-    print(f"The small one: median of {rounds} and quartiles. The large one takes minutes: one run.\n")
-    print("| job | peak, small | peak, large | growth | bytes an input | a large one's seconds, CPU |")
+    print(
+        f"The small one: median of {rounds} and quartiles. The large one takes minutes: one run.\n"
+    )
+    print(
+        "| job | peak, small | peak, large | growth | bytes an input | a large one's seconds, CPU |"
+    )
     print("|---|---|---|---|---|---|")
     goals = []
     peaks: dict[str, dict[str, plot.Bar]] = {"small": {}, "large": {}}
@@ -97,7 +105,10 @@ def run(quick: bool, out: Path) -> None:
         urls = [count * (_BATCH if job == "analyze_iter" else 1) for count in flying]
         # The same inputs both times, so that what is remembered of each does not count.
         turns = [
-            [measure(job, 3 * urls[1], in_flight=count, latency=_LATENCY)["peak"] for count in flying]
+            [
+                measure(job, 3 * urls[1], in_flight=count, latency=_LATENCY)["peak"]
+                for count in flying
+            ]
             for _ in range(rounds)
         ]
         few, lots = ([turn[index] / 1e6 for turn in turns] for index in (0, 1))
@@ -112,12 +123,24 @@ def run(quick: bool, out: Path) -> None:
     plot.grouped({"": drawn}, "bytes a URL in flight", out / "memory-in-flight.png")
 
 
-def measure(job: str, count: int, *, in_flight: int | None = None, latency: float = 0.0) -> dict[str, Any]:
+def measure(
+    job: str, count: int, *, in_flight: int | None = None, latency: float = 0.0
+) -> dict[str, Any]:
     """`job` over `count` inputs in a new process; peak resident bytes, wall and CPU seconds."""
     comments = count if job.startswith("comments") else 0
     with raw(comments=comments, latency=latency, cold=job.endswith(", cold")) as url:
-        command = [sys.executable, "-m", "benchmarks.memory", job, str(count), url, str(in_flight or "")]
-        done = subprocess.run(command, cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=True)
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.memory",
+            job,
+            str(count),
+            url,
+            str(in_flight or ""),
+        ]
+        done = subprocess.run(
+            command, cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=True
+        )
     return dict(json.loads(done.stdout))
 
 
@@ -138,7 +161,8 @@ def _urls(count: int) -> Iterator[str]:
 
 def _hurry() -> None:
     """The server has every post at once, so seconds of waiting until one is readable are not the job's. In the child only."""
-    from tokfluence_async import _analyze, _visibility
+    from tokfluence_async._bulk import analyze as _analyze
+    from tokfluence_async._bulk import visibility as _visibility
 
     _visibility._FIRST = 0.02
     _analyze._LINGER = 0.01
@@ -163,7 +187,9 @@ async def _do(job: str, count: int, url: str, in_flight: int | None) -> None:
         elif job == "comments kept":
             done = len([comment async for comment in client.posts.comments(POST_ID)])
         elif job == "analyze_iter":
-            async for outcome in client.posts.analyze_iter(inputs(count), batch_size=in_flight and _BATCH):
+            async for outcome in client.posts.analyze_iter(
+                inputs(count), batch_size=in_flight and _BATCH
+            ):
                 done += outcome.ok
         elif job == "resolve":
             async for found in client.posts.resolve(inputs(count)):
@@ -190,7 +216,11 @@ def main() -> None:
     began = time.perf_counter()
     asyncio.run(_do(job, int(count), url, int(in_flight) if in_flight else None))
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    figures = {"peak": _peak(usage), "wall": time.perf_counter() - began, "cpu": usage.ru_utime + usage.ru_stime}
+    figures = {
+        "peak": _peak(usage),
+        "wall": time.perf_counter() - began,
+        "cpu": usage.ru_utime + usage.ru_stime,
+    }
     print(json.dumps(figures))
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import aiohttp
 from aiohttp.base_protocol import BaseProtocol
 
-from tokfluence_async._direct import Direct
+from tokfluence_async._http.direct import Direct
 
 from . import plot
 from .goals import Goal, judge
@@ -24,7 +24,12 @@ from .turns import quartiles, ratios, spread
 __all__ = ["run"]
 
 # Pieces, bytes of each, and what it is like.
-_BODIES = ((2, 37_500, "a page of 200 comments"), (8, 16_384, ""), (64, 16_384, ""), (1000, 1400, "a slow network"))
+_BODIES = (
+    (2, 37_500, "a page of 200 comments"),
+    (8, 16_384, ""),
+    (64, 16_384, ""),
+    (1000, 1400, "a slow network"),
+)
 _LIMIT = 2**16  # of a stream, by aiohttp's default
 _Read = Callable[[aiohttp.StreamReader], Awaitable[bytes]]
 
@@ -32,7 +37,9 @@ _Read = Callable[[aiohttp.StreamReader], Awaitable[bytes]]
 def run(quick: bool, out: Path) -> None:
     """Print the table, and judge the worst of its rows."""
     rounds = 5 if quick else 101
-    print(f"### A body in pieces, against `read()`; CPU µs a body, median of {rounds} rounds and quartiles")
+    print(
+        f"### A body in pieces, against `read()`; CPU µs a body, median of {rounds} rounds and quartiles"
+    )
     print("No server: a stream fed by hand.\n")
     print("| body | `read()` | under the cap | ratio |")
     print("|---|---|---|---|")
@@ -44,10 +51,15 @@ def run(quick: bool, out: Path) -> None:
         worst = max(worst, quartiles(found)[1])
         body = f"{count} pieces of {size:,} bytes" + (f" ({name})" if name else "")
         drawn[body] = plot.bar(found, ".3f")
-        print(f"| {body} | {spread(theirs, '.1f')} | {spread(ours, '.1f')} | {spread(found, '.3f')} |", flush=True)
+        print(
+            f"| {body} | {spread(theirs, '.1f')} | {spread(ours, '.1f')} | {spread(found, '.3f')} |",
+            flush=True,
+        )
     print()
     what = "reading in pieces under the cap against `read()` <= 1.00, give or take 0.02, in the worst row"
-    plot.grouped({"": drawn}, "CPU of reading under the cap, of `read()`'s", out / "pieces.png", goal=1.0)
+    plot.grouped(
+        {"": drawn}, "CPU of reading under the cap, of `read()`'s", out / "pieces.png", goal=1.0
+    )
     judge([Goal(what, f"{worst:.3f}", worst <= 1.02)], quick)
 
 
@@ -56,7 +68,9 @@ async def _race(count: int, size: int, rounds: int) -> tuple[list[float], list[f
     async with aiohttp.ClientSession() as session:
         direct = Direct.over(session, "http://127.0.0.1", max_body=2**25, user_agent="benchmark")
         if direct is None:
-            raise RuntimeError(f"the client does not read in pieces with aiohttp {aiohttp.__version__}")
+            raise RuntimeError(
+                f"the client does not read in pieces with aiohttp {aiohttp.__version__}"
+            )
 
         def capped(payload: aiohttp.StreamReader) -> Awaitable[bytes]:
             return direct._pieces(200, payload, "")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Protocol
 
 from tokfluence_async import Sandbox, TokfluenceClient
-from tokfluence_async._plan import Planner
+from tokfluence_async._bulk.planner import Planner
 from tokfluence_async.testing import VirtualLoop
 
 from . import plot
@@ -100,7 +100,9 @@ POLICIES: dict[str, Callable[[int, int], Policy]] = {
     "batches of 50, as everyone writes it": lambda n, c: _Fixed(lambda left: 50),
     "ceil(N / C), at most 50": lambda n, c: _Fixed(lambda left: math.ceil(n / c)),
     "one URL a request": lambda n, c: _Fixed(lambda left: 1),
-    "guided: ceil(left / 1.5 C), at most 50": lambda n, c: _Fixed(lambda left: math.ceil(left / (1.5 * c))),
+    "guided: ceil(left / 1.5 C), at most 50": lambda n, c: _Fixed(
+        lambda left: math.ceil(left / (1.5 * c))
+    ),
     "… and at most 60 s expected, by a running mean (first batches <= 10)": lambda n, c: _Mean(c),
     OURS: lambda n, c: _Ours(c),
 }
@@ -181,7 +183,10 @@ def run(quick: bool, out: Path) -> None:
                     simulate(
                         make(urls, concurrency)
                         if make is not None
-                        else _Ours(concurrency, _learnt_by(_seconds(draw, seed + 1000, urls), concurrency, serial)),
+                        else _Ours(
+                            concurrency,
+                            _learnt_by(_seconds(draw, seed + 1000, urls), concurrency, serial),
+                        ),
                         _seconds(draw, seed, urls),
                         concurrency,
                         serial=serial,
@@ -191,10 +196,14 @@ def run(quick: bool, out: Path) -> None:
                 ratios[name].append(statistics.mean(each.makespan / each.bound for each in runs))
                 quarters[name].append(quartiles([each.makespan / each.bound for each in runs]))
                 if (urls, concurrency) in _LOOSE_CELLS:
-                    closer[name].append(statistics.mean(each.makespan / each.closer for each in runs))
+                    closer[name].append(
+                        statistics.mean(each.makespan / each.closer for each in runs)
+                    )
                 if (urls, concurrency) == _LONGEST_CELL:
                     longest[name] = [each.longest for each in runs]
-        print(f"### Analyze makespan over the lower bound; a service that is {service}; mean of {len(seeds)} seeds")
+        print(
+            f"### Analyze makespan over the lower bound; a service that is {service}; mean of {len(seeds)} seeds"
+        )
         print("No server: an event simulation of one.\n")
         print(
             "| policy | "
@@ -204,7 +213,9 @@ def run(quick: bool, out: Path) -> None:
         print("|---" * (len(CELLS) + 2) + "|")
         for name in ratios:
             cells = " | ".join(f"{ratio:.2f}" for ratio in ratios[name])
-            print(f"| {name} | {cells} | {statistics.median(longest[name]):.0f} ({max(longest[name]):.0f}) s |")
+            print(
+                f"| {name} | {cells} | {statistics.median(longest[name]):.0f} ({max(longest[name]):.0f}) s |"
+            )
         print()
         if not every:
             _tell_closer(closer)
@@ -232,7 +243,9 @@ def run(quick: bool, out: Path) -> None:
                     f"{which} takes "
                     + ", ".join(
                         f"x{ours / best:.2f} at {n}/{c}"
-                        for (n, c), ours, best in zip(CELLS, ratios[name], _best(ratios), strict=True)
+                        for (n, c), ours, best in zip(
+                            CELLS, ratios[name], _best(ratios), strict=True
+                        )
                     )
                     + "."
                 )
@@ -266,9 +279,13 @@ def _seconds(draw: Callable[[random.Random], float], seed: int, urls: int) -> li
     return [draw(rng) for _ in range(urls)]
 
 
-def _goals(ratios: Sequence[float], cells: Sequence[tuple[int, int]], name: str = OURS) -> Iterator[Goal]:
+def _goals(
+    ratios: Sequence[float], cells: Sequence[tuple[int, int]], name: str = OURS
+) -> Iterator[Goal]:
     for most, asked in ((1.25, 10), (1.05, 100)):
-        found = [(ratio, n, c) for ratio, (n, c) in zip(ratios, cells, strict=True) if n >= asked * c]
+        found = [
+            (ratio, n, c) for ratio, (n, c) in zip(ratios, cells, strict=True) if n >= asked * c
+        ]
         worst, urls, concurrency = max(found)
         yield Goal(
             f"makespan <= {most} of the bound for N >= {asked} C{_which(name)}",
@@ -283,7 +300,8 @@ def _best(ratios: dict[str, list[float]]) -> list[float]:
 
 def _best_fixed(ratios: dict[str, list[float]], name: str) -> Goal:
     worst, (urls, concurrency) = max(
-        (ours / best, each) for ours, best, each in zip(ratios[name], _best(ratios), CELLS, strict=True)
+        (ours / best, each)
+        for ours, best, each in zip(ratios[name], _best(ratios), CELLS, strict=True)
     )
     return Goal(
         f"never more than 5 % worse than the best fixed policy of the cell{_which(name)}",
@@ -309,8 +327,12 @@ def _client(quick: bool, out: Path) -> None:
     seeds = range(2 if quick else 5)
     cells = _CLIENT_CELLS[:3] if quick else _CLIENT_CELLS
     _, draw = next(iter(SERVICES.values()))
-    print(f"### Analyze makespan over the lower bound, by the client itself; serial, heavy-tailed; {len(seeds)} seeds")
-    print("Server: the sandbox, in the same loop, on a virtual clock. Median and quartiles; counts are of all seeds.\n")
+    print(
+        f"### Analyze makespan over the lower bound, by the client itself; serial, heavy-tailed; {len(seeds)} seeds"
+    )
+    print(
+        "Server: the sandbox, in the same loop, on a virtual clock. Median and quartiles; counts are of all seeds.\n"
+    )
     print("| N / C | simulated | the client | its requests (simulated) | refused |")
     print("|---|---|---|---|---|")
     means = []
@@ -319,7 +341,9 @@ def _client(quick: bool, out: Path) -> None:
         simulated, client, planned, sent, refused = [], [], 0, 0, 0
         for seed in seeds:
             seconds = _seconds(draw, seed, urls)
-            expected = simulate(POLICIES[OURS](urls, concurrency), seconds, concurrency, serial=True)
+            expected = simulate(
+                POLICIES[OURS](urls, concurrency), seconds, concurrency, serial=True
+            )
             with asyncio.Runner(loop_factory=VirtualLoop) as runner:
                 took, requests, limited = runner.run(_analyze(seconds, concurrency))
             simulated.append(expected.makespan / expected.bound)
@@ -344,7 +368,9 @@ async def _analyze(seconds: Sequence[float], concurrency: int) -> tuple[float, i
     took = {post_id(number): each for number, each in enumerate(seconds)}
     async with (
         Sandbox(indexed=0.0, seconds_per_url=took.__getitem__, latency=_WAY) as sandbox,
-        TokfluenceClient(sandbox.token, base_url=sandbox.url, analyze_concurrency=concurrency) as client,
+        TokfluenceClient(
+            sandbox.token, base_url=sandbox.url, analyze_concurrency=concurrency
+        ) as client,
     ):
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -354,7 +380,9 @@ async def _analyze(seconds: Sequence[float], concurrency: int) -> tuple[float, i
         return loop.time() - began, len(sandbox.requests), sandbox.rate_limited
 
 
-def _draw(found: Mapping[str, Mapping[str, Sequence[tuple[float, float, float]]]], path: Path) -> None:
+def _draw(
+    found: Mapping[str, Mapping[str, Sequence[tuple[float, float, float]]]], path: Path
+) -> None:
     """Medians of the seeds, and their quartiles as whiskers; dots, as a logarithmic axis has no place for bars to begin at."""
     drawn = plot.figure(13.0, 8.0, panels=(2, 2))
     if drawn is None:
@@ -362,9 +390,18 @@ def _draw(found: Mapping[str, Mapping[str, Sequence[tuple[float, float, float]]]
     for axes, (service, policies) in zip(drawn[1].flat, found.items(), strict=True):
         for index, (name, values) in enumerate(policies.items()):
             places = [x + (index - (len(policies) - 1) / 2) * 0.11 for x in range(len(CELLS))]
-            whiskers = [[mid - low for low, mid, _ in values], [high - mid for _, mid, high in values]]
+            whiskers = [
+                [mid - low for low, mid, _ in values],
+                [high - mid for _, mid, high in values],
+            ]
             axes.errorbar(
-                places, [mid for _, mid, _ in values], yerr=whiskers, fmt="o", markersize=3.5, capsize=2, label=name
+                places,
+                [mid for _, mid, _ in values],
+                yerr=whiskers,
+                fmt="o",
+                markersize=3.5,
+                capsize=2,
+                label=name,
             )
         axes.set_xticks(range(len(CELLS)), [f"{n}/{c}" for n, c in CELLS])
         axes.set_yscale("log")
@@ -375,5 +412,7 @@ def _draw(found: Mapping[str, Mapping[str, Sequence[tuple[float, float, float]]]
         axes.set_title(service, fontsize=9)
         axes.set_ylabel("makespan / lower bound, median of seeds")
         axes.axhline(1.0, color="black", linewidth=0.8)
-    drawn[0].legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8)
+    drawn[0].legend(
+        *axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8
+    )
     plot.save(drawn, path)

@@ -16,7 +16,9 @@ __all__ = ["Bar", "bar", "bars", "figure", "grouped", "save"]
 _told = False
 
 
-def figure(width: float = 9.0, height: float = 4.5, panels: tuple[int, int] = (1, 1)) -> tuple[Any, Any] | None:
+def figure(
+    width: float = 9.0, height: float = 4.5, panels: tuple[int, int] = (1, 1)
+) -> tuple[Any, Any] | None:
     """A figure and its axes (an array of them where there are more panels), or None without matplotlib."""
     global _told
     if importlib.util.find_spec("matplotlib") is None:
@@ -58,7 +60,12 @@ def bar(values: Sequence[float], form: str = ".3g", text: str = "") -> Bar:
 
 
 def grouped(
-    groups: Mapping[str, Mapping[str, Bar]], title: str, path: Path, *, log: bool = False, goal: float | None = None
+    groups: Mapping[str, Mapping[str, Bar]],
+    title: str,
+    path: Path,
+    *,
+    log: bool = False,
+    goal: float | None = None,
 ) -> None:
     """Horizontal bars by label, one of each group for each, with quartiles as whiskers and a line at the goal.
 
@@ -75,9 +82,14 @@ def grouped(
         heights = [index + (place - (len(groups) - 1) / 2) * thick for index, _ in here]
         shown = [each for _, each in here]
         values = [each.value for each in shown]
-        whiskers = [[each.value - each.low for each in shown], [each.high - each.value for each in shown]]
+        whiskers = [
+            [each.value - each.low for each in shown],
+            [each.high - each.value for each in shown],
+        ]
         if log:
-            axes.errorbar(values, heights, xerr=whiskers, fmt="o", markersize=4, capsize=2, label=condition)
+            axes.errorbar(
+                values, heights, xerr=whiskers, fmt="o", markersize=4, capsize=2, label=condition
+            )
         else:
             axes.barh(heights, values, height=thick, xerr=whiskers, label=condition)
         for height, each in zip(heights, shown, strict=True):
@@ -114,7 +126,9 @@ def bars(groups: Mapping[str, Sequence[Row]], title: str, path: Path) -> None:
     grouped(
         {
             condition: {
-                row.label: bar(row.rounds, ",.0f" if row.micros >= 100 else ".3g", f" (x{row.ratio:.2f})")
+                row.label: bar(
+                    row.rounds, ",.0f" if row.micros >= 100 else ".3g", f" (x{row.ratio:.2f})"
+                )
                 for row in rows
             }
             for condition, rows in groups.items()

@@ -32,7 +32,8 @@ def run(quick: bool, out: Path) -> None:
     with raw(latency=_LATENCY, comments=pages * PAGE_SIZE) as url:
         rng = random.Random(7)
         turns = [
-            {ahead: asyncio.run(_walk(url, ahead)) for ahead in rng.sample(_AHEAD, len(_AHEAD))} for _ in range(rounds)
+            {ahead: asyncio.run(_walk(url, ahead)) for ahead in rng.sample(_AHEAD, len(_AHEAD))}
+            for _ in range(rounds)
         ]
     took = {ahead: [turn[ahead] for turn in turns] for ahead in _AHEAD}
     times = {ahead: [turn[0] / turn[ahead] for turn in turns] for ahead in _AHEAD}
@@ -64,8 +65,13 @@ def run(quick: bool, out: Path) -> None:
     drawn = plot.figure(6.0)
     if drawn is not None:
         found = [quartiles(times[ahead]) for ahead in _AHEAD]
-        errors = [[middle - low for low, middle, _ in found], [high - middle for _, middle, high in found]]
-        drawn[1].errorbar(_AHEAD, [middle for _, middle, _ in found], yerr=errors, marker="o", capsize=3)
+        errors = [
+            [middle - low for low, middle, _ in found],
+            [high - middle for _, middle, high in found],
+        ]
+        drawn[1].errorbar(
+            _AHEAD, [middle for _, middle, _ in found], yerr=errors, marker="o", capsize=3
+        )
         drawn[1].set_xlabel("prefetch")
         drawn[1].set_ylabel("times as fast as one page at a time")
         plot.save(drawn, out / "prefetch.png")
@@ -82,9 +88,13 @@ async def _walk(url: str, ahead: int) -> float:
 
 async def _wasted(ahead: int) -> list[int]:
     vain = []
-    async with Sandbox(comments_per_post=PAGES * PAGE_SIZE, latency=_LATENCY, throttle=None) as sandbox:
+    async with Sandbox(
+        comments_per_post=PAGES * PAGE_SIZE, latency=_LATENCY, throttle=None
+    ) as sandbox:
         throttle = Throttle(per_ip=UNLIMITED, per_key=UNLIMITED)
-        async with TokfluenceClient(sandbox.token, base_url=sandbox.url, throttle=throttle) as client:
+        async with TokfluenceClient(
+            sandbox.token, base_url=sandbox.url, throttle=throttle
+        ) as client:
             for stop in _STOPS:
                 before = sandbox.credits_spent
                 pages = client.posts.comment_pages(post_id(0), prefetch=ahead)

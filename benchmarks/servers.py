@@ -64,19 +64,27 @@ def nginx(by_time: bool = False) -> Iterator[str]:
         for index in range(POSTS):
             (posts / f"{post_id(index)}.json").write_bytes(post_body(index))
         for cursor in range(0, PAGES * PAGE_SIZE, PAGE_SIZE):
-            (pages / f"{cursor}.json").write_bytes(comments_page(cursor, PAGES * PAGE_SIZE, by_time))
+            (pages / f"{cursor}.json").write_bytes(
+                comments_page(cursor, PAGES * PAGE_SIZE, by_time)
+            )
         port = _free_port()
         config = root / "nginx.conf"
         post = post_body().decode().replace(str(POST_ID), "$id")
         config.write_text(_NGINX.format(root=root, port=port, credits=CREDITS, post=post))
-        server = subprocess.Popen([program, "-c", str(config), "-p", name], stderr=subprocess.DEVNULL)
+        server = subprocess.Popen(
+            [program, "-c", str(config), "-p", name], stderr=subprocess.DEVNULL
+        )
         with _running(server, port) as url:
             yield url
 
 
 @contextlib.contextmanager
 def raw(
-    *, latency: float = 0.0, comments: int = PAGES * PAGE_SIZE, by_time: bool = False, cold: bool = False
+    *,
+    latency: float = 0.0,
+    comments: int = PAGES * PAGE_SIZE,
+    by_time: bool = False,
+    cold: bool = False,
 ) -> Iterator[str]:
     """The same answers from a raw asyncio protocol, each `latency` seconds late; a post has `comments` of them.
 
@@ -164,7 +172,9 @@ class _Canned(asyncio.Protocol):
         path, _, query = target.partition("?")
         if path.endswith("/analyze"):
             urls = json.loads(body)["urls"]
-            rows = [{"url": url, "postId": url.rsplit("/", 1)[-1], "status": "analyzed"} for url in urls]
+            rows = [
+                {"url": url, "postId": url.rsplit("/", 1)[-1], "status": "analyzed"} for url in urls
+            ]
             if self.analyzed is not None:
                 self.analyzed.update(row["postId"] for row in rows)
             meta = {"submitted": len(urls), "cost": 25 * len(urls)}
@@ -178,7 +188,9 @@ class _Canned(asyncio.Protocol):
         reached = cursor + PAGE_SIZE
         after = b"null" if reached >= self.comments else b"%d" % reached
         data = self.data[cursor // PAGE_SIZE % _DISTINCT]
-        return _framed(b'{"data":%s,"meta":{"total":%d,"next_cursor":%s}}' % (data, self.comments, after))
+        return _framed(
+            b'{"data":%s,"meta":{"total":%d,"next_cursor":%s}}' % (data, self.comments, after)
+        )
 
 
 def _length(head: bytes) -> int:
@@ -208,4 +220,6 @@ if __name__ == "__main__":
     parser.add_argument("cold", type=int)
     given = parser.parse_args()
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_serve(given.port, given.latency, given.comments, bool(given.by_time), bool(given.cold)))
+        asyncio.run(
+            _serve(given.port, given.latency, given.comments, bool(given.by_time), bool(given.cold))
+        )

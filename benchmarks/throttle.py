@@ -29,7 +29,11 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
     lines = [list(head), *(list(row) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     for number, line in enumerate(lines):
-        print("| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |")
+        print(
+            "| "
+            + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+            + " |"
+        )
         if number == 0:
             print("|" + "|".join("-" * (width + 2) for width in widths) + "|")
     print(flush=True)
@@ -74,12 +78,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.throttle", description=__doc__)
     parser.add_argument("--minutes", type=int, default=30, help="virtual minutes per cell")
     parser.add_argument(
-        "--seconds", type=float, default=24.0, help="real seconds per cell; 0 leaves the real servers out"
+        "--seconds",
+        type=float,
+        default=24.0,
+        help="real seconds per cell; 0 leaves the real servers out",
     )
     parser.add_argument("--rounds", type=int, default=3, help="of the real servers, in turns")
     parser.add_argument("--no-cost", action="store_true", help="leave the cost of a slot out")
     parser.add_argument(
-        "--quick", action="store_true", help="2 virtual minutes, 6 real seconds once; goals are not judged"
+        "--quick",
+        action="store_true",
+        help="2 virtual minutes, 6 real seconds once; goals are not judged",
     )
     parser.add_argument("--out", type=Path, default=Path("bench-results"), help="where plots go")
     options = parser.parse_args()
@@ -99,14 +108,21 @@ def main() -> None:
     }
     table(
         ("the service counts by", *LIMITERS),
-        ((name, *(cell(*steady[name, limiter]) for limiter in LIMITERS)) for name in virtual.ALGORITHMS),
+        (
+            (name, *(cell(*steady[name, limiter]) for limiter in LIMITERS))
+            for name in virtual.ALGORITHMS
+        ),
     )
     ours = [steady[name, OURS] for name in virtual.ALGORITHMS]
     judge([goal(f"the worst of {len(ours)} algorithms", min(ours)[0], ours)], options.quick)
 
-    draw({each: [found] for each, found in steady.items()}, "saturated", options.out / "throttle.png")
+    draw(
+        {each: [found] for each, found in steady.items()}, "saturated", options.out / "throttle.png"
+    )
 
-    print("the same, demand on for 20 s and off for 10 s: use of what is permitted while there is demand / refusals")
+    print(
+        "the same, demand on for 20 s and off for 10 s: use of what is permitted while there is demand / refusals"
+    )
     on_off = {
         (name, limiter): virtual.steady(make, rule, minutes=options.minutes, on=20.0, off=10.0)
         for name, rule in virtual.ALGORITHMS.items()
@@ -114,17 +130,32 @@ def main() -> None:
     }
     table(
         ("the service counts by", *LIMITERS),
-        ((name, *(cell(*on_off[name, limiter]) for limiter in LIMITERS)) for name in virtual.ALGORITHMS),
+        (
+            (name, *(cell(*on_off[name, limiter]) for limiter in LIMITERS))
+            for name in virtual.ALGORITHMS
+        ),
     )
-    draw({each: [found] for each, found in on_off.items()}, "on and off", options.out / "throttle-on-off.png")
+    draw(
+        {each: [found] for each, found in on_off.items()},
+        "on and off",
+        options.out / "throttle-on-off.png",
+    )
 
     print(f"the service drops to a quarter for {options.minutes} minutes, and returns")
     table(
-        ("the service counts by", "refused at once", "refused later", "use of the quarter", "full rate after"),
+        (
+            "the service counts by",
+            "refused at once",
+            "refused later",
+            "use of the quarter",
+            "full rate after",
+        ),
         (
             (name, str(at_once), f"{100 * later:.2f} %", f"{100 * use:.0f} %", f"{full:.0f} s")
             for name, rule in virtual.ALGORITHMS.items()
-            for at_once, later, use, full in [virtual.drop(LIMITERS[OURS], rule, minutes=options.minutes)]
+            for at_once, later, use, full in [
+                virtual.drop(LIMITERS[OURS], rule, minutes=options.minutes)
+            ]
         ),
     )
 
@@ -162,7 +193,9 @@ def main() -> None:
         free = cost.free_slot()
         woken = cost.wake()
         held = cost.bytes_per_waiter()
-        print("a free slot, under a limit that is never near; medians of rounds in turns, and quartiles")
+        print(
+            "a free slot, under a limit that is never near; medians of rounds in turns, and quartiles"
+        )
         costs(free)
         drawn = {"a limit never near": free}
         for pattern, slots in cost.real_limit().items():
@@ -172,7 +205,10 @@ def main() -> None:
             costs(slots)
             drawn[f"600 a minute, {pattern}"] = slots
         plot.grouped(
-            {pattern: {name: plot.bar(ns, ".0f") for name, ns in slots.items()} for pattern, slots in drawn.items()},
+            {
+                pattern: {name: plot.bar(ns, ".0f") for name, ns in slots.items()}
+                for pattern, slots in drawn.items()
+            },
             "a free slot: CPU ns",
             options.out / "throttle-slot.png",
         )

@@ -91,10 +91,18 @@ def _started(names: Sequence[str], url: str) -> Iterator[list[_Process]]:
 
 
 def measure(
-    names: Sequence[str], url: str, order: dict[str, Any], *, rounds: int, starts: int, reference: str = "hand"
+    names: Sequence[str],
+    url: str,
+    order: dict[str, Any],
+    *,
+    rounds: int,
+    starts: int,
+    reference: str = "hand",
 ) -> list[Row]:
     """Have every installed contender of `names` do `order` in each of `rounds` after each of `starts`, in a new order each round."""
-    return measure_each(names, url, {"": order}, rounds=rounds, starts=starts, reference=reference)[""]
+    return measure_each(names, url, {"": order}, rounds=rounds, starts=starts, reference=reference)[
+        ""
+    ]
 
 
 def measure_each(
@@ -108,8 +116,12 @@ def measure_each(
 ) -> dict[str, list[Row]]:
     """As `measure`, with all of `orders` in every round, so that one order's figures may be compared with another's."""
     present = [name for name in names if is_installed(CONTENDERS[name])]
-    per_unit: dict[tuple[str, str], list[float]] = {(what, name): [] for what in orders for name in present}
-    walls: dict[tuple[str, str], list[float]] = {(what, name): [] for what in orders for name in present}
+    per_unit: dict[tuple[str, str], list[float]] = {
+        (what, name): [] for what in orders for name in present
+    }
+    walls: dict[tuple[str, str], list[float]] = {
+        (what, name): [] for what in orders for name in present
+    }
     rng = random.Random(7)
     for _ in range(starts):
         with _started(present, url) as processes:
@@ -120,8 +132,12 @@ def measure_each(
                     for process in processes:
                         figures = process.do(order)
                         if index:  # the first is for warming up
-                            per_unit[what, process.name].append(1e6 * figures["cpu"] / figures["done"])
-                            walls[what, process.name].append(1e6 * figures["wall"] / figures["done"])
+                            per_unit[what, process.name].append(
+                                1e6 * figures["cpu"] / figures["done"]
+                            )
+                            walls[what, process.name].append(
+                                1e6 * figures["wall"] / figures["done"]
+                            )
     return {what: _rows(what, present, per_unit, walls, reference) for what in orders}
 
 
@@ -169,12 +185,25 @@ def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
 def spread(values: Sequence[float], form: str = ".2f") -> str:
     """The median, and the quartiles behind it where there is more than one value."""
     low, middle, high = quartiles(values)
-    return f"{middle:{form}} ({low:{form}} to {high:{form}})" if len(values) > 1 else f"{middle:{form}} (one run)"
+    return (
+        f"{middle:{form}} ({low:{form}} to {high:{form}})"
+        if len(values) > 1
+        else f"{middle:{form}} (one run)"
+    )
 
 
-def table(title: str, unit: str, rows: Sequence[Row], against: str = "the hand-written loop", *, server: str) -> str:
+def table(
+    title: str,
+    unit: str,
+    rows: Sequence[Row],
+    against: str = "the hand-written loop",
+    *,
+    server: str,
+) -> str:
     """Where ours is not what all are compared with, a column has how much it does in the same CPU time."""
-    ours = next((row for row in rows if row.name == "ours" and not row.low == row.high == 1.0), None)
+    ours = next(
+        (row for row in rows if row.name == "ours" and not row.low == row.high == 1.0), None
+    )
     head, line = ("| ours does in the same CPU time ", "---|") if ours else ("", "")
     lines = [
         f"### {title}",

@@ -26,7 +26,9 @@ def _cpu() -> float:
 async def _work(contender: Contender, order: dict[str, Any]) -> int:
     if order["what"] == "posts":
         count = int(order["count"])
-        await drive(contender.get, (post_id(n % POSTS) for n in range(count)), int(order["in_flight"]))
+        await drive(
+            contender.get, (post_id(n % POSTS) for n in range(count)), int(order["in_flight"])
+        )
         return count
     if order["what"] == "many posts":
         return await contender.many_posts([post_id(n) for n in range(int(order["count"]))])

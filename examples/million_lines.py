@@ -54,7 +54,9 @@ async def connect(sandbox: bool) -> AsyncIterator[TokfluenceClient]:
         yield client
 
 
-async def main(file: Path, out: Path, *, max_credits: int | None = None, sandbox: bool = False) -> int:
+async def main(
+    file: Path, out: Path, *, max_credits: int | None = None, sandbox: bool = False
+) -> int:
     stop = asyncio.Event()
     heard: list[signal.Signals] = []
 
@@ -68,7 +70,9 @@ async def main(file: Path, out: Path, *, max_credits: int | None = None, sandbox
         with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
             loop.add_signal_handler(which, hear, which)
     async with connect(sandbox) as client:
-        report = await crawl(client, lines(file), out, max_credits=max_credits, on_progress=show, stop=stop)
+        report = await crawl(
+            client, lines(file), out, max_credits=max_credits, on_progress=show, stop=stop
+        )
     print(file=sys.stderr)
     print(
         f"{counted(report.posts, 'post')}, {report.skipped:,} done earlier, {report.failed:,} failed, "
@@ -81,7 +85,9 @@ async def main(file: Path, out: Path, *, max_credits: int | None = None, sandbox
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Crawl a file with a TikTok URL or video id per line.")
+    parser = argparse.ArgumentParser(
+        description="Crawl a file with a TikTok URL or video id per line."
+    )
     parser.add_argument("file", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--max-credits", type=int)
@@ -91,6 +97,10 @@ if __name__ == "__main__":
     if not given.file.exists() or given.file.is_dir():
         parser.exit(2, f"{given.file}: {'a folder' if given.file.is_dir() else 'no such file'}\n")
     try:
-        sys.exit(asyncio.run(main(given.file, given.out, max_credits=given.max_credits, sandbox=given.sandbox)))
+        sys.exit(
+            asyncio.run(
+                main(given.file, given.out, max_credits=given.max_credits, sandbox=given.sandbox)
+            )
+        )
     except ConfigurationError as error:  # no token, a folder that cannot be written
         parser.exit(2, f"{error}\n")

@@ -87,7 +87,9 @@ async def comments(request: web.Request) -> web.StreamResponse:
 
 async def usage(request: web.Request) -> web.Response:
     client = request.app[CLIENT]
-    text = json.dumps({**msgspec.structs.asdict(client.usage), "credits_remaining": client.credits_remaining})
+    text = json.dumps(
+        {**msgspec.structs.asdict(client.usage), "credits_remaining": client.credits_remaining}
+    )
     return web.Response(text=text, content_type="application/json")
 
 

@@ -45,11 +45,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--through-session"):
-        from tokfluence_async import _direct
+        from tokfluence_async._http import direct as _direct
 
         _direct._TESTED = ()
-    config.addinivalue_line("markers", "sandbox(**options): how the `sandbox` fixture's Sandbox is made")
-    config.addinivalue_line("markers", "client(**options): how the `client` fixture's TokfluenceClient is made")
+    config.addinivalue_line(
+        "markers", "sandbox(**options): how the `sandbox` fixture's Sandbox is made"
+    )
+    config.addinivalue_line(
+        "markers", "client(**options): how the `client` fixture's TokfluenceClient is made"
+    )
 
 
 def pytest_asyncio_loop_factories(
@@ -73,9 +77,13 @@ async def sandbox(request: pytest.FixtureRequest) -> AsyncIterator[Sandbox]:
 
 
 @pytest.fixture
-async def client(request: pytest.FixtureRequest, sandbox: Sandbox) -> AsyncIterator[TokfluenceClient]:
+async def client(
+    request: pytest.FixtureRequest, sandbox: Sandbox
+) -> AsyncIterator[TokfluenceClient]:
     """A client of `sandbox`."""
-    async with TokfluenceClient(sandbox.token, base_url=sandbox.url, **_options(request, "client")) as opened:
+    async with TokfluenceClient(
+        sandbox.token, base_url=sandbox.url, **_options(request, "client")
+    ) as opened:
         yield opened
 
 

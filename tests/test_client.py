@@ -45,7 +45,9 @@ def test_a_missing_token_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> 
             TokfluenceClient(token)
 
 
-@pytest.mark.parametrize("token", ["abc\n", "abc def", "abc\r\nX-Evil: 1", "tökén", "abc\x00", "x" * 2000])
+@pytest.mark.parametrize(
+    "token", ["abc\n", "abc def", "abc\r\nX-Evil: 1", "tökén", "abc\x00", "x" * 2000]
+)
 def test_a_token_no_header_can_carry_is_refused(token: str) -> None:
     """And not shown, as the rest of it may be right."""
     with pytest.raises(ConfigurationError, match="no header can carry") as caught:
@@ -60,7 +62,9 @@ def test_any_header_safe_text_is_a_token() -> None:
         TokfluenceClient(token)
 
 
-async def test_token_and_base_url_come_from_the_environment(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_token_and_base_url_come_from_the_environment(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As documented; an argument wins over the environment."""
     monkeypatch.setenv("TOKFLUENCE_TOKEN", sandbox.token)
     monkeypatch.setenv("TOKFLUENCE_BASE_URL", sandbox.url)
@@ -106,7 +110,9 @@ async def test_requests_go_below_the_base_urls_path(canned: aioresponses) -> Non
     """Behind a gateway; nothing is cut from it and nothing doubled."""
     canned.get("https://gate.example/api/v1/posts/1", body='{"data": {"post_id": "1"}}')
 
-    async with TokfluenceClient(TOKEN, base_url="https://gate.example/api/", max_retries=0) as client:
+    async with TokfluenceClient(
+        TOKEN, base_url="https://gate.example/api/", max_retries=0
+    ) as client:
         assert (await client.posts.get(1)).post_id == "1"
 
 
@@ -144,15 +150,27 @@ def test_the_help_of_a_client_shows_all_it_has() -> None:
     """Where a newcomer looks first; `posts` is most of it."""
     text = pydoc.plain(pydoc.render_doc(TokfluenceClient))
 
-    for name in ("posts", "credits_remaining", "ledger", "usage", "request", "with_options", "aclose"):
+    for name in (
+        "posts",
+        "credits_remaining",
+        "ledger",
+        "usage",
+        "request",
+        "with_options",
+        "aclose",
+    ):
         assert re.search(rf"^ \|  (async )?{name}\b", text, re.MULTILINE), name
-    methods = {name for name, value in vars(Posts).items() if not name.startswith("_") and callable(value)}
+    methods = {
+        name for name, value in vars(Posts).items() if not name.startswith("_") and callable(value)
+    }
     assert methods <= set(re.findall(r"`(\w+)`", TokfluenceClient.posts.__doc__ or ""))
 
 
 def test_a_client_shows_no_token() -> None:
     """In a notebook its `repr` is what is printed."""
-    client = TokfluenceClient("tkf_live_abcdEFGHijklMNOPqrstUVWXyz012345", base_url="https://example.org:443/x")
+    client = TokfluenceClient(
+        "tkf_live_abcdEFGHijklMNOPqrstUVWXyz012345", base_url="https://example.org:443/x"
+    )
 
     assert repr(client) == "<TokfluenceClient of https://example.org, key 'tkf_live_abcd…'>"
 
@@ -182,7 +200,9 @@ async def test_counts_equal_the_ledger(sandbox: Sandbox, client: TokfluenceClien
     assert client.credits_remaining == sandbox.credits
 
 
-async def test_the_wallet_is_the_newest_by_sending(sandbox: Sandbox, client: TokfluenceClient) -> None:
+async def test_the_wallet_is_the_newest_by_sending(
+    sandbox: Sandbox, client: TokfluenceClient
+) -> None:
     """The answer to an older request arrives last, with a larger number: it must not win (trap 18)."""
     sandbox.stall(10.0, to=GET, where=lambda entry: entry.path.endswith("/1"))
     before = sandbox.credits
@@ -197,7 +217,9 @@ async def test_the_wallet_is_the_newest_by_sending(sandbox: Sandbox, client: Tok
 
 
 @pytest.mark.sandbox(credits=30)
-async def test_an_unknown_charge_counts_as_spent(sandbox: Sandbox, client: TokfluenceClient) -> None:
+async def test_an_unknown_charge_counts_as_spent(
+    sandbox: Sandbox, client: TokfluenceClient
+) -> None:
     """A lost answer may have been charged; a budget must not be overrun by what is not known."""
     careful = client.with_options(max_credits=3, max_retries=0)
     sandbox.drop_answer(to=GET, times=1)
@@ -229,10 +251,17 @@ async def test_a_copy_shares_connections_counts_and_budget(sandbox: Sandbox) -> 
         assert small.usage.credits_spent == 1
         assert client.usage.credits_spent == copy.usage.credits_spent == sandbox.credits_spent == 4
         assert client.usage.requests == 4
-        assert [entry.connection for entry in sandbox.requests] == [0, 1, 2, 3]  # each but the first on a used one
+        assert [entry.connection for entry in sandbox.requests] == [
+            0,
+            1,
+            2,
+            3,
+        ]  # each but the first on a used one
 
 
-async def test_copies_with_another_token_have_another_wallet(sandbox: Sandbox, client: TokfluenceClient) -> None:
+async def test_copies_with_another_token_have_another_wallet(
+    sandbox: Sandbox, client: TokfluenceClient
+) -> None:
     """Credits belong to a key."""
     other = "tkf_live_" + "z" * 32
     sandbox.add_key(other, credits=50)
@@ -257,7 +286,9 @@ class Interpreted(msgspec.Struct):
 ANSWER = {"data": [{"id": "tkc_0123456789abcdef"}], "meta": {"total_matches": 1, "cost": 25}}
 
 
-async def test_any_endpoint_with_a_type_of_the_callers_choice(sandbox: Sandbox, client: TokfluenceClient) -> None:
+async def test_any_endpoint_with_a_type_of_the_callers_choice(
+    sandbox: Sandbox, client: TokfluenceClient
+) -> None:
     """Through the same auth, throttle and decoding; the whole body, `meta` too."""
     sandbox.answer(json.dumps(ANSWER), to=SEARCH, times=None)
     query = {"query": "wrestling", "max_results": 5}
@@ -265,20 +296,26 @@ async def test_any_endpoint_with_a_type_of_the_callers_choice(sandbox: Sandbox, 
     plain = await client.request("POST", "/v1/ai_search", json=query)
     typed = await client.request("POST", "/v1/ai_search", json=query, response_type=Interpreted)
     raw = await client.request("post", "/v1/ai_search", json=query, response_type=msgspec.Raw)
-    mapping = await client.request("POST", "/v1/ai_search", json=query, response_type=dict[str, Any])
+    mapping = await client.request(
+        "POST", "/v1/ai_search", json=query, response_type=dict[str, Any]
+    )
 
     assert plain == mapping == ANSWER
     assert typed.meta["total_matches"] == 1
     assert json.loads(bytes(raw)) == ANSWER
     assert len({entry.request_id for entry in sandbox.requests}) == 4
     assert all(entry.headers["content-type"] == "application/json" for entry in sandbox.requests)
-    assert all(entry.headers["authorization"] == f"Bearer {sandbox.token}" for entry in sandbox.requests)
+    assert all(
+        entry.headers["authorization"] == f"Bearer {sandbox.token}" for entry in sandbox.requests
+    )
     assert client.usage.credits_spent == 100
 
 
 async def test_documented_endpoints_by_hand(sandbox: Sandbox, client: TokfluenceClient) -> None:
     """With a query; the body is the documented one."""
-    page = await client.request("GET", "/v1/posts/1/comments", params={"cursor": 0, "limit": 7}, response_type=dict)
+    page = await client.request(
+        "GET", "/v1/posts/1/comments", params={"cursor": 0, "limit": 7}, response_type=dict
+    )
 
     assert set(page) == {"data", "meta"}
     assert len(page["data"]) <= 7
@@ -286,9 +323,20 @@ async def test_documented_endpoints_by_hand(sandbox: Sandbox, client: Tokfluence
 
 
 @pytest.mark.parametrize(
-    "path", ["https://evil.example/v1/x", "//evil.example/v1/x", "/v1/../x", "/v1/%2e%2e/x", "/x", "v1/x", "/v1/x?y=1"]
+    "path",
+    [
+        "https://evil.example/v1/x",
+        "//evil.example/v1/x",
+        "/v1/../x",
+        "/v1/%2e%2e/x",
+        "/x",
+        "v1/x",
+        "/v1/x?y=1",
+    ],
 )
-async def test_a_path_that_leads_elsewhere_is_refused(sandbox: Sandbox, client: TokfluenceClient, path: str) -> None:
+async def test_a_path_that_leads_elsewhere_is_refused(
+    sandbox: Sandbox, client: TokfluenceClient, path: str
+) -> None:
     """The token goes to the configured origin and nowhere else."""
     with pytest.raises(ValueError, match="path"):
         await client.request("GET", path)
@@ -296,10 +344,19 @@ async def test_a_path_that_leads_elsewhere_is_refused(sandbox: Sandbox, client: 
     assert sandbox.requests_received == 0
 
 
-async def test_a_write_keeps_its_id_and_is_not_replayed(sandbox: Sandbox, client: TokfluenceClient) -> None:
+async def test_a_write_keeps_its_id_and_is_not_replayed(
+    sandbox: Sandbox, client: TokfluenceClient
+) -> None:
     """A lost answer, then 409: it was done once, and the error says so."""
-    sandbox.answer(status=500, body='{"error": {"code": "internal_error", "message": "x"}}', to=SEARCH, times=1)
-    sandbox.answer(status=409, body='{"error": {"code": "duplicate_request", "message": "x"}}', to=SEARCH, times=1)
+    sandbox.answer(
+        status=500, body='{"error": {"code": "internal_error", "message": "x"}}', to=SEARCH, times=1
+    )
+    sandbox.answer(
+        status=409,
+        body='{"error": {"code": "duplicate_request", "message": "x"}}',
+        to=SEARCH,
+        times=1,
+    )
 
     with pytest.raises(DuplicateRequestError, match="was done; its answer is not replayed"):
         await client.request("POST", "/v1/ai_search", json={"query": "x"})
@@ -316,7 +373,9 @@ async def test_a_delete_without_content_is_done(sandbox: Sandbox, client: Tokflu
     assert sandbox.requests_received == 1
 
 
-async def test_an_answer_of_another_shape_is_not_paid_for_twice(sandbox: Sandbox, client: TokfluenceClient) -> None:
+async def test_an_answer_of_another_shape_is_not_paid_for_twice(
+    sandbox: Sandbox, client: TokfluenceClient
+) -> None:
     """Repeating a read would bring the same answer for another credit."""
     with pytest.raises(APIResponseValidationError) as caught:
         await client.request("GET", "/v1/posts/1", response_type=list[int])
@@ -330,7 +389,9 @@ class _Half(msgspec.Struct):
 
 
 @pytest.mark.client(max_retries=0)
-@pytest.mark.parametrize("response_type", [None, dict, msgspec.Raw, _Half, list[msgspec.Raw], dict[str, msgspec.Raw]])
+@pytest.mark.parametrize(
+    "response_type", [None, dict, msgspec.Raw, _Half, list[msgspec.Raw], dict[str, msgspec.Raw]]
+)
 async def test_an_answer_that_is_not_utf_8_is_refused_whatever_it_is_read_as(
     response_type: Any, sandbox: Sandbox, client: TokfluenceClient
 ) -> None:
@@ -338,7 +399,9 @@ async def test_an_answer_that_is_not_utf_8_is_refused_whatever_it_is_read_as(
     sandbox.answer(b'{"data": {"name": "caf\xe9"}}', to="GET /v1/creators/:id")
 
     with pytest.raises(APIResponseValidationError):
-        await client.request("GET", "/v1/creators/tkc_0123456789abcdef", response_type=response_type)
+        await client.request(
+            "GET", "/v1/creators/tkc_0123456789abcdef", response_type=response_type
+        )
 
 
 async def test_debug_logs_name_requests_and_no_token(
@@ -410,7 +473,10 @@ def test_an_option_of_another_type_is_refused_at_the_call(options: dict[str, Any
     assert name == "token" or isinstance(caught.value, ValueError)
     assert pickle.loads(pickle.dumps(caught.value)).args == caught.value.args
     # None is "as before" there.
-    if name in inspect.signature(TokfluenceClient.with_options).parameters and options[name] is not None:
+    if (
+        name in inspect.signature(TokfluenceClient.with_options).parameters
+        and options[name] is not None
+    ):
         with pytest.raises(ConfigurationError, match=told):
             TokfluenceClient("x").with_options(**options)
 

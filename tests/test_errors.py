@@ -88,10 +88,14 @@ def every_error() -> list[TokfluenceError]:
         APIError("odd", request_id="r", credits_remaining=5),
         APIConnectionError("lost", sent=False, request_id="r"),
         APITimeoutError("late", sent=True),
-        APIResponseValidationError("bad", status=200, body="<html>", malformed=True, request_id="r"),
+        APIResponseValidationError(
+            "bad", status=200, body="<html>", malformed=True, request_id="r"
+        ),
     ]
     errors += [
-        status_error(status)(status, "a_code", "a sentence", request_id="r", credits_remaining=7, retry_after=1.5)
+        status_error(status)(
+            status, "a_code", "a sentence", request_id="r", credits_remaining=7, retry_after=1.5
+        )
         for status in STATUSES
     ]
     for n, error in enumerate(errors):
@@ -105,7 +109,8 @@ def test_the_tree_is_the_documented_one() -> None:
     public = {
         value
         for name in tokfluence_async.__all__
-        if inspect.isclass(value := getattr(tokfluence_async, name)) and issubclass(value, TokfluenceError)
+        if inspect.isclass(value := getattr(tokfluence_async, name))
+        and issubclass(value, TokfluenceError)
     }
 
     assert public == {*TREE, TokfluenceError}
@@ -125,7 +130,11 @@ def test_every_documented_status_has_its_class(status: int, cls: type[APIStatusE
 def test_every_error_pickles_with_all_it_holds(protocol: int) -> None:
     """An error that does not unpickle kills the multiprocessing worker's parent (trap 24)."""
     for error in every_error():
-        for again in (pickle.loads(pickle.dumps(error, protocol)), copy.copy(error), copy.deepcopy(error)):
+        for again in (
+            pickle.loads(pickle.dumps(error, protocol)),
+            copy.copy(error),
+            copy.deepcopy(error),
+        ):
             assert type(again) is type(error)
             assert str(again) == str(error)
             assert repr(again) == repr(error)
@@ -158,7 +167,9 @@ def test_a_users_subclass_pickles_whatever_arguments_it_takes() -> None:
 
 
 def fail() -> None:
-    raise status_error(429)(429, "rate_limited", "slow down", request_id="r", credits_remaining=3, retry_after=2.0)
+    raise status_error(429)(
+        429, "rate_limited", "slow down", request_id="r", credits_remaining=3, retry_after=2.0
+    )
 
 
 @pytest.mark.real_time
@@ -169,7 +180,11 @@ def test_an_error_crosses_processes() -> None:
         with pytest.raises(RateLimitError, match="429 rate_limited: slow down") as caught:
             future.result()
 
-    assert (caught.value.retry_after, caught.value.credits_remaining, caught.value.request_id) == (2.0, 3, "r")
+    assert (caught.value.retry_after, caught.value.credits_remaining, caught.value.request_id) == (
+        2.0,
+        3,
+        "r",
+    )
 
 
 def test_a_message_says_what_happened_and_what_to_do() -> None:
@@ -215,6 +230,14 @@ def test_defaults_of_fields_that_an_answer_did_not_give() -> None:
     """Attributes are there in any case: handlers need no `getattr`."""
     error = APIConnectionError("lost")
 
-    assert (error.request_id, error.credits_remaining, error.attempts, error.sent) == (None, None, 1, True)
+    assert (error.request_id, error.credits_remaining, error.attempts, error.sent) == (
+        None,
+        None,
+        1,
+        True,
+    )
     assert RateLimitError(429).retry_after is None
-    assert (APIResponseValidationError("x").status, APIResponseValidationError("x").malformed) == (None, False)
+    assert (APIResponseValidationError("x").status, APIResponseValidationError("x").malformed) == (
+        None,
+        False,
+    )

@@ -21,8 +21,8 @@ from aiohttp import web
 from nbclient import NotebookClient
 
 from tokfluence_async import InvalidPostError, Sandbox
-from tokfluence_async._ids import parse_post_id
 from tokfluence_async._sandbox import COMMENTS, POST
+from tokfluence_async._wire.ids import parse_post_id
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 ID = "7234567890123456789"
@@ -63,10 +63,15 @@ def test_the_notebook_tells_its_story() -> None:
     notebook = nbformat.read(EXAMPLES / "quickstart.ipynb", as_version=4)
 
     NotebookClient(
-        notebook, timeout=100, kernel_name="python3", resources={"metadata": {"path": str(EXAMPLES)}}
+        notebook,
+        timeout=100,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(EXAMPLES)}},
     ).execute()
 
-    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    outputs = [
+        output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs
+    ]
     kinds = Counter(kind for output in outputs for kind in output.get("data", {}))
     text = json.dumps(outputs)
     assert kinds["image/png"] == 2
@@ -74,11 +79,16 @@ def test_the_notebook_tells_its_story() -> None:
     assert "200 comments</b> of" in text
     assert "<b>Usage</b>" in text
     assert not [output for output in outputs if output.output_type in ("error", "stream")]
-    assert all(not cell.get("outputs") for cell in nbformat.read(EXAMPLES / "quickstart.ipynb", as_version=4).cells)
+    assert all(
+        not cell.get("outputs")
+        for cell in nbformat.read(EXAMPLES / "quickstart.ipynb", as_version=4).cells
+    )
 
 
 @pytest.mark.sandbox(comments_per_post=450, indexed={ID})
-async def test_the_service_shares_one_client(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_service_shares_one_client(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its callers get data, errors they understand, and together they reuse connections."""
     monkeypatch.setenv("TOKFLUENCE_TOKEN", sandbox.token)
     monkeypatch.setenv("TOKFLUENCE_BASE_URL", sandbox.url)
@@ -109,7 +119,12 @@ async def test_the_service_shares_one_client(sandbox: Sandbox, monkeypatch: pyte
     assert {json.loads(body)["post_id"] for _, body in several} == {ID}
     assert (found[0], len(found[1].splitlines())) == (200, 300)
     assert none == (200, "")
-    assert [missing[0], missing_comments[0], malformed[0], malformed_comments[0]] == [404, 404, 400, 400]
+    assert [missing[0], missing_comments[0], malformed[0], malformed_comments[0]] == [
+        404,
+        404,
+        400,
+        400,
+    ]
     assert sandbox.token not in missing[1]
     assert len(sandbox.times(to=POST)) == 6
     assert len(sandbox.times(to=COMMENTS)) == 3
@@ -125,7 +140,9 @@ def run_without_a_token(program: str, *args: str, folder: Path) -> subprocess.Co
         timeout=60,
         check=False,
         cwd=folder,
-        env={name: value for name, value in os.environ.items() if not name.startswith("TOKFLUENCE_")},
+        env={
+            name: value for name, value in os.environ.items() if not name.startswith("TOKFLUENCE_")
+        },
     )
 
 
@@ -160,7 +177,10 @@ async def test_the_crawler_ends_like_the_command_after_a_signal(
 
 
 async def test_the_crawler_of_many_lines(
-    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    sandbox: Sandbox,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """It goes on where it ended, and says so."""
     monkeypatch.setenv("TOKFLUENCE_TOKEN", sandbox.token)
@@ -187,7 +207,13 @@ def test_the_crawler_runs_as_a_program(tmp_path: Path) -> None:
     path.write_text("1\n2\n3\n")
 
     done = subprocess.run(
-        [sys.executable, str(EXAMPLES / "million_lines.py"), str(path), str(tmp_path / "out"), "--sandbox"],
+        [
+            sys.executable,
+            str(EXAMPLES / "million_lines.py"),
+            str(path),
+            str(tmp_path / "out"),
+            "--sandbox",
+        ],
         capture_output=True,
         text=True,
         timeout=60,

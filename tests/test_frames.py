@@ -29,7 +29,7 @@ from tokfluence_async import (
     TokfluenceClient,
     frames,
 )
-from tokfluence_async._formats import open_writer
+from tokfluence_async._crawl.tables import open_writer
 
 ID = "7234567890123456789"
 FULL = Post(
@@ -186,7 +186,10 @@ def test_structs_of_the_users_own() -> None:
 
 def test_integers_beyond_64_bits_become_null_and_say_so() -> None:
     """They decode well and fit no column; one senseless count must not cost the frame."""
-    rows = [Post(post_id="1", views=2**64, likes=-(2**63)), Post(post_id="2", views=5, likes=2**63 - 1)]
+    rows = [
+        Post(post_id="1", views=2**64, likes=-(2**63)),
+        Post(post_id="2", views=5, likes=2**63 - 1),
+    ]
 
     with pytest.warns(RuntimeWarning, match="views: 1 of 2 integers"):
         table = frames.to_arrow(rows)
@@ -256,9 +259,12 @@ async def test_many_rows_from_an_async_iterable() -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "function"), [("pyarrow", "to_arrow"), ("polars", "to_polars"), ("pandas", "to_pandas")]
+    ("module", "function"),
+    [("pyarrow", "to_arrow"), ("polars", "to_polars"), ("pandas", "to_pandas")],
 )
-def test_what_is_not_installed_is_named(module: str, function: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_installed_is_named(
+    module: str, function: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With the command that installs it."""
     monkeypatch.setitem(sys.modules, module, None)
 

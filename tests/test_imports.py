@@ -48,9 +48,34 @@ FLOORS: tuple[tuple[str, frozenset[str]], ...] = (
     ),
     (
         "edges",
-        frozenset(["_throttle", "_failures", "_direct", "_transport", "_journal", "_sources", "_progress", "_log"]),
+        frozenset(
+            [
+                "_throttle",
+                "_failures",
+                "_direct",
+                "_transport",
+                "_journal",
+                "_sources",
+                "_progress",
+                "_log",
+            ]
+        ),
     ),
-    ("drivers", frozenset(["_places", "_engine", "_stream", "_analyze", "_comments", "_resolve", "_posts", "_crawl"])),
+    (
+        "drivers",
+        frozenset(
+            [
+                "_places",
+                "_engine",
+                "_stream",
+                "_analyze",
+                "_comments",
+                "_resolve",
+                "_posts",
+                "_crawl",
+            ]
+        ),
+    ),
     ("door", frozenset(["_client", "__init__"])),
     ("people", frozenset(["_cli", "_formats", "_notebook", "frames", "__main__"])),
 )
@@ -104,9 +129,13 @@ def imports(tree: ast.Module, path: Path) -> Iterator[tuple[str, bool]]:
                 yield f".{full[1]}", at_load
             else:
                 for alias in node.names:
-                    beside = (PACKAGE / f"{alias.name}.py").exists() or (PACKAGE / alias.name).is_dir()
+                    beside = (PACKAGE / f"{alias.name}.py").exists() or (
+                        PACKAGE / alias.name
+                    ).is_dir()
                     yield f".{alias.name if beside else '__init__'}", at_load
-        inside = at_load and not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+        inside = at_load and not isinstance(
+            node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+        )
         for child in ast.iter_child_nodes(node):
             yield from walk(child, inside)
 
@@ -138,7 +167,9 @@ def test_no_imports_go_round_in_circles() -> None:
     """On one floor, too."""
     below: dict[str, set[str]] = {}
     for room, path, tree in rooms():
-        found = (what[1:] for what, at_load in imports(tree, path) if at_load and what.startswith("."))
+        found = (
+            what[1:] for what, at_load in imports(tree, path) if at_load and what.startswith(".")
+        )
         below.setdefault(room, set()).update(name for name in found if name != room)
 
     done: set[str] = set()
@@ -160,7 +191,11 @@ def test_the_core_knows_no_clock_no_loop_and_no_files() -> None:
     for room, path, tree in rooms():
         if room in pure:
             known = {what for what, _ in imports(tree, path)}
-            waits = [n for n in ast.walk(tree) if isinstance(n, (ast.Await, ast.AsyncFunctionDef, ast.AsyncFor))]
+            waits = [
+                n
+                for n in ast.walk(tree)
+                if isinstance(n, (ast.Await, ast.AsyncFunctionDef, ast.AsyncFor))
+            ]
             assert known & WORLDLY == set(), room
             assert waits == [], room
 
@@ -205,14 +240,18 @@ def test_people_import_what_users_import() -> None:
     }
     for room, path, tree in rooms():
         if room == "_cli":
-            assert {what for what, _ in imports(tree, path) if what.startswith(".")} <= allowed, path
+            assert {what for what, _ in imports(tree, path) if what.startswith(".")} <= allowed, (
+                path
+            )
 
 
 def loaded_by(code: str) -> set[str]:
     # What is there before is not ours: coverage, where it measures subprocesses too, brings asyncio and sqlite3.
     script = f"import sys\nbefore = set(sys.modules)\n{code}\nprint(*(set(sys.modules) - before))"
     quiet = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=quiet)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=quiet
+    )
     return set(done.stdout.split())
 
 
@@ -317,8 +356,14 @@ NO_DEFAULT = inspect.Parameter.empty
     ("function", "promised"),
     [
         (Posts.get, {"post": NO_DEFAULT}),
-        (Posts.comments, {"post": NO_DEFAULT, "cursor": 0, "limit": 200, "max_items": None, "prefetch": 0}),
-        (Posts.comment_pages, {"post": NO_DEFAULT, "cursor": 0, "limit": 200, "max_items": None, "prefetch": 0}),
+        (
+            Posts.comments,
+            {"post": NO_DEFAULT, "cursor": 0, "limit": 200, "max_items": None, "prefetch": 0},
+        ),
+        (
+            Posts.comment_pages,
+            {"post": NO_DEFAULT, "cursor": 0, "limit": 200, "max_items": None, "prefetch": 0},
+        ),
         (
             Posts.analyze,
             {
@@ -331,10 +376,19 @@ NO_DEFAULT = inspect.Parameter.empty
             },
         ),
         (Posts.analyze_iter, {"urls": NO_DEFAULT, "journal": None}),
-        (Posts.resolve, {"urls": NO_DEFAULT, "refresh": "missing", "journal": None, "patience": 60.0}),
+        (
+            Posts.resolve,
+            {"urls": NO_DEFAULT, "refresh": "missing", "journal": None, "patience": 60.0},
+        ),
         (
             tokfluence_async.TokfluenceClient,
-            {"token": None, "base_url": None, "throttle": None, "max_credits": None, "session": None},
+            {
+                "token": None,
+                "base_url": None,
+                "throttle": None,
+                "max_credits": None,
+                "session": None,
+            },
         ),
         (tokfluence_async.Throttle, {"per_ip": 600, "per_key": 1200, "period": 60.0}),
         (
@@ -352,12 +406,20 @@ NO_DEFAULT = inspect.Parameter.empty
         ),
         (
             tokfluence_async.TokfluenceClient.request,
-            {"method": NO_DEFAULT, "path": NO_DEFAULT, "params": None, "json": None, "response_type": None},
+            {
+                "method": NO_DEFAULT,
+                "path": NO_DEFAULT,
+                "params": None,
+                "json": None,
+                "response_type": None,
+            },
         ),
     ],
     ids=lambda value: getattr(value, "__qualname__", None),
 )
-def test_the_promised_parameters_have_the_promised_defaults(function: Any, promised: dict[str, Any]) -> None:
+def test_the_promised_parameters_have_the_promised_defaults(
+    function: Any, promised: dict[str, Any]
+) -> None:
     """design.md, *Public surface*: names and defaults are what programs are written against."""
     found = parameters(function)
 
@@ -373,7 +435,9 @@ def documented() -> Iterator[tuple[str, Any]]:
                 continue
             yield name, value
             for method, member in vars(value).items() if inspect.isclass(value) else ():
-                if not method.startswith("_") and isinstance(member, (FunctionType, property, classmethod)):
+                if not method.startswith("_") and isinstance(
+                    member, (FunctionType, property, classmethod)
+                ):
                     yield f"{name}.{method}", member
     for method, member in vars(Posts).items():
         if not method.startswith("_") and isinstance(member, FunctionType):

@@ -24,7 +24,7 @@ from tokfluence_async import (
     Post,
     TokfluenceError,
 )
-from tokfluence_async._wire import AnalyzeBody, CommentsBody, PostBody, RawCommentsBody, Shape
+from tokfluence_async._wire.wire import AnalyzeBody, CommentsBody, PostBody, RawCommentsBody, Shape
 
 SHAPES: Mapping[str, type] = {"post": PostBody, "comments": CommentsBody, "analyze": AnalyzeBody}
 
@@ -34,7 +34,9 @@ def canonical(value: Any) -> str:
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_the_documented_bodies_survive_decoding_and_encoding(name: str, documented: Mapping[str, Any]) -> None:
+def test_the_documented_bodies_survive_decoding_and_encoding(
+    name: str, documented: Mapping[str, Any]
+) -> None:
     """No field is renamed, dropped or changed: byte-equal after normalisation."""
     body = (Path(__file__).parent / "fixtures" / f"{name}.json").read_bytes()
 
@@ -49,9 +51,18 @@ def test_the_documented_post_has_these_values(documented: Mapping[str, Any]) -> 
 
     assert post.post_id == "7234567890123456789"
     assert post.published_at == datetime(2026, 4, 12, 19, 0, tzinfo=UTC)
-    assert (post.duration, post.views, post.hashtags, post.mentions) == (28, 1240000, ["wwe", "wrestling"], [])
+    assert (post.duration, post.views, post.hashtags, post.mentions) == (
+        28,
+        1240000,
+        ["wwe", "wrestling"],
+        [],
+    )
     assert post.music is not None
-    assert (post.music.title, post.music.original, post.is_sponsored) == ("original sound", True, False)
+    assert (post.music.title, post.music.original, post.is_sponsored) == (
+        "original sound",
+        True,
+        False,
+    )
 
 
 def decode_post(data: Any) -> Post:
@@ -65,7 +76,9 @@ def decode_comment(data: Any) -> Comment:
 
 @pytest.mark.parametrize("name", [f for f in Post.__struct_fields__ if f != "post_id"])
 @pytest.mark.parametrize("how", ["null", "missing"])
-def test_a_post_may_lack_any_field_but_its_id(name: str, how: str, documented: Mapping[str, Any]) -> None:
+def test_a_post_may_lack_any_field_but_its_id(
+    name: str, how: str, documented: Mapping[str, Any]
+) -> None:
     """The page promises no value; a post without a caption must not be an outage. None is "not said", never zero."""
     data = dict(documented["post"]["data"])
     if how == "null":
@@ -81,7 +94,9 @@ def test_a_post_may_lack_any_field_but_its_id(name: str, how: str, documented: M
 
 @pytest.mark.parametrize("name", [f for f in Comment.__struct_fields__ if f != "comment_id"])
 @pytest.mark.parametrize("how", ["null", "missing"])
-def test_a_comment_may_lack_any_field_but_its_id(name: str, how: str, documented: Mapping[str, Any]) -> None:
+def test_a_comment_may_lack_any_field_but_its_id(
+    name: str, how: str, documented: Mapping[str, Any]
+) -> None:
     """As posts: a deleted author or an unknown time of day ends no walk."""
     data = dict(documented["comments"]["data"][0])
     if how == "null":
@@ -105,7 +120,11 @@ def test_music_may_lack_any_field(name: str, documented: Mapping[str, Any]) -> N
 
 
 junk = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
@@ -118,11 +137,25 @@ def test_unknown_fields_never_fail(
 ) -> None:
     """A new field on the server must not be an outage here, wherever it stands."""
     post = {"post_id": "1", "music": {"title": "t", **deep}, **data}
-    page = {"data": [{"comment_id": "1-c-1", **data}], "meta": {"total": 1, "next_cursor": None, **meta}, **top}
-    rows = {"data": [{"url": "u", "postId": "1", "status": "x", **data}], "meta": {"cost": 25, **meta}, **top}
+    page = {
+        "data": [{"comment_id": "1-c-1", **data}],
+        "meta": {"total": 1, "next_cursor": None, **meta},
+        **top,
+    }
+    rows = {
+        "data": [{"url": "u", "postId": "1", "status": "x", **data}],
+        "meta": {"cost": 25, **meta},
+        **top,
+    }
 
-    assert Shape[PostBody](PostBody).decode(json.dumps({"data": post, **top}).encode()).data.post_id == "1"
-    assert Shape[CommentsBody](CommentsBody).decode(json.dumps(page).encode()).data[0].comment_id == "1-c-1"
+    assert (
+        Shape[PostBody](PostBody).decode(json.dumps({"data": post, **top}).encode()).data.post_id
+        == "1"
+    )
+    assert (
+        Shape[CommentsBody](CommentsBody).decode(json.dumps(page).encode()).data[0].comment_id
+        == "1-c-1"
+    )
     assert Shape[AnalyzeBody](AnalyzeBody).decode(json.dumps(rows).encode()).data[0].status == "x"
 
 
@@ -135,7 +168,10 @@ def test_unknown_fields_never_fail(
         ("2026-04-12T19:00:00.5", datetime(2026, 4, 12, 19, 0, 0, 500_000, tzinfo=UTC)),
         ("2026-04-12T19:00:00.123456Z", datetime(2026, 4, 12, 19, 0, 0, 123_456, tzinfo=UTC)),
         ("2026-04-12T19:00:00.123456789Z", datetime(2026, 4, 12, 19, 0, 0, 123_457, tzinfo=UTC)),
-        ("2026-04-12T21:00:00+02:00", datetime(2026, 4, 12, 21, tzinfo=timezone(timedelta(hours=2)))),
+        (
+            "2026-04-12T21:00:00+02:00",
+            datetime(2026, 4, 12, 21, tzinfo=timezone(timedelta(hours=2))),
+        ),
         ("2026-04-12t19:00:00z", datetime(2026, 4, 12, 19, tzinfo=UTC)),
     ],
 )
@@ -219,7 +255,9 @@ SAID: list[tuple[str, str, Any]] = [
 
 
 @pytest.mark.parametrize(("name", "text", "value"), SAID)
-def test_a_value_of_another_type_is_what_it_plainly_says_or_nothing(name: str, text: str, value: Any) -> None:
+def test_a_value_of_another_type_is_what_it_plainly_says_or_nothing(
+    name: str, text: str, value: Any
+) -> None:
     """The page shows a value of each field and promises no type; the post is paid for, whatever one of them is."""
     body = f'{{"data": {{"post_id": "1", "{name}": {text}, "url": "u", "{name}_": {text}}}}}'
 
@@ -232,7 +270,9 @@ def test_a_value_of_another_type_is_what_it_plainly_says_or_nothing(name: str, t
 
 def test_an_odd_field_deep_inside_costs_itself() -> None:
     """A sound whose title is a number is a sound still."""
-    music = decode_post({"post_id": "1", "music": {"title": 1989, "author": ["x"], "original": "false"}}).music
+    music = decode_post(
+        {"post_id": "1", "music": {"title": 1989, "author": ["x"], "original": "false"}}
+    ).music
 
     assert music is not None
     assert (music.title, music.author, music.original) == ("1989", None, False)
@@ -255,7 +295,9 @@ def test_any_value_of_any_field_of_a_post_leaves_the_others(name: str, value: An
     post = decode_post(WHOLE_POST | {name: value})
 
     usual = decode_post(WHOLE_POST)
-    assert [f for f in Post.__struct_fields__ if getattr(post, f) != getattr(usual, f) and f != name] == []
+    assert [
+        f for f in Post.__struct_fields__ if getattr(post, f) != getattr(usual, f) and f != name
+    ] == []
     msgspec.convert(msgspec.to_builtins(post), Post)  # and what is there has its type
 
 
@@ -269,16 +311,25 @@ def test_any_value_of_any_field_of_a_comment_leaves_the_page(name: str, value: A
 
     usual = decode_comment(WHOLE_COMMENT)
     assert (page.data[0], page.data[2], page.meta.next_cursor) == (usual, usual, 3)
-    assert [f for f in Comment.__struct_fields__ if getattr(page.data[1], f) != getattr(usual, f) and f != name] == []
+    assert [
+        f
+        for f in Comment.__struct_fields__
+        if getattr(page.data[1], f) != getattr(usual, f) and f != name
+    ] == []
     msgspec.convert(msgspec.to_builtins(page), CommentsBody)
 
 
-@given(st.sampled_from(["1e999", "9" * 5000, "-1e999", "[1e999]"]), st.sampled_from(["url", "postId", "status"]))
+@given(
+    st.sampled_from(["1e999", "9" * 5000, "-1e999", "[1e999]"]),
+    st.sampled_from(["url", "postId", "status"]),
+)
 def test_a_number_that_no_decoder_takes_costs_no_batch(text: str, name: str) -> None:
     """The rows of an analyze answer have no types at all, but 25 credits each; a row that is none is nobody's."""
     rows = f'{{"{name}": {text}}}, {text}, {{"url": "u", "postId": "2", "status": "fresh"}}'
 
-    body = Shape[AnalyzeBody](AnalyzeBody).decode(f'{{"data": [{rows}], "meta": {{"cost": {text}}}}}'.encode())
+    body = Shape[AnalyzeBody](AnalyzeBody).decode(
+        f'{{"data": [{rows}], "meta": {{"cost": {text}}}}}'.encode()
+    )
 
     assert msgspec.to_builtins(body.data[2]) == {"url": "u", "postId": "2", "status": "fresh"}
     assert len(body.data) == 3
@@ -324,7 +375,10 @@ def test_a_type_of_the_callers_own_is_taken_at_its_word() -> None:
     good = Shape[Page](Page).decode(b'{"data": [{"comment_id": "1", "likes": "5"}], "total": 1}')
 
     assert good.data[0].likes == 5
-    for body in (b'{"data": [], "total": "1"}', b'{"data": [{"comment_id": "1", "likes": "5"}], "new": 1}'):
+    for body in (
+        b'{"data": [], "total": "1"}',
+        b'{"data": [{"comment_id": "1", "likes": "5"}], "new": 1}',
+    ):
         with pytest.raises(msgspec.ValidationError):
             Shape[Page](Page).decode(body)
 
@@ -347,7 +401,9 @@ def test_structs_are_values() -> None:
 
 def test_a_page_is_a_collection_of_its_items() -> None:
     """`for comment in page`, `len(page)`."""
-    page = CommentPage(items=[Comment(comment_id="1"), Comment(comment_id="2")], total=9, cursor=0, next_cursor=2)
+    page = CommentPage(
+        items=[Comment(comment_id="1"), Comment(comment_id="2")], total=9, cursor=0, next_cursor=2
+    )
 
     assert [c.comment_id for c in page] == ["1", "2"]
     assert len(page) == 2
@@ -356,7 +412,9 @@ def test_a_page_is_a_collection_of_its_items() -> None:
 def test_an_outcome_unwraps_to_its_value_or_its_error() -> None:
     """And `ok` says which; a value of None is a value."""
     good: Outcome[int] = Outcome(input="x", post_id="1", value=5)
-    bad: Outcome[int] = Outcome(input="x", post_id="1", error=NotFoundError(404, "post_not_found", "no"))
+    bad: Outcome[int] = Outcome(
+        input="x", post_id="1", error=NotFoundError(404, "post_not_found", "no")
+    )
     empty: Outcome[None] = Outcome(input="x", value=None)
 
     assert good.ok
@@ -370,7 +428,12 @@ def test_an_outcome_unwraps_to_its_value_or_its_error() -> None:
 
 def report(*errors: TokfluenceError | None) -> AnalyzeReport:
     outcomes: list[Outcome[Analysis]] = [
-        Outcome(input=str(n), post_id=str(n), value=None if error else Analysis(post_id=str(n)), error=error)
+        Outcome(
+            input=str(n),
+            post_id=str(n),
+            value=None if error else Analysis(post_id=str(n)),
+            error=error,
+        )
         for n, error in enumerate(errors, 1)
     ]
     return AnalyzeReport(outcomes=outcomes, duplicates=1, credits_spent=50)
@@ -389,7 +452,10 @@ def test_a_report_splits_into_succeeded_and_failed() -> None:
 
 def test_raise_for_errors_raises_all_of_them_and_keeps_the_report() -> None:
     """One exception that tells every failure, and through `report` still holds what succeeded (trap 19)."""
-    first, second = NotFoundError(404, "post_not_found", "no"), APIResponseValidationError("left out")
+    first, second = (
+        NotFoundError(404, "post_not_found", "no"),
+        APIResponseValidationError("left out"),
+    )
     mixed = report(first, None, second)
 
     report(None, None).raise_for_errors()

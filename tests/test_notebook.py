@@ -114,17 +114,26 @@ def test_a_link_that_is_none_is_not_made() -> None:
 
 def test_a_page_shows_its_first_comments() -> None:
     """Ten of them, and where the page stands."""
-    items = [Comment(comment_id=str(n), text=EVIL, parent_comment_id="0" if n else None) for n in range(200)]
+    items = [
+        Comment(comment_id=str(n), text=EVIL, parent_comment_id="0" if n else None)
+        for n in range(200)
+    ]
 
-    text = _read(_html(CommentPage(items=items, total=1900, cursor=200, next_cursor=400, repeated=3)))
+    text = _read(
+        _html(CommentPage(items=items, total=1900, cursor=200, next_cursor=400, repeated=3))
+    )
 
     assert "200 comments of 1,900" in text
     assert "the next at cursor 400" in text
     assert "3 repeated" in text
     assert "and 190 more" in text
     assert text.count("<script>") == 10  # as text
-    assert "the last page" in _read(_html(CommentPage(items=[], total=None, cursor=0, next_cursor=None)))
-    one = _read(_html(CommentPage(items=items[:1], total=1, cursor=0, next_cursor=None, repeated=1)))
+    assert "the last page" in _read(
+        _html(CommentPage(items=[], total=None, cursor=0, next_cursor=None))
+    )
+    one = _read(
+        _html(CommentPage(items=items[:1], total=1, cursor=0, next_cursor=None, repeated=1))
+    )
     assert "1 comment of 1" in one
     assert "1 repeated one left out" in one
 
@@ -139,14 +148,26 @@ def test_a_report_counts_and_shows_failures() -> None:
 
     text = _read(_html(AnalyzeReport(outcomes=outcomes, duplicates=4, credits_spent=1050)))
 
-    for part in ("14 posts", "analyzed", "no status", "failed", "1,050", "InvalidPostError", "and 2 more"):
+    for part in (
+        "14 posts",
+        "analyzed",
+        "no status",
+        "failed",
+        "1,050",
+        "InvalidPostError",
+        "and 2 more",
+    ):
         assert part in text
     assert "InvalidPostError" not in _read(_html(AnalyzeReport(outcomes=outcomes[:1])))
 
 
 def test_an_outcome_shows_its_value_or_its_error() -> None:
     """With what was given, which may be anything."""
-    read = Outcome(input="https://www.tiktok.com/@wwe/video/1", post_id="1", value=Post(post_id="1", caption=EVIL))
+    read = Outcome(
+        input="https://www.tiktok.com/@wwe/video/1",
+        post_id="1",
+        value=Post(post_id="1", caption=EVIL),
+    )
     analyzed = Outcome(input=1, post_id="1", value=Analysis(post_id="1", status="analyzed"))
     failed: Outcome[Post] = Outcome(input=EVIL, error=InvalidPostError(EVIL, EVIL))
 
@@ -169,7 +190,9 @@ async def test_an_estimate_shows_what_it_comes_to(client: TokfluenceClient) -> N
     assert "credits 0" in _read(_html(await client.posts.estimate([])))
 
 
-async def test_a_ledger_shows_what_each_endpoint_cost(sandbox: Sandbox, client: TokfluenceClient) -> None:
+async def test_a_ledger_shows_what_each_endpoint_cost(
+    sandbox: Sandbox, client: TokfluenceClient
+) -> None:
     """And where the counts differ, the newest first."""
     assert "endpoint" not in _read(_html(client.ledger))
 
@@ -192,7 +215,9 @@ def test_the_other_reports() -> None:
     assert "stopped by budget" in _read(_html(CrawlReport(stopped_by="budget")))
     assert "9.9/s, slowed down" in _read(_html(Usage(pace=9.9, slowed=True)))
     assert "not limited" in _read(_html(Usage()))
-    known = Progress(done=5, failed=1, total=10, credits_spent=9, credits_remaining=91, elapsed=2.0, comments=7)
+    known = Progress(
+        done=5, failed=1, total=10, credits_spent=9, credits_remaining=91, elapsed=2.0, comments=7
+    )
     assert "5 of 10" in _read(_html(known))
     assert "<progress></progress>" in _html(
         Progress(done=5, failed=1, total=None, credits_spent=9, credits_remaining=None, elapsed=2.0)
@@ -200,7 +225,11 @@ def test_the_other_reports() -> None:
     assert "Usage" in _read(_html(TokfluenceClient("x").usage))
 
 
-@given(st.text(), st.one_of(st.none(), st.text()), st.one_of(st.none(), st.integers(), st.floats(allow_nan=False)))
+@given(
+    st.text(),
+    st.one_of(st.none(), st.text()),
+    st.one_of(st.none(), st.integers(), st.floats(allow_nan=False)),
+)
 def test_no_text_becomes_markup(text: str, url: str | None, number: float | None) -> None:
     """Whatever strangers write, and whatever the service sends for a number."""
     post = Post(
@@ -217,7 +246,10 @@ def test_no_text_becomes_markup(text: str, url: str | None, number: float | None
     _read(
         _html(
             CommentPage(
-                items=[Comment(comment_id="1", text=text, author_username=text)], total=1, cursor=0, next_cursor=None
+                items=[Comment(comment_id="1", text=text, author_username=text)],
+                total=1,
+                cursor=0,
+                next_cursor=None,
             )
         )
     )
@@ -243,7 +275,9 @@ async def test_running_a_cell_again_leaks_nothing(sandbox: Sandbox) -> None:
 
 
 def _progress(done: int) -> Progress:
-    return Progress(done=done, failed=0, total=2, credits_spent=1, credits_remaining=9, elapsed=1.0, comments=3)
+    return Progress(
+        done=done, failed=0, total=2, credits_spent=1, credits_remaining=9, elapsed=1.0, comments=3
+    )
 
 
 def test_progress_redraws_itself_in_a_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,7 +307,9 @@ def test_progress_redraws_itself_in_a_notebook(monkeypatch: pytest.MonkeyPatch) 
     assert shown[1][1]["text/plain"].startswith("2 of 2 done, 3 comments")
 
 
-def test_progress_is_a_line_elsewhere(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_a_line_elsewhere(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without a kernel, in IPython's own terminal too."""
     monkeypatch.delitem(sys.modules, "IPython", raising=False)
     show_progress()(_progress(1))

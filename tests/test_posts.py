@@ -45,7 +45,9 @@ CANNED = f"https://developers.tokfluence.com/v1/posts/{ID}"
 # --- one post --------------------------------------------------------------------------------------------------------
 
 
-async def test_an_odd_field_does_not_lose_a_post_that_was_paid_for(sandbox: Sandbox, client: TokfluenceClient) -> None:
+async def test_an_odd_field_does_not_lose_a_post_that_was_paid_for(
+    sandbox: Sandbox, client: TokfluenceClient
+) -> None:
     """A count that comes as text one day is that count; what says nothing is None, and nothing is asked for twice."""
     sent = sandbox.world.post(ID) | {
         "views": "1240000",
@@ -57,15 +59,23 @@ async def test_an_odd_field_does_not_lose_a_post_that_was_paid_for(sandbox: Sand
 
     found = await client.posts.get(ID)
 
-    assert (found.views, found.likes, found.shares, found.published_at) == (1_240_000, 84_000, None, None)
+    assert (found.views, found.likes, found.shares, found.published_at) == (
+        1_240_000,
+        84_000,
+        None,
+        None,
+    )
     assert found.caption == sent["caption"]
     assert sandbox.requests_received == 1
 
 
 @pytest.mark.parametrize(
-    "post", [ID, int(ID), f"https://www.tiktok.com/@wwe/video/{ID}?x=1", f"m.tiktok.com/v/{ID}.html"]
+    "post",
+    [ID, int(ID), f"https://www.tiktok.com/@wwe/video/{ID}?x=1", f"m.tiktok.com/v/{ID}.html"],
 )
-async def test_a_post_is_read_by_id_or_by_any_url(sandbox: Sandbox, client: TokfluenceClient, post: str | int) -> None:
+async def test_a_post_is_read_by_id_or_by_any_url(
+    sandbox: Sandbox, client: TokfluenceClient, post: str | int
+) -> None:
     """One request for the canonical id, one credit, and every field as the service sent it."""
     found = await client.posts.get(post)
 
@@ -73,10 +83,16 @@ async def test_a_post_is_read_by_id_or_by_any_url(sandbox: Sandbox, client: Tokf
     assert [entry.path for entry in sandbox.requests] == [f"/v1/posts/{ID}"]
     assert sandbox.credits_spent == 1
     assert found.post_id == ID
-    assert (found.caption, found.views, found.hashtags) == (sent["caption"], sent["views"], sent["hashtags"])
+    assert (found.caption, found.views, found.hashtags) == (
+        sent["caption"],
+        sent["views"],
+        sent["hashtags"],
+    )
 
 
-async def test_what_leaves_is_what_the_page_asks_for(sandbox: Sandbox, client: TokfluenceClient) -> None:
+async def test_what_leaves_is_what_the_page_asks_for(
+    sandbox: Sandbox, client: TokfluenceClient
+) -> None:
     """The token as a bearer, a request id, no cookies, no query."""
     await client.posts.get(ID)
     await client.posts.get(ID)
@@ -90,7 +106,9 @@ async def test_what_leaves_is_what_the_page_asks_for(sandbox: Sandbox, client: T
 
 
 @pytest.mark.sandbox(indexed=0.0)
-async def test_a_miss_is_not_found_with_its_facts(sandbox: Sandbox, client: TokfluenceClient) -> None:
+async def test_a_miss_is_not_found_with_its_facts(
+    sandbox: Sandbox, client: TokfluenceClient
+) -> None:
     """Charged and not refunded, so it is not asked again; the error holds what support and a program need."""
     with pytest.raises(NotFoundError) as caught:
         await client.posts.get(ID)
@@ -103,7 +121,9 @@ async def test_a_miss_is_not_found_with_its_facts(sandbox: Sandbox, client: Tokf
     assert client.usage.credits_spent == sandbox.credits_spent == 1
 
 
-@pytest.mark.parametrize("post", ["", "²", "../../v1/campaigns", "https://vm.tiktok.com/x", 0, True, 2**64, None])
+@pytest.mark.parametrize(
+    "post", ["", "²", "../../v1/campaigns", "https://vm.tiktok.com/x", 0, True, 2**64, None]
+)
 async def test_what_names_no_post_is_refused_before_anything_is_sent(
     sandbox: Sandbox, client: TokfluenceClient, post: Any
 ) -> None:
@@ -146,7 +166,11 @@ async def test_every_documented_status_has_its_class(
         await client.posts.get(ID)
 
     assert type(caught.value) is cls
-    assert (caught.value.status, caught.value.code, caught.value.message) == (status, code, "A sentence.")
+    assert (caught.value.status, caught.value.code, caught.value.message) == (
+        status,
+        code,
+        "A sentence.",
+    )
     assert caught.value.credits_remaining == client.credits_remaining == 77
     assert caught.value.request_id == sandbox.requests[0].request_id
     assert sandbox.requests_received == 1
@@ -188,7 +212,9 @@ async def test_retries_end(sandbox: Sandbox, client: TokfluenceClient) -> None:
 # --- canned answers --------------------------------------------------------------------------------------------------
 
 
-async def test_the_documented_fixture_through_the_client(canned: aioresponses, documented: Mapping[str, Any]) -> None:
+async def test_the_documented_fixture_through_the_client(
+    canned: aioresponses, documented: Mapping[str, Any]
+) -> None:
     """From the body's bytes to the Struct and the wallet."""
     canned.get(CANNED, payload=documented["post"], headers={"X-Credits-Remaining": "41"})
 
@@ -200,7 +226,9 @@ async def test_the_documented_fixture_through_the_client(canned: aioresponses, d
 
 
 @pytest.mark.parametrize("left", ["", "many", "-5", "٣", "1.5", " 7"])
-async def test_a_wallet_that_is_no_number_is_not_told(canned: aioresponses, documented: Any, left: str) -> None:
+async def test_a_wallet_that_is_no_number_is_not_told(
+    canned: aioresponses, documented: Any, left: str
+) -> None:
     """A proxy's nonsense in a header is no reason to lose a paid answer."""
     canned.get(CANNED, payload=documented["post"], headers={"X-Credits-Remaining": left})
 
@@ -210,9 +238,18 @@ async def test_a_wallet_that_is_no_number_is_not_told(canned: aioresponses, docu
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"<html>login</html>", b'{"data": {"post_id"', b'{"data": {"post_id": "\xff"}}', b"[" * 100_000]
+    "body",
+    [
+        b"",
+        b"<html>login</html>",
+        b'{"data": {"post_id"',
+        b'{"data": {"post_id": "\xff"}}',
+        b"[" * 100_000,
+    ],
 )
-async def test_a_200_that_is_not_the_apis_is_a_validation_error(canned: aioresponses, body: bytes) -> None:
+async def test_a_200_that_is_not_the_apis_is_a_validation_error(
+    canned: aioresponses, body: bytes
+) -> None:
     """A captive portal answers 200 with a page of its own."""
     canned.get(CANNED, body=body, headers={"X-Credits-Remaining": "7"})
 
@@ -228,7 +265,9 @@ async def test_a_200_that_is_not_the_apis_is_a_validation_error(canned: aiorespo
 @pytest.mark.parametrize("status", [200, 401, 502])
 async def test_an_echoed_token_is_shown_nowhere(canned: aioresponses, status: int) -> None:
     """Not in the error, nor in what a logger prints of it."""
-    canned.get(CANNED, status=status, body=f"<pre>GET /\nAuthorization: Bearer {TOKEN}</pre>", repeat=True)
+    canned.get(
+        CANNED, status=status, body=f"<pre>GET /\nAuthorization: Bearer {TOKEN}</pre>", repeat=True
+    )
 
     async with TokfluenceClient(TOKEN, max_retries=0) as client:
         with pytest.raises(TokfluenceError) as caught:
@@ -240,7 +279,19 @@ async def test_an_echoed_token_is_shown_nowhere(canned: aioresponses, status: in
 @pytest.mark.client(max_retries=0, timeout=5.0, max_body=100_000)
 @pytest.mark.parametrize(
     "fault",
-    ["echo 200", "echo 401", "echo 502", "drop", "refuse", "stall", "cut", "stall in body", "huge", "bomb", "nested"],
+    [
+        "echo 200",
+        "echo 401",
+        "echo 502",
+        "drop",
+        "refuse",
+        "stall",
+        "cut",
+        "stall in body",
+        "huge",
+        "bomb",
+        "nested",
+    ],
 )
 @pytest.mark.parametrize("session", ["own", "the caller's"])
 async def test_no_traceback_with_locals_shows_the_token(
@@ -268,14 +319,26 @@ async def test_no_traceback_with_locals_shows_the_token(
             sandbox.nested_body(10_000)
 
     async with aiohttp.ClientSession() as theirs:
-        options: dict[str, Any] = {"max_retries": 0, "timeout": 5.0, "max_body": 100_000, "session": theirs}
-        user = client if session == "own" else TokfluenceClient(sandbox.token, base_url=sandbox.url, **options)
+        options: dict[str, Any] = {
+            "max_retries": 0,
+            "timeout": 5.0,
+            "max_body": 100_000,
+            "session": theirs,
+        }
+        user = (
+            client
+            if session == "own"
+            else TokfluenceClient(sandbox.token, base_url=sandbox.url, **options)
+        )
         with pytest.raises(TokfluenceError) as caught:
             await user.posts.get(ID)
 
     frames = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
     assert sandbox.token[13:] not in "".join(frames.format())
-    assert sandbox.token[13:] not in f"{caught.value!r} {vars(caught.value)} {pickle.dumps(caught.value)!r}"
+    assert (
+        sandbox.token[13:]
+        not in f"{caught.value!r} {vars(caught.value)} {pickle.dumps(caught.value)!r}"
+    )
 
 
 # --- many posts ------------------------------------------------------------------------------------------------------
@@ -285,15 +348,24 @@ async def collect(outcomes: AsyncIterator[Outcome[Post]]) -> list[Outcome[Post]]
     return [outcome async for outcome in outcomes]
 
 
-async def test_many_posts_one_outcome_for_each_distinct_one(sandbox: Sandbox, client: TokfluenceClient) -> None:
+async def test_many_posts_one_outcome_for_each_distinct_one(
+    sandbox: Sandbox, client: TokfluenceClient
+) -> None:
     """Duplicates in several spellings are read and paid for once; malformed inputs are outcomes."""
     inputs = ["1", 1, "https://www.tiktok.com/@a/video/1", "bad", 2, "m.tiktok.com/v/2.html", "3"]
 
     outcomes = await collect(client.posts.get_many(inputs))
 
-    assert {outcome.input: outcome.post_id for outcome in outcomes} == {"1": "1", "bad": None, 2: "2", "3": "3"}
+    assert {outcome.input: outcome.post_id for outcome in outcomes} == {
+        "1": "1",
+        "bad": None,
+        2: "2",
+        "3": "3",
+    }
     assert sorted(outcome.post_id for outcome in outcomes if outcome.ok) == ["1", "2", "3"]  # type: ignore[type-var]
-    assert [outcome.unwrap().post_id for outcome in outcomes if outcome.ok] == [o.post_id for o in outcomes if o.ok]
+    assert [outcome.unwrap().post_id for outcome in outcomes if outcome.ok] == [
+        o.post_id for o in outcomes if o.ok
+    ]
     assert sandbox.credits_spent == sandbox.requests_received == 3
 
 
@@ -320,7 +392,9 @@ async def test_reads_in_flight_are_capped(sandbox: Sandbox, client: TokfluenceCl
 
 @pytest.mark.parametrize("status", [401, 402, 403])
 @pytest.mark.client(max_concurrency=2)
-async def test_a_refused_account_stops_sending(sandbox: Sandbox, client: TokfluenceClient, status: int) -> None:
+async def test_a_refused_account_stops_sending(
+    sandbox: Sandbox, client: TokfluenceClient, status: int
+) -> None:
     """Every further request would fail the same way: the rest get that error without being sent."""
     sandbox.answer('{"error": {"code": "x", "message": "y"}}', status=status, to=GET, times=None)
 
@@ -331,7 +405,9 @@ async def test_a_refused_account_stops_sending(sandbox: Sandbox, client: Tokflue
     assert sandbox.requests_received <= 2
 
 
-async def test_what_the_budget_does_not_hold_is_not_sent(sandbox: Sandbox, client: TokfluenceClient) -> None:
+async def test_what_the_budget_does_not_hold_is_not_sent(
+    sandbox: Sandbox, client: TokfluenceClient
+) -> None:
     """What fits is read, the rest are failed outcomes; never a credit more than allowed."""
     outcomes = await collect(client.posts.get_many(range(1, 11), max_credits=4))
 
@@ -358,7 +434,9 @@ async def test_a_generator_that_raises_ends_the_call_after_what_was_begun(
     assert sandbox.requests_received == 5
 
 
-async def test_async_inputs_are_read_as_they_come(sandbox: Sandbox, client: TokfluenceClient) -> None:
+async def test_async_inputs_are_read_as_they_come(
+    sandbox: Sandbox, client: TokfluenceClient
+) -> None:
     """The first post does not wait for the last input."""
     loop = asyncio.get_running_loop()
 
@@ -373,7 +451,9 @@ async def test_async_inputs_are_read_as_they_come(sandbox: Sandbox, client: Tokf
     assert seen == [0, 1, 2]
 
 
-async def test_input_is_read_no_faster_than_the_consumer_takes(sandbox: Sandbox, client: TokfluenceClient) -> None:
+async def test_input_is_read_no_faster_than_the_consumer_takes(
+    sandbox: Sandbox, client: TokfluenceClient
+) -> None:
     """A consumer that stops holds the reading back: memory does not grow with the job (trap 21)."""
     read = 0
 
@@ -392,12 +472,16 @@ async def test_input_is_read_no_faster_than_the_consumer_takes(sandbox: Sandbox,
     assert sandbox.requests_received <= read
 
 
-async def test_progress_is_told_now_and_then_and_at_the_end(sandbox: Sandbox, client: TokfluenceClient) -> None:
+async def test_progress_is_told_now_and_then_and_at_the_end(
+    sandbox: Sandbox, client: TokfluenceClient
+) -> None:
     """At most a few times a second; the last one is complete."""
     told: list[tuple[float, Progress]] = []
     loop = asyncio.get_running_loop()
 
-    outcomes = client.posts.get_many([*range(1, 41), "bad"], on_progress=lambda p: told.append((loop.time(), p)))
+    outcomes = client.posts.get_many(
+        [*range(1, 41), "bad"], on_progress=lambda p: told.append((loop.time(), p))
+    )
     await collect(outcomes)
 
     times = [at for at, _ in told]
@@ -410,7 +494,9 @@ async def test_progress_is_told_now_and_then_and_at_the_end(sandbox: Sandbox, cl
     assert [p.done for _, p in told] == sorted(p.done for _, p in told)
 
 
-async def test_wrong_arguments_are_refused_at_the_call(sandbox: Sandbox, client: TokfluenceClient) -> None:
+async def test_wrong_arguments_are_refused_at_the_call(
+    sandbox: Sandbox, client: TokfluenceClient
+) -> None:
     """Not at the first iteration, which may be far away."""
     with pytest.raises(ValueError, match="max_credits"):
         client.posts.get_many([1], max_credits=-1)

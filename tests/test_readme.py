@@ -51,7 +51,10 @@ async def test_the_blocks_run_one_after_another(
             continue
         # Padded, so that a traceback names the README's own line.
         code = compile(
-            "\n" * (_line_of(block) - 1) + block, str(ROOT / "README.md"), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+            "\n" * (_line_of(block) - 1) + block,
+            str(ROOT / "README.md"),
+            "exec",
+            flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT,
         )
         running = eval(code, scope)
         if inspect.isawaitable(running):

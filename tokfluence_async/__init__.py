@@ -18,7 +18,9 @@ from ._version import __version__
 
 if TYPE_CHECKING:
     from ._client import TokfluenceClient
-    from ._crawl import crawl
+    from ._crawl.crawl import crawl
+    from ._credits.estimate import Estimate
+    from ._credits.ledger import Difference, Ledger, LedgerLine
     from ._errors import (
         APIConnectionError,
         APIError,
@@ -42,9 +44,7 @@ if TYPE_CHECKING:
         UnprocessableEntityError,
         UpstreamError,
     )
-    from ._estimate import Estimate
-    from ._journal import Journal
-    from ._ledger import Difference, Ledger, LedgerLine
+    from ._journal.journal import Journal
     from ._models import (
         Analysis,
         AnalyzeReport,
@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     )
     from ._notebook import show_progress
     from ._sandbox import Sandbox
-    from ._throttle import Throttle
+    from ._throttle.throttle import Throttle
 
 __all__ = [
     "APIConnectionError",
@@ -110,10 +110,10 @@ __all__ = [
 
 _ROOMS = {
     "_client": ("TokfluenceClient",),
-    "_crawl": ("crawl",),
-    "_estimate": ("Estimate",),
-    "_journal": ("Journal",),
-    "_ledger": ("Difference", "Ledger", "LedgerLine"),
+    "_crawl.crawl": ("crawl",),
+    "_credits.estimate": ("Estimate",),
+    "_journal.journal": ("Journal",),
+    "_credits.ledger": ("Difference", "Ledger", "LedgerLine"),
     "_models": (
         "Analysis",
         "AnalyzeReport",
@@ -129,7 +129,7 @@ _ROOMS = {
     ),
     "_notebook": ("show_progress",),
     "_sandbox": ("Sandbox",),
-    "_throttle": ("Throttle",),
+    "_throttle.throttle": ("Throttle",),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 

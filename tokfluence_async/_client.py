@@ -11,16 +11,16 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from ._budget import Budget
-from ._engine import Engine, Options
+from ._credits.budget import Budget
+from ._credits.ledger import Ledger
 from ._errors import ConfigurationError
-from ._ledger import Ledger
+from ._http.engine import Engine, Options
+from ._http.retry import RetryPolicy, Settled
 from ._models import Timeout, Usage
 from ._posts import Posts
-from ._retry import RetryPolicy, Settled
 from ._secret import Secret
-from ._throttle import Throttle
-from ._wire import MAX_BODY, Shape, build_request
+from ._throttle.throttle import Throttle
+from ._wire.wire import MAX_BODY, Shape, build_request
 
 if TYPE_CHECKING:
     import aiohttp
@@ -91,7 +91,7 @@ class TokfluenceClient:
         session: aiohttp.ClientSession | None = None,
     ) -> None:
         if "TOKFLUENCE_LOG" in os.environ:
-            from ._log import configure_from_environment
+            from ._http.log import configure_from_environment
 
             configure_from_environment()
         secret = _check_token(token if token is not None else os.environ.get("TOKFLUENCE_TOKEN"))
@@ -107,7 +107,8 @@ class TokfluenceClient:
             max_concurrency=_check_count("max_concurrency", max_concurrency, 1),
             analyze_concurrency=_check_count("analyze_concurrency", analyze_concurrency, 1),
             budget=Budget(
-                _check_credits("max_credits", max_credits), keep=_check_credits("keep_credits", keep_credits)
+                _check_credits("max_credits", max_credits),
+                keep=_check_credits("keep_credits", keep_credits),
             ),
         )
         engine = Engine(
@@ -150,7 +151,9 @@ class TokfluenceClient:
             per_url=old.per_url,
             policy=old.policy
             if max_retries is None
-            else msgspec.structs.replace(old.policy, max_retries=_check_count("max_retries", max_retries, 0)),
+            else msgspec.structs.replace(
+                old.policy, max_retries=_check_count("max_retries", max_retries, 0)
+            ),
             max_concurrency=old.max_concurrency
             if max_concurrency is None
             else _check_count("max_concurrency", max_concurrency, 1),
@@ -259,7 +262,10 @@ class TokfluenceClient:
         return self
 
     async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         await self.aclose()
 
@@ -300,14 +306,18 @@ def _check_base_url(url: str) -> tuple[str, str]:
     except ValueError as error:
         raise ConfigurationError(f"The base URL {url!r} cannot be read: {error}.") from None
     if "@" in parts.netloc:
-        raise ConfigurationError("The base URL carries a login; the token is all that this API takes.")
+        raise ConfigurationError(
+            "The base URL carries a login; the token is all that this API takes."
+        )
     if parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment:
         raise ConfigurationError(
             f"The base URL {url!r} is not one; give the scheme and host, such as {BASE_URL} (check TOKFLUENCE_BASE_URL)."
         )
     path = parts.path.rstrip("/")
     if path.endswith("/v1"):
-        raise ConfigurationError(f"The base URL {url!r} ends in /v1; leave that out, every path has it already.")
+        raise ConfigurationError(
+            f"The base URL {url!r} ends in /v1; leave that out, every path has it already."
+        )
     default = {"http": 80, "https": 443}[parts.scheme]
     named = f"[{host}]" if ":" in host else host
     origin = f"{parts.scheme}://{named}" + ("" if port in (None, default) else f":{port}")
@@ -320,15 +330,21 @@ def _check_timeout(timeout: float | Timeout | None) -> Timeout:
     elif timeout is None:
         limits = Timeout(connect=None, read=None, total=None)
     elif isinstance(timeout, bool) or not isinstance(timeout, (int, float)):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise _WrongTypeError(f"timeout must be a number of seconds, a Timeout or None, not {timeout!r}.")
+        raise _WrongTypeError(
+            f"timeout must be a number of seconds, a Timeout or None, not {timeout!r}."
+        )
     else:
         limits = Timeout(total=float(timeout))
     for name in ("connect", "read", "total"):
         value = getattr(limits, name)
         if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
-            raise _WrongTypeError(f"timeout: {name} must be a number of seconds, or None for no limit, not {value!r}.")
+            raise _WrongTypeError(
+                f"timeout: {name} must be a number of seconds, or None for no limit, not {value!r}."
+            )
         if value is not None and not 0 < value < float("inf"):
-            raise ValueError(f"timeout: {name} must be more than 0 seconds, or None for no limit, not {value!r}")
+            raise ValueError(
+                f"timeout: {name} must be more than 0 seconds, or None for no limit, not {value!r}"
+            )
     return limits
 
 
@@ -348,7 +364,9 @@ def _check_throttle(throttle: Throttle | None) -> Throttle:
     if throttle is None:
         return Throttle()
     if not isinstance(throttle, Throttle):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise _WrongTypeError(f"throttle must be a Throttle, such as Throttle(per_ip=300), or None, not {throttle!r}.")
+        raise _WrongTypeError(
+            f"throttle must be a Throttle, such as Throttle(per_ip=300), or None, not {throttle!r}."
+        )
     return throttle
 
 

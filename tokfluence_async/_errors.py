@@ -64,7 +64,9 @@ class TokfluenceError(Exception):
         return _rebuild, (type(self), self.args, self.__dict__.copy())
 
 
-def _rebuild(cls: type[TokfluenceError], args: tuple[Any, ...], state: dict[str, Any]) -> TokfluenceError:
+def _rebuild(
+    cls: type[TokfluenceError], args: tuple[Any, ...], state: dict[str, Any]
+) -> TokfluenceError:
     error = cls.__new__(cls, *args)
     error.args = args
     error.__dict__.update(state)
@@ -252,7 +254,11 @@ class APIStatusError(APIError):
             facts.append(f"{plural(self.credits_remaining, 'credit')} left")
         if self.attempts > 1:
             facts.append(f"after {self.attempts} attempts")
-        head = f"{self.status} {self.code}" if self.code else f"{self.status} (not the API's error body)"
+        head = (
+            f"{self.status} {self.code}"
+            if self.code
+            else f"{self.status} (not the API's error body)"
+        )
         text = f"{head}: {self.message}" if self.message else head
         if self.advice:
             text = f"{text.rstrip('. ')}. {self.advice}"

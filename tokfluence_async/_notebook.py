@@ -18,9 +18,18 @@ from ._terminal import escape_controls
 from ._words import plural
 
 if TYPE_CHECKING:
-    from ._estimate import Estimate
-    from ._ledger import Ledger
-    from ._models import AnalyzeReport, Comment, CommentPage, CrawlReport, Outcome, Post, Progress, Usage
+    from ._credits.estimate import Estimate
+    from ._credits.ledger import Ledger
+    from ._models import (
+        AnalyzeReport,
+        Comment,
+        CommentPage,
+        CrawlReport,
+        Outcome,
+        Post,
+        Progress,
+        Usage,
+    )
 
 __all__ = [
     "analyze_report_html",
@@ -81,7 +90,9 @@ def _facts(facts: Iterable[tuple[str, str]]) -> str:
 def _table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     style = 'style="text-align:left;vertical-align:top"'
     head = "".join(f"<th {style}>{escape(name)}</th>" for name in heads)
-    body = "".join(f"<tr>{''.join(f'<td {style}>{cell}</td>' for cell in row)}</tr>" for row in rows)
+    body = "".join(
+        f"<tr>{''.join(f'<td {style}>{cell}</td>' for cell in row)}</tr>" for row in rows
+    )
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
@@ -99,7 +110,10 @@ def post_html(post: Post) -> str:
     if post.duration is not None:
         head += f", {post.duration:g} s" if abs(post.duration) < 1e9 else ""
     head += ", sponsored</div>" if post.is_sponsored else "</div>"
-    facts = [(name, _number(getattr(post, name))) for name in ("views", "likes", "comments", "shares", "saves")]
+    facts = [
+        (name, _number(getattr(post, name)))
+        for name in ("views", "likes", "comments", "shares", "saves")
+    ]
     small: list[str] = []
     if post.hashtags:
         small.append(" ".join(_text("#" + tag, 40) for tag in post.hashtags[:_ROWS]))
@@ -125,12 +139,16 @@ def _comment_row(comment: Comment) -> tuple[str, ...]:
 
 def comment_page_html(page: CommentPage) -> str:
     """A page of comments: where it stands in the whole, and the first of them."""
-    after = "the last page" if page.next_cursor is None else f"the next at cursor {page.next_cursor:,}"
+    after = (
+        "the last page" if page.next_cursor is None else f"the next at cursor {page.next_cursor:,}"
+    )
     repeated = f", {plural(page.repeated, 'repeated one')} left out" if page.repeated else ""
     head = f"<div><b>{plural(len(page.items), 'comment')}</b> of {_number(page.total)}, from cursor {page.cursor:,}; {after}{repeated}</div>"
     if not page.items:
         return _card(head)
-    table = _table(("when", "who", "text", "likes", "replies"), map(_comment_row, page.items[:_ROWS]))
+    table = _table(
+        ("when", "who", "text", "likes", "replies"), map(_comment_row, page.items[:_ROWS])
+    )
     return _card(head, table, _more(len(page.items) - _ROWS))
 
 
@@ -150,10 +168,15 @@ def outcome_html(outcome: Outcome[Any]) -> str:
     if outcome.post_id is not None and outcome.post_id != outcome.input:
         given += f", post {_text(outcome.post_id)}"
     if outcome.error is not None:
-        return _card(f"{given}: {_text(type(outcome.error).__name__)}</div>", f"<div>{_text(outcome.error, 400)}</div>")
+        return _card(
+            f"{given}: {_text(type(outcome.error).__name__)}</div>",
+            f"<div>{_text(outcome.error, 400)}</div>",
+        )
     value = outcome.value
     show = getattr(value, "_repr_html_", None)
-    return _card(f"{given}</div>", f"<div>{_text(repr(value), 400)}</div>" if show is None else show())
+    return _card(
+        f"{given}</div>", f"<div>{_text(repr(value), 400)}</div>" if show is None else show()
+    )
 
 
 def _span(low: float, high: float | None, form: str = ",") -> str:
@@ -192,7 +215,10 @@ def ledger_html(ledger: Ledger) -> str:
     if differences:
         shown = differences[: -_ROWS - 1 : -1]
         parts.append(
-            _table(("difference, newest first", "credits"), ((_text(d.kind), f"{d.credits:+,}") for d in shown))
+            _table(
+                ("difference, newest first", "credits"),
+                ((_text(d.kind), f"{d.credits:+,}") for d in shown),
+            )
         )
         parts.append(_more(len(differences) - len(shown)))
     return _card(*parts)
@@ -205,12 +231,20 @@ def analyze_report_html(report: AnalyzeReport) -> str:
     facts = [(status or "no status", f"{count:,}") for status, count in statuses.most_common(_ROWS)]
     facts += [("failed", f"{len(failed):,}"), ("duplicates folded", f"{report.duplicates:,}")]
     facts.append(("credits spent", f"{report.credits_spent:,}"))
-    return _card(f"<div><b>{plural(len(report.outcomes), 'post')}</b></div>", _facts(facts), _failures(failed))
+    return _card(
+        f"<div><b>{plural(len(report.outcomes), 'post')}</b></div>",
+        _facts(facts),
+        _failures(failed),
+    )
 
 
 def crawl_report_html(report: CrawlReport) -> str:
     """What one run of a crawl did, and what ended it."""
-    ended = "everything was tried" if report.stopped_by is None else f"stopped by {_text(report.stopped_by)}"
+    ended = (
+        "everything was tried"
+        if report.stopped_by is None
+        else f"stopped by {_text(report.stopped_by)}"
+    )
     facts = [
         ("posts", f"{report.posts:,}"),
         ("comments", f"{report.comments:,}"),

@@ -8,21 +8,21 @@ from contextlib import AsyncExitStack, aclosing
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from ._analyze import Analyzer, check_batch_size
-from ._budget import Budget
-from ._comments import check_paging, comment_pages
-from ._estimate import Estimate, build_estimate
-from ._ids import parse_post_id
-from ._journal import Journal, RememberedSource, enter_journal, is_there
+from ._bulk.analyze import Analyzer, check_batch_size
+from ._bulk.comments import check_paging, comment_pages
+from ._bulk.progress import OnProgress, Ticker
+from ._bulk.resolve import Resolver, waiting_batches
+from ._bulk.sources import Inputs, Item, ItemSource, Source
+from ._bulk.stream import Emit, stream, unwrapped
+from ._credits.budget import Budget
+from ._credits.estimate import Estimate, build_estimate
+from ._journal.journal import Journal, RememberedSource, enter_journal, is_there
 from ._models import Analysis, AnalyzeReport, Comment, CommentPage, Outcome, Post
-from ._progress import OnProgress, Ticker
-from ._resolve import Resolver, waiting_batches
-from ._sources import Inputs, Item, ItemSource, Source
-from ._stream import Emit, stream, unwrapped
-from ._wire import MAX_BATCH, PostBody, Shape, build_get_post, check_post
+from ._wire.ids import parse_post_id
+from ._wire.wire import MAX_BATCH, PostBody, Shape, build_get_post, check_post
 
 if TYPE_CHECKING:
-    from ._engine import Engine, Options
+    from ._http.engine import Engine, Options
 
 __all__ = ["Posts"]
 
@@ -55,12 +55,18 @@ class Posts:
         Source: the Tokfluence API page, `GET /v1/posts/:id`; refunds.
         """
         post_id = parse_post_id(post)
-        body: Any = await self._engine.perform(build_get_post(post_id), _POST, self._options, self._options.budget)
+        body: Any = await self._engine.perform(
+            build_get_post(post_id), _POST, self._options, self._options.budget
+        )
         check_post(body.data, post_id)
         return body.data  # type: ignore[no-any-return]  # a read is never `Settled`
 
     def get_many(
-        self, posts: Inputs, *, max_credits: int | None = None, on_progress: OnProgress | None = None
+        self,
+        posts: Inputs,
+        *,
+        max_credits: int | None = None,
+        on_progress: OnProgress | None = None,
     ) -> AsyncGenerator[Outcome[Post], None]:
         """Read many posts, some at once; yield an `Outcome` for each distinct one as it arrives. 1 credit each.
 
@@ -135,7 +141,11 @@ class Posts:
 
         As `comment_pages`, which see for arguments, costs and errors; a comment at a time. To be able to resume, use the pages.
         """
-        return _flat(self.comment_pages(post, cursor=cursor, limit=limit, max_items=max_items, prefetch=prefetch))
+        return _flat(
+            self.comment_pages(
+                post, cursor=cursor, limit=limit, max_items=max_items, prefetch=prefetch
+            )
+        )
 
     async def analyze(
         self,
@@ -194,7 +204,9 @@ class Posts:
         except Exception as error:
             # The caller's own iterator failed, or its `on_progress`. What was received is not lost with it.
             error.report = report()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
-            error.add_note(f"{len(order)} outcomes were received; they are in this exception's `report`.")
+            error.add_note(
+                f"{len(order)} outcomes were received; they are in this exception's `report`."
+            )
             raise
         finally:
             ticker.tell()
@@ -310,9 +322,17 @@ class Posts:
         source = Source(urls)
         counts = {"new": 0, "unread": 0, "unwalked": 0, "done": 0, "malformed": 0}
         async with AsyncExitStack() as stack:
-            opened = await enter_journal(stack, journal) if journal is not None and is_there(journal) else None
+            opened = (
+                await enter_journal(stack, journal)
+                if journal is not None and is_there(journal)
+                else None
+            )
             while (item := await source.next()) is not None:
-                entry = await opened.look_up(item.ref.post_id) if opened is not None and item.ref is not None else None
+                entry = (
+                    await opened.look_up(item.ref.post_id)
+                    if opened is not None and item.ref is not None
+                    else None
+                )
                 if item.ref is None:
                     kind = "malformed"
                 elif entry is None or not (entry.written or entry.status is not None):
@@ -353,7 +373,9 @@ class Posts:
         check_batch_size(batch_size)
         budget = Budget(max_credits, self._options.budget)
         # The posts are read anyway, so a 409 that proves nothing is left to that reading.
-        analyzer = Analyzer(self._engine, self._options, budget, force=force, batch_size=batch_size, verify=False)
+        analyzer = Analyzer(
+            self._engine, self._options, budget, force=force, batch_size=batch_size, verify=False
+        )
         source = Source(urls)
         resolver: Resolver[Post] = Resolver(
             self._engine,
@@ -387,7 +409,11 @@ class Posts:
         return stream(self._engine, work, _BUFFER)
 
     async def _remember(
-        self, stack: AsyncExitStack, journal: JournalOrPath | None, source: Source, analyzer: Analyzer
+        self,
+        stack: AsyncExitStack,
+        journal: JournalOrPath | None,
+        source: Source,
+        analyzer: Analyzer,
     ) -> ItemSource:
         """The source, seen through the journal if there is one, after what an earlier run left in doubt is settled."""
         if journal is None:

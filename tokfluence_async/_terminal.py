@@ -15,7 +15,9 @@ __all__ = ["escape_controls", "one_line"]
 # C0 but tab and newline, DEL, C1, the line separators, and the marks that reorder what follows them (embeddings, overrides,
 # isolates). Joiners, direction marks and tag characters stay: emoji and right-to-left words are made of them, and they
 # change nothing beyond themselves. Lone surrogates cannot be encoded at all.
-_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_UNSAFE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 _BREAKS = re.compile("[\t\n]")
 
 

@@ -31,7 +31,17 @@ import types
 import warnings
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+    overload,
+)
 
 import msgspec
 from msgspec import Struct
@@ -94,7 +104,9 @@ def to_arrow(rows: Rows | AsyncRows, row_type: Any = None) -> pa.Table | Awaitab
 def to_polars(rows: Rows, row_type: Any = None) -> pl.DataFrame: ...
 @overload
 def to_polars(rows: AsyncRows, row_type: Any = None) -> Awaitable[pl.DataFrame]: ...
-def to_polars(rows: Rows | AsyncRows, row_type: Any = None) -> pl.DataFrame | Awaitable[pl.DataFrame]:
+def to_polars(
+    rows: Rows | AsyncRows, row_type: Any = None
+) -> pl.DataFrame | Awaitable[pl.DataFrame]:
     """A `polars.DataFrame` of Structs or Outcomes. Arguments and errors as for `to_arrow`."""
     _need("pyarrow")
     _need("polars")
@@ -107,7 +119,9 @@ def to_polars(rows: Rows | AsyncRows, row_type: Any = None) -> pl.DataFrame | Aw
 def to_pandas(rows: Rows, row_type: Any = None) -> pd.DataFrame: ...
 @overload
 def to_pandas(rows: AsyncRows, row_type: Any = None) -> Awaitable[pd.DataFrame]: ...
-def to_pandas(rows: Rows | AsyncRows, row_type: Any = None) -> pd.DataFrame | Awaitable[pd.DataFrame]:
+def to_pandas(
+    rows: Rows | AsyncRows, row_type: Any = None
+) -> pd.DataFrame | Awaitable[pd.DataFrame]:
     """A `pandas.DataFrame` of Structs or Outcomes. Arguments and errors as for `to_arrow`.
 
     Counts are `Int64` and flags `boolean`, as pandas' own types turn a column with one null into floats; texts are `string`,
@@ -146,7 +160,11 @@ def _as_pandas(table: pa.Table) -> pd.DataFrame:
     import pyarrow as pa
 
     # Of the fields that are null in one row, pandas' own types would make floats (counts) or objects (flags).
-    nullable = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype(), pa.string(): pd.StringDtype()}
+    nullable = {
+        pa.int64(): pd.Int64Dtype(),
+        pa.bool_(): pd.BooleanDtype(),
+        pa.string(): pd.StringDtype(),
+    }
     return table.to_pandas(types_mapper=nullable.get)
 
 
@@ -236,7 +254,9 @@ class _Converter:
         self.outcomes = get_origin(row_type) is Outcome
         struct = get_args(row_type)[0] if self.outcomes else row_type
         if not (isinstance(struct, type) and issubclass(struct, Struct)) or struct is Outcome:
-            raise TypeError(f"{row_type!r} has no columns; rows are Structs such as Post, or Outcomes of them")
+            raise TypeError(
+                f"{row_type!r} has no columns; rows are Structs such as Post, or Outcomes of them"
+            )
         self.struct = struct
         hints = get_type_hints(struct, include_extras=True)
         self.columns = [_Column(name, hints[name]) for name in struct.__struct_fields__]
@@ -251,17 +271,23 @@ class _Converter:
         wanted = Outcome if self.outcomes else self.struct
         for row in rows:
             if not isinstance(row, wanted):
-                raise TypeError(f"a row is of type {type(row).__name__}, not {wanted.__name__} as the first one")
+                raise TypeError(
+                    f"a row is of type {type(row).__name__}, not {wanted.__name__} as the first one"
+                )
         if not self.outcomes:
             return pa.RecordBatch.from_arrays(self._arrays(rows), schema=self.schema)
         arrays = [
             pa.array([_text(str(row.input)) for row in rows], pa.string()),
             *self._arrays([row.value for row in rows], [row.post_id for row in rows]),
-            pa.array([None if row.error is None else _text(str(row.error)) for row in rows], pa.string()),
+            pa.array(
+                [None if row.error is None else _text(str(row.error)) for row in rows], pa.string()
+            ),
         ]
         return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
 
-    def _arrays(self, values: Sequence[Any], post_ids: Sequence[str | None] | None = None) -> list[pa.Array]:
+    def _arrays(
+        self, values: Sequence[Any], post_ids: Sequence[str | None] | None = None
+    ) -> list[pa.Array]:
         arrays: list[pa.Array] = []
         for column in self.columns:
             name = column.name
@@ -338,7 +364,10 @@ def _arrow_type(hint: Any, name: str) -> tuple[pa.DataType, Callable[[Any], Any]
             return pa.list_(_arrow_type(get_args(part)[0], name)[0]), None
         if isinstance(part, type) and issubclass(part, Struct):
             hints = get_type_hints(part, include_extras=True)
-            inner = [pa.field(field, _arrow_type(hints[field], field)[0]) for field in part.__struct_fields__]
+            inner = [
+                pa.field(field, _arrow_type(hints[field], field)[0])
+                for field in part.__struct_fields__
+            ]
             return pa.struct(inner), msgspec.structs.asdict
     raise TypeError(f"no column holds the field {name}: {hint!r}")
 

@@ -31,7 +31,9 @@ def ids(count: int, start: int = 0) -> list[str]:
 
 
 @asynccontextmanager
-async def rig(client: dict[str, Any] | None = None, **sandbox: Any) -> AsyncIterator[tuple[Sandbox, TokfluenceClient]]:
+async def rig(
+    client: dict[str, Any] | None = None, **sandbox: Any
+) -> AsyncIterator[tuple[Sandbox, TokfluenceClient]]:
     """A sandbox and a client of it; afterwards, nothing is left running."""
     before = asyncio.all_tasks()
     async with (
@@ -138,7 +140,9 @@ class RawServer:
         self.connections += 1
         self.working.add(asyncio.current_task())
         # `asyncio.start_server` logs what its handlers let out, a cancellation too.
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+        with contextlib.suppress(
+            ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError
+        ):
             try:
                 head = await reader.readuntil(b"\r\n\r\n")
                 request = Request(head, b"")
@@ -183,7 +187,10 @@ async def raw_rig(
 
 
 def http(body: bytes, status: str = "200 OK", **headers: str) -> bytes:
-    lines = [f"HTTP/1.1 {status}", *(f"{name.replace('_', '-')}: {value}" for name, value in headers.items())]
+    lines = [
+        f"HTTP/1.1 {status}",
+        *(f"{name.replace('_', '-')}: {value}" for name, value in headers.items()),
+    ]
     if "Content_Length" not in headers and "Transfer_Encoding" not in headers:
         lines.append(f"Content-Length: {len(body)}")
     lines.append("Connection: close")  # as `RawServer` does
@@ -202,6 +209,7 @@ def quiet(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -
     caplog.set_level(logging.DEBUG)
     yield
     assert SECRET not in "\n".join(
-        logging.Formatter().format(record) + repr(record.__dict__) for record in caplog.get_records("call")
+        logging.Formatter().format(record) + repr(record.__dict__)
+        for record in caplog.get_records("call")
     )
     assert capfd.readouterr().err == ""

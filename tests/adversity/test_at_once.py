@@ -24,7 +24,9 @@ def limit(sandbox: Sandbox, most: int, *, status: int = 429) -> Fault:
     return sandbox.proxy_error(status, to=ANALYZE, times=None, where=too_many)
 
 
-async def analyze(client: TokfluenceClient, count: int, start: int = 0, *, batch_size: int) -> float:
+async def analyze(
+    client: TokfluenceClient, count: int, start: int = 0, *, batch_size: int
+) -> float:
     """Virtual seconds it took; every post was analyzed."""
     loop = asyncio.get_running_loop()
     began = loop.time()
@@ -73,7 +75,9 @@ async def test_ordinary_refusals_take_no_places_away(share: float) -> None:
         limit(sandbox, 4)
         await analyze(client, 200, batch_size=2)
         sandbox.clear_faults()
-        sandbox.rate_limit(to=ANALYZE, times=None, retry_after=1, where=lambda _: rng.random() < share)
+        sandbox.rate_limit(
+            to=ANALYZE, times=None, retry_after=1, where=lambda _: rng.random() < share
+        )
 
         seconds = await analyze(client, 1000, 1000, batch_size=2)
 

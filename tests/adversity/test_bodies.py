@@ -31,7 +31,19 @@ from tokfluence_async import (
     TokfluenceError,
 )
 
-from .conftest import CALLS, GOOD_POST, POST_ID, SECRET, TOKEN, Request, check_money, http, ids, raw_rig, rig
+from .conftest import (
+    CALLS,
+    GOOD_POST,
+    POST_ID,
+    SECRET,
+    TOKEN,
+    Request,
+    check_money,
+    http,
+    ids,
+    raw_rig,
+    rig,
+)
 
 MIB = 2**20
 
@@ -71,9 +83,10 @@ async def test_an_endless_body_is_read_to_the_cap_and_no_further(length: str, st
 
     async def pour(_: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal sent
-        head = {"declared": f"Content-Length: {10**12}", "chunked": "Transfer-Encoding: chunked"}.get(
-            length, "Connection: close"
-        )
+        head = {
+            "declared": f"Content-Length: {10**12}",
+            "chunked": "Transfer-Encoding: chunked",
+        }.get(length, "Connection: close")
         writer.write(f"HTTP/1.1 {status}\r\n{head}\r\n\r\n".encode())
         while sent < 512 * MIB:
             piece = b" " * 65536
@@ -102,14 +115,18 @@ READ_AS: dict[str, Callable[[TokfluenceClient], Any]] = {
     "comments": lambda client: anext(client.posts.comments(POST_ID)),
     "a dict": lambda client: client.request("GET", "/v1/creators", response_type=dict),
     "a list": lambda client: client.request("GET", "/v1/creators", response_type=list[Any]),
-    "raw items": lambda client: client.request("GET", "/v1/creators", response_type=dict[str, list[msgspec.Raw]]),
+    "raw items": lambda client: client.request(
+        "GET", "/v1/creators", response_type=dict[str, list[msgspec.Raw]]
+    ),
     "anything": lambda client: client.request("GET", "/v1/creators"),
 }
 
 
 @pytest.mark.parametrize("read_as", READ_AS)
 @pytest.mark.parametrize("status", ["200 OK", "500 Oops"])
-async def test_an_answer_of_a_million_small_things_costs_little_memory(read_as: str, status: str) -> None:
+async def test_an_answer_of_a_million_small_things_costs_little_memory(
+    read_as: str, status: str
+) -> None:
     """Below the cap on size, 31 KiB on the wire were 1 GB of Python objects, and the event loop stood still for seconds."""
     for piece in DENSE.values():
         many = piece * (8 * MIB // len(piece))
@@ -135,7 +152,10 @@ async def test_an_answer_of_a_million_small_things_costs_little_memory(read_as: 
 async def test_a_batch_of_a_million_rows_is_in_doubt() -> None:
     """The answer cannot be used; the batch may have been done, so nothing of it is sent under another id."""
     body = b'{"data":[' + b"[]," * (4 * MIB // 3) + b"[]]}"
-    async with raw_rig(http(gzip.compress(body), Content_Encoding="gzip"), max_retries=1) as (server, client):
+    async with raw_rig(http(gzip.compress(body), Content_Encoding="gzip"), max_retries=1) as (
+        server,
+        client,
+    ):
         report = await client.posts.analyze([POST_ID])
 
         assert isinstance(report.outcomes[0].error, APIResponseValidationError)
@@ -161,7 +181,10 @@ async def test_a_hostile_body_in_passing_is_survived(call: str, fault: str) -> N
         try:
             await do(client)
         except APIResponseValidationError:
-            assert call not in ("analyze", "resolve")  # a page or post of that size is the same next time
+            assert call not in (
+                "analyze",
+                "resolve",
+            )  # a page or post of that size is the same next time
 
         check_money(sandbox, client)
 
@@ -169,7 +192,12 @@ async def test_a_hostile_body_in_passing_is_survived(call: str, fault: str) -> N
 async def test_the_cap_is_on_the_body_and_not_one_byte_less() -> None:
     """What is exactly as large as allowed is an answer."""
     body = json.dumps({"data": {"post_id": POST_ID}}).encode()
-    for cap, packed in ((len(body), False), (len(body), True), (len(body) - 1, False), (len(body) - 1, True)):
+    for cap, packed in (
+        (len(body), False),
+        (len(body), True),
+        (len(body) - 1, False),
+        (len(body) - 1, True),
+    ):
         answer = http(gzip.compress(body), Content_Encoding="gzip") if packed else http(body)
         async with raw_rig(answer, max_retries=0, max_body=cap) as (_, client):
             if cap == len(body):
@@ -204,21 +232,28 @@ BODIES: dict[str, bytes] = {
     "deep lists": b"[" * DEPTH,
     "deep objects": b'{"a":' * DEPTH,
     "deep and closed": b'{"data":' + b"[" * DEPTH + b"]" * DEPTH + b"}",
-    "deep in an unknown field": b'{"data":{"post_id":"1","x":' + b"[" * DEPTH + b"]" * DEPTH + b"}}",
+    "deep in an unknown field": b'{"data":{"post_id":"1","x":'
+    + b"[" * DEPTH
+    + b"]" * DEPTH
+    + b"}}",
     "a huge integer": b'{"data":{"post_id":"1","likes":' + b"9" * 5000 + b"}}",
     "a huge exponent": b'{"data":{"post_id":"1","likes":1e999999}}',
     "the error shape under 200": b'{"error":{"code":"x","message":"y"}}',
 }
 
 
-@pytest.mark.parametrize("status", ["200 OK", "404 Not Found", "409 Conflict", "500 Oops", "502 Bad Gateway"])
+@pytest.mark.parametrize(
+    "status", ["200 OK", "404 Not Found", "409 Conflict", "500 Oops", "502 Bad Gateway"]
+)
 @pytest.mark.parametrize("body", BODIES)
 async def test_whatever_the_body_the_error_is_ours(body: str, status: str) -> None:
     """Trap 27: decoders leave by four doors, and all of them lead to one error; a status is told whatever its body."""
     async with raw_rig(http(BODIES[body], status), max_retries=1) as (server, client):
         for call in (
             lambda: client.posts.get(POST_ID),
-            lambda: client.request("POST", "/v1/posts/analyze", json={"urls": []}, response_type=dict[str, list[Any]]),
+            lambda: client.request(
+                "POST", "/v1/posts/analyze", json={"urls": []}, response_type=dict[str, list[Any]]
+            ),
         ):
             error: TokfluenceError | None = None
             try:
@@ -242,7 +277,11 @@ def test_deep_nesting_does_not_kill_a_thread_with_a_small_stack() -> None:
     caught: list[BaseException] = []
 
     async def main() -> None:
-        for body in (BODIES["deep lists"], BODIES["deep objects"], BODIES["deep in an unknown field"]):
+        for body in (
+            BODIES["deep lists"],
+            BODIES["deep objects"],
+            BODIES["deep in an unknown field"],
+        ):
             for status in ("200 OK", "500 Oops"):
                 async with raw_rig(http(body, status), max_retries=0) as (_, client):
                     try:
@@ -258,7 +297,10 @@ def test_deep_nesting_does_not_kill_a_thread_with_a_small_stack() -> None:
     finally:
         threading.stack_size(old)
 
-    assert [type(error) for error in caught] == [APIResponseValidationError, InternalServerError] * 3
+    assert [type(error) for error in caught] == [
+        APIResponseValidationError,
+        InternalServerError,
+    ] * 3
 
 
 # --- heads and framing ------------------------------------------------------------------------------------------------
@@ -276,7 +318,9 @@ BROKEN: dict[str, bytes] = {
     "a header without a colon": b"HTTP/1.1 200 OK\r\nnonsense\r\n\r\n",
     "an endless status line": b"HTTP/1.1 200 " + b"O" * 100_000 + b"\r\n\r\n",
     "an endless header": b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000 + b"\r\n\r\n",
-    "a thousand headers": b"HTTP/1.1 200 OK\r\n" + b"".join(b"X-%d: y\r\n" % i for i in range(5000)) + b"\r\n",
+    "a thousand headers": b"HTTP/1.1 200 OK\r\n"
+    + b"".join(b"X-%d: y\r\n" % i for i in range(5000))
+    + b"\r\n",
     "a negative length": b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\nhello",
     "a length of letters": b"HTTP/1.1 200 OK\r\nContent-Length: ten\r\n\r\nhello",
     "two lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 7\r\n\r\nhellohello",
@@ -348,7 +392,14 @@ NONSENSE = {
     "digits of other scripts": "\u0663\u00b2\uff11",
     "a cookie": "a=b; Max-Age=" + "9" * 5000 + "; Expires=Mon, 99 Jan 99999999 99:99:99 GMT",
 }
-HEADERS = ["X-Credits-Remaining", "Retry-After", "Date", "Content-Length", "Keep-Alive", "Set-Cookie"]
+HEADERS = [
+    "X-Credits-Remaining",
+    "Retry-After",
+    "Date",
+    "Content-Length",
+    "Keep-Alive",
+    "Set-Cookie",
+]
 
 
 @pytest.mark.parametrize("own", [True, False], ids=["own session", "user's session"])
@@ -359,13 +410,19 @@ async def test_no_header_says_what_ends_a_job(header: str, own: bool) -> None:
         headers = {"Retry-After": "1", "X-Credits-Remaining": "7"} | {header: text}
         said: Any = {name.replace("-", "_"): value for name, value in headers.items()}
         row = b'{"data":[{"url":"","postId":"' + POST_ID.encode() + b'","status":"fresh"}]}'
-        behaviours = [http(row, **said), http(b"<html>", "500 Oops", **said), http(b"", "429 Slow", **said)]
+        behaviours = [
+            http(row, **said),
+            http(b"<html>", "500 Oops", **said),
+            http(b"", "429 Slow", **said),
+        ]
         async with AsyncExitStack() as stack:
             session = None if own else await stack.enter_async_context(aiohttp.ClientSession())
             options: dict[str, Any] = {"session": session, "max_retries": 0, "timeout": 5}
             server, client = await stack.enter_async_context(raw_rig(*behaviours, **options))
 
-            answered, broken, refused = [(await client.posts.analyze([POST_ID])).outcomes[0] for _ in behaviours]
+            answered, broken, refused = [
+                (await client.posts.analyze([POST_ID])).outcomes[0] for _ in behaviours
+            ]
 
             assert answered.ok or header == "Content-Length"
             assert isinstance(broken.error, APIError)
@@ -376,7 +433,11 @@ async def test_no_header_says_what_ends_a_job(header: str, own: bool) -> None:
 
 async def test_an_impossible_cost_does_not_end_the_budget() -> None:
     """A batch costs 25 a URL at most; a figure beyond that, believed, would leave every later call unsent."""
-    row = b'{"data":[{"url":"","postId":"' + POST_ID.encode() + b'","status":"fresh"}],"meta":{"cost":1000000000}}'
+    row = (
+        b'{"data":[{"url":"","postId":"'
+        + POST_ID.encode()
+        + b'","status":"fresh"}],"meta":{"cost":1000000000}}'
+    )
     async with raw_rig(http(row), max_credits=50) as (server, client):
         for _ in range(2):
             (await client.posts.analyze([POST_ID])).raise_for_errors()
@@ -388,7 +449,10 @@ async def test_an_impossible_cost_does_not_end_the_budget() -> None:
 @pytest.mark.parametrize("status", ["100 Continue", "102 Processing", "103 Early Hints"])
 async def test_interim_answers_are_passed_over(status: str) -> None:
     """A proxy may send some before the answer; they are no answer."""
-    async with raw_rig(f"HTTP/1.1 {status}\r\nX-A: b\r\n\r\n".encode() * 3 + GOOD_POST) as (server, client):
+    async with raw_rig(f"HTTP/1.1 {status}\r\nX-A: b\r\n\r\n".encode() * 3 + GOOD_POST) as (
+        server,
+        client,
+    ):
         assert (await client.posts.get(POST_ID)).post_id == POST_ID
         assert len(server.requests) == 1
 
@@ -414,7 +478,9 @@ async def test_bytes_after_an_answer_do_not_become_the_next_one() -> None:
     wanted = GOOD_POST.replace(b"Connection: close\r\n", b"")
     stray = wanted.replace(POST_ID[-3:].encode(), b"666")
 
-    async def answer(request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def answer(
+        request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         writer.write(wanted + stray)
         await writer.drain()
         await asyncio.sleep(5)
@@ -429,7 +495,9 @@ async def test_bytes_after_an_answer_do_not_become_the_next_one() -> None:
     "echo",
     [
         lambda token: http(token, "500 Oops"),
-        lambda token: http(b'{"error":{"code":"' + token + b'","message":"' + token + b'"}}', "404 Not Found"),
+        lambda token: http(
+            b'{"error":{"code":"' + token + b'","message":"' + token + b'"}}', "404 Not Found"
+        ),
         lambda token: http(b'{"data":{"post_id":' + token),
         lambda token: b"HTTP/1.1 " + token + b"\r\n\r\n",
         lambda token: token + b"\r\n\r\n",
@@ -441,7 +509,9 @@ async def test_bytes_after_an_answer_do_not_become_the_next_one() -> None:
         lambda token: http(b"", "429 Slow", Retry_After=token.decode()),
     ],
 )
-async def test_a_server_that_echoes_the_token_gets_it_into_no_error(echo: Callable[[bytes], bytes]) -> None:
+async def test_a_server_that_echoes_the_token_gets_it_into_no_error(
+    echo: Callable[[bytes], bytes],
+) -> None:
     """Debug pages quote what they were sent; bug reports quote errors."""
     async with raw_rig(echo(TOKEN.encode()), max_retries=0) as (_, client):
         with pytest.raises(TokfluenceError) as caught:
@@ -458,7 +528,9 @@ async def test_an_answer_without_a_request_is_nobodys(stray: str, own: bool, the
     first = GOOD_POST.replace(b"Connection: close\r\n", b"")
     other = http(b'{"data":{"post_id":"666"}}', stray).replace(b"Connection: close\r\n", b"")
 
-    async def answer(request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def answer(
+        request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         writer.write(first)
         await asyncio.sleep(1)
         writer.write(other)
@@ -471,7 +543,9 @@ async def test_an_answer_without_a_request_is_nobodys(stray: str, own: bool, the
 
     async with AsyncExitStack() as stack:
         session = None if own else await stack.enter_async_context(aiohttp.ClientSession())
-        server, client = await stack.enter_async_context(raw_rig(answer, max_retries=0 if own else 1, session=session))
+        server, client = await stack.enter_async_context(
+            raw_rig(answer, max_retries=0 if own else 1, session=session)
+        )
         for _ in range(2):
             assert (await client.posts.get(POST_ID)).post_id == POST_ID
             await asyncio.sleep(2)

@@ -27,7 +27,11 @@ async def test_a_refused_connection_was_never_sent_and_costs_nothing(own: bool) 
     """Repeated as often as was said; the error says that nothing left, and the budget is untouched."""
     session = None if own else aiohttp.ClientSession()
     async with TokfluenceClient(
-        TOKEN, base_url=f"http://127.0.0.1:{free_port()}", max_retries=3, max_credits=1, session=session
+        TOKEN,
+        base_url=f"http://127.0.0.1:{free_port()}",
+        max_retries=3,
+        max_credits=1,
+        session=session,
     ) as client:
         for _ in range(3):
             with pytest.raises(APIConnectionError, match="Nothing was sent") as caught:
@@ -43,7 +47,9 @@ async def test_a_refused_connection_was_never_sent_and_costs_nothing(own: bool) 
 async def test_a_server_that_comes_back_is_found() -> None:
     """A restart of the service is a few refused connections; a batch keeps its id over them and is sent once."""
     port = free_port()
-    async with TokfluenceClient(TOKEN, base_url=f"http://127.0.0.1:{port}", max_retries=8) as client:
+    async with TokfluenceClient(
+        TOKEN, base_url=f"http://127.0.0.1:{port}", max_retries=8
+    ) as client:
         from tokfluence_async import Sandbox
 
         sandbox = Sandbox(token=TOKEN, port=port, indexed=0.0)
@@ -91,7 +97,10 @@ def server_context(certificate: Path) -> ssl.SSLContext:
 
 async def test_a_certificate_signed_by_nobody_is_refused(certificate: Path) -> None:
     """Verification is on, and no option switches it off: the request, with its token, never leaves."""
-    async with raw_rig(GOOD_POST, listen={"ssl": server_context(certificate)}, max_retries=1) as (server, client):
+    async with raw_rig(GOOD_POST, listen={"ssl": server_context(certificate)}, max_retries=1) as (
+        server,
+        client,
+    ):
         with pytest.raises(APIConnectionError, match="certificate") as caught:
             await client.posts.get(POST_ID)
 
@@ -105,14 +114,19 @@ async def test_a_certificate_for_another_host_is_refused(certificate: Path) -> N
     context = ssl.create_default_context(cafile=certificate)
     async with (
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as session,
-        raw_rig(GOOD_POST, listen={"ssl": server_context(certificate)}, max_retries=0, session=session) as (
+        raw_rig(
+            GOOD_POST, listen={"ssl": server_context(certificate)}, max_retries=0, session=session
+        ) as (
             server,
             client,
         ),
     ):
         assert (await client.posts.get(POST_ID)).post_id == POST_ID
         async with TokfluenceClient(
-            TOKEN, base_url=server.url.replace("127.0.0.1", "127.0.0.2"), session=session, max_retries=0
+            TOKEN,
+            base_url=server.url.replace("127.0.0.1", "127.0.0.2"),
+            session=session,
+            max_retries=0,
         ) as elsewhere:
             with pytest.raises(APIConnectionError):
                 await elsewhere.posts.get(POST_ID)
@@ -120,7 +134,9 @@ async def test_a_certificate_for_another_host_is_refused(certificate: Path) -> N
         assert len(server.requests) == 1
 
 
-async def test_a_trusted_service_is_reached_over_tls(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_trusted_service_is_reached_over_tls(
+    certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With an own session as well, where the system trusts the certificate."""
     made = ssl.create_default_context
 
@@ -130,6 +146,9 @@ async def test_a_trusted_service_is_reached_over_tls(certificate: Path, monkeypa
         return context
 
     monkeypatch.setattr(aiohttp.connector, "_SSL_CONTEXT_VERIFIED", trusting())
-    async with raw_rig(GOOD_POST, listen={"ssl": server_context(certificate)}, max_retries=0) as (server, client):
+    async with raw_rig(GOOD_POST, listen={"ssl": server_context(certificate)}, max_retries=0) as (
+        server,
+        client,
+    ):
         assert (await client.posts.get(POST_ID)).post_id == POST_ID
         assert len(server.requests) == client.usage.requests == 1

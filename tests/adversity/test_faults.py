@@ -72,7 +72,9 @@ def grid() -> list[Any]:
 
 
 @pytest.mark.parametrize(("call", "fault", "burn"), grid())
-async def test_a_passing_fault_is_invisible_and_paid_for_once(call: str, fault: str, burn: bool) -> None:
+async def test_a_passing_fault_is_invisible_and_paid_for_once(
+    call: str, fault: str, burn: bool
+) -> None:
     """Whatever happens to two requests of a call, its user gets what was asked for, and the ledgers agree."""
     route, do, options = CALLS[call]
     async with rig(refusals_burn_ids=burn, **options) as (sandbox, client):
@@ -87,10 +89,14 @@ async def test_a_passing_fault_is_invisible_and_paid_for_once(call: str, fault: 
 
 
 @pytest.mark.parametrize(("call", "fault", "burn"), [case for case in grid() if not case.values[2]])
-async def test_a_fault_without_end_ends_the_call_and_hides_no_charge(call: str, fault: str, burn: bool) -> None:
+async def test_a_fault_without_end_ends_the_call_and_hides_no_charge(
+    call: str, fault: str, burn: bool
+) -> None:
     """Retries run out: the error is one of ours, says how often it was tried, and every charge is known."""
     route, do, options = CALLS[call]
-    async with rig({"max_retries": 2, "max_concurrency": 1, "analyze_concurrency": 1}, **options) as (sandbox, client):
+    async with rig(
+        {"max_retries": 2, "max_concurrency": 1, "analyze_concurrency": 1}, **options
+    ) as (sandbox, client):
         FAULTS[fault](sandbox, to=route, times=None)
         raised: list[BaseException] = []
 

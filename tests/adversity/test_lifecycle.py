@@ -83,7 +83,9 @@ async def test_use_after_close_is_a_clear_error(call: str) -> None:
             "comments": lambda: anext(client.posts.comments(POST_ID)),
             "request": lambda: client.request("GET", "/v1/creators"),
             "analyze": lambda: client.posts.analyze([POST_ID]),
-            **{name: lambda name=name: anext(outcome_stream(client, name, ids(3))) for name in BULK},
+            **{
+                name: lambda name=name: anext(outcome_stream(client, name, ids(3))) for name in BULK
+            },
         }
         before = sandbox.requests_received
 
@@ -99,7 +101,8 @@ async def test_use_after_close_is_a_clear_error(call: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "scene", ["at work", "in the throttle", "in line for a place", "in a backoff", "at a closed gate"]
+    "scene",
+    ["at work", "in the throttle", "in line for a place", "in a backoff", "at a closed gate"],
 )
 async def test_closing_ends_calls_in_flight_with_a_clear_error(scene: str) -> None:
     """They end at once, whatever they were waiting for, and say why; nothing is left running and nothing hangs."""
@@ -107,7 +110,9 @@ async def test_closing_ends_calls_in_flight_with_a_clear_error(scene: str) -> No
     async with Sandbox(token=TOKEN) as sandbox:
         throttle = Throttle(1, 60, burst=1) if scene == "in the throttle" else None
         places = 1 if scene == "in line for a place" else 10
-        client = TokfluenceClient(TOKEN, base_url=sandbox.url, throttle=throttle, max_concurrency=places)
+        client = TokfluenceClient(
+            TOKEN, base_url=sandbox.url, throttle=throttle, max_concurrency=places
+        )
         if scene in ("at work", "in line for a place"):
             sandbox.latency = 1000.0
         elif scene == "in a backoff":
@@ -152,11 +157,15 @@ async def test_closing_from_inside_a_callback_and_twice_at_once() -> None:
 # --- generators -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", ["break", "aclose", "another task", "collected", "error", "cancelled"])
+@pytest.mark.parametrize(
+    "how", ["break", "aclose", "another task", "collected", "error", "cancelled"]
+)
 @pytest.mark.parametrize("name", [*BULK, "comments", "comment_pages"])
 async def test_a_generator_left_early_leaves_nothing(name: str, how: str) -> None:
     """PEP 789 and trap 20: whichever way it ends, its background work ends with it, and the client goes on."""
-    async with rig({"max_concurrency": 2, "analyze_concurrency": 1}, comments_per_post=2000, indexed=0.5) as (
+    async with rig(
+        {"max_concurrency": 2, "analyze_concurrency": 1}, comments_per_post=2000, indexed=0.5
+    ) as (
         sandbox,
         client,
     ):
@@ -193,7 +202,9 @@ async def test_a_generator_left_early_leaves_nothing(name: str, how: str) -> Non
             with pytest.raises(asyncio.CancelledError):
                 await reader
             await source.aclose()
-        await asyncio.sleep(100)  # the sandbox finishes what it was at; longer than its keep-alive, so its own tasks go
+        await asyncio.sleep(
+            100
+        )  # the sandbox finishes what it was at; longer than its keep-alive, so its own tasks go
 
         assert asyncio.all_tasks() <= tasks
         assert client._options.budget.reserved == 0
@@ -224,7 +235,9 @@ async def test_a_slow_consumer_slows_the_reading_of_its_input(name: str) -> None
 
     for inputs in (source(), slowly()):
         pulled = 0
-        async with rig({"throttle": Throttle(None, None)}, per_ip=None, per_key=None, seconds_per_url=0.0) as (
+        async with rig(
+            {"throttle": Throttle(None, None)}, per_ip=None, per_key=None, seconds_per_url=0.0
+        ) as (
             _,
             client,
         ):
@@ -288,7 +301,10 @@ def test_one_client_in_two_loops_one_after_another() -> None:
             if not holder:
                 holder.append(TokfluenceClient(TOKEN, base_url=sandbox.url))
             client = holder[0]
-            client._engine.origin, client._engine._base_url = sandbox.url, sandbox.url  # the sandbox has moved
+            client._engine.origin, client._engine._base_url = (
+                sandbox.url,
+                sandbox.url,
+            )  # the sandbox has moved
             await asyncio.gather(*(client.posts.get(post_id) for post_id in ids(5)))
             (await client.posts.analyze(ids(3, start=50))).raise_for_errors()
             async for _ in client.posts.comments(POST_ID, prefetch=2):
@@ -361,7 +377,16 @@ def run_script(script: str, *options: str) -> subprocess.CompletedProcess[str]:
         IDS = [str(7234567890123456789 + i) for i in range(50)]
         """
     return subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "error", *options, "-c", textwrap.dedent(head) + textwrap.dedent(script)],
+        [
+            sys.executable,
+            "-X",
+            "dev",
+            "-W",
+            "error",
+            *options,
+            "-c",
+            textwrap.dedent(head) + textwrap.dedent(script),
+        ],
         capture_output=True,
         text=True,
         timeout=60,
@@ -560,7 +585,8 @@ def test_a_forked_child_does_not_touch_its_parents_connections(child: str) -> No
     if "sys.exit" in child or child.startswith("ends"):
         # Leave the copied loop before the interpreter ends, as `multiprocessing` does.
         script = script.replace(
-            "sys.exit(7)", "client._engine; import atexit; atexit._run_exitfuncs(); gc.collect(); os._exit(7)"
+            "sys.exit(7)",
+            "client._engine; import atexit; atexit._run_exitfuncs(); gc.collect(); os._exit(7)",
         )
 
     done = run_script(script)
@@ -574,8 +600,15 @@ def test_a_forked_child_does_not_touch_its_parents_connections(child: str) -> No
 @pytest.mark.parametrize(("reads", "batches"), [(1, 1), (7, 2), (50, 8)])
 async def test_no_more_are_in_flight_than_was_said(reads: int, batches: int) -> None:
     """Counted by the server, over faults and retries."""
-    options = {"max_concurrency": reads, "analyze_concurrency": batches, "throttle": Throttle(None, None)}
-    async with rig(options, latency=lambda: 1.0, indexed=0.0, per_ip=None, per_key=None) as (sandbox, client):
+    options = {
+        "max_concurrency": reads,
+        "analyze_concurrency": batches,
+        "throttle": Throttle(None, None),
+    }
+    async with rig(options, latency=lambda: 1.0, indexed=0.0, per_ip=None, per_key=None) as (
+        sandbox,
+        client,
+    ):
         sandbox.proxy_error(503, times=20, nth=3)
         sandbox.drop_answer(to=ANALYZE, times=3)
         work = [consume(client.posts.resolve(ids(120))), consume(client.posts.get_many(ids(120)))]
@@ -589,7 +622,10 @@ async def test_no_more_are_in_flight_than_was_said(reads: int, batches: int) -> 
 
 async def test_a_thousand_at_once_are_served_in_order() -> None:
     """Fairness: nobody who came first waits for those who came later."""
-    async with rig({"throttle": Throttle(None, None)}, per_ip=None, per_key=None, latency=0.5) as (sandbox, client):
+    async with rig({"throttle": Throttle(None, None)}, per_ip=None, per_key=None, latency=0.5) as (
+        sandbox,
+        client,
+    ):
         finished: list[str] = []
 
         async def one(post_id: str) -> None:
@@ -625,11 +661,15 @@ async def test_comments_of_many_posts_do_not_mix() -> None:
     async with rig(comments_per_post=450) as (sandbox, client):
 
         async def walk(post_id: str) -> list[str]:
-            return [c.comment_id async for c in client.posts.comments(post_id, limit=50, prefetch=4)]
+            return [
+                c.comment_id async for c in client.posts.comments(post_id, limit=50, prefetch=4)
+            ]
 
         found = await asyncio.gather(*(walk(post_id) for post_id in ids(20)))
 
         for post_id, got in zip(ids(20), found, strict=True):
-            assert got == [sandbox.world.comment(post_id, offset)["comment_id"] for offset in range(450)]
+            assert got == [
+                sandbox.world.comment(post_id, offset)["comment_id"] for offset in range(450)
+            ]
         assert sandbox.requests_received == 20 * 9
         assert sandbox._ledger.routes[COMMENTS] == 180

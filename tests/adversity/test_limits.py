@@ -126,8 +126,14 @@ async def test_none_switches_every_limit_off() -> None:
 async def test_waiting_for_a_slot_and_a_place_is_not_timed(own: bool) -> None:
     """Trap 2: under load calls wait for minutes, with limits of seconds, and none dies without having been sent."""
     session = None if own else aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=2))
-    options = {"session": session, "timeout": Timeout(connect=1, read=2, total=2), "max_concurrency": 4}
-    async with rig({**options, "max_retries": 0, "throttle": Throttle(20, 60, burst=1)}, latency=1.0) as (_, client):
+    options = {
+        "session": session,
+        "timeout": Timeout(connect=1, read=2, total=2),
+        "max_concurrency": 4,
+    }
+    async with rig(
+        {**options, "max_retries": 0, "throttle": Throttle(20, 60, burst=1)}, latency=1.0
+    ) as (_, client):
         began = now()
         posts = await asyncio.gather(*(client.posts.get(post_id) for post_id in ids(60)))
         assert len(posts) == 60
@@ -140,7 +146,10 @@ async def test_a_users_small_pool_is_waited_for() -> None:
     """Its limit is below our concurrency; that wait is no failure to connect."""
     async with (
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1)) as session,
-        rig({"session": session, "timeout": Timeout(connect=2, read=5, total=6), "max_retries": 0}, latency=3.0) as (
+        rig(
+            {"session": session, "timeout": Timeout(connect=2, read=5, total=6), "max_retries": 0},
+            latency=3.0,
+        ) as (
             sandbox,
             client,
         ),
@@ -150,7 +159,9 @@ async def test_a_users_small_pool_is_waited_for() -> None:
         assert sandbox.peak_in_flight(POST) == 1
 
 
-async def test_a_slow_connection_takes_a_slot_when_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_slow_connection_takes_a_slot_when_it_is_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """A slot is good for the moment it was given: fifty slots gathered while connecting would leave as one burst."""
     connect = aiohttp.TCPConnector._create_connection
     slow = True
@@ -161,7 +172,10 @@ async def test_a_slow_connection_takes_a_slot_when_it_is_there(monkeypatch: pyte
         return await connect(self, *args, **more)
 
     monkeypatch.setattr(aiohttp.TCPConnector, "_create_connection", create)
-    async with rig({"throttle": Throttle(30, None, burst=1), "max_concurrency": 30}, per_ip=30) as (sandbox, client):
+    async with rig({"throttle": Throttle(30, None, burst=1), "max_concurrency": 30}, per_ip=30) as (
+        sandbox,
+        client,
+    ):
         await asyncio.gather(*(client.posts.get(post_id) for post_id in ids(60)))
 
         assert sandbox.rate_limited == 0
@@ -181,9 +195,13 @@ async def test_a_slow_connection_takes_a_slot_when_it_is_there(monkeypatch: pyte
     ],
 )
 @pytest.mark.parametrize("call", ["get", "analyze", "comments", "resolve", "get_many"])
-async def test_a_callers_timeout_is_prompt_everywhere(call: str, name: str, scene: Callable[[Sandbox], Any]) -> None:
+async def test_a_callers_timeout_is_prompt_everywhere(
+    call: str, name: str, scene: Callable[[Sandbox], Any]
+) -> None:
     """`asyncio.timeout` ends a call at its second, wherever it waits, and the client is as good as new."""
-    async with rig({"max_concurrency": 1, "analyze_concurrency": 1, "max_retries": 1000}, indexed=0.0) as (
+    async with rig(
+        {"max_concurrency": 1, "analyze_concurrency": 1, "max_retries": 1000}, indexed=0.0
+    ) as (
         sandbox,
         client,
     ):
@@ -297,11 +315,19 @@ def test_cancelling_at_any_turn_leaves_nothing(name: str) -> None:
                 try:
                     work.result()
                 except asyncio.CancelledError as error:
-                    shown = "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())
+                    shown = "".join(
+                        traceback.TracebackException.from_exception(
+                            error, capture_locals=True
+                        ).format()
+                    )
                     assert SECRET not in shown
 
             await asyncio.sleep(300)  # what the sandbox was at, it finishes
-            ours = {task for task in asyncio.all_tasks() - before if "tokfluence_async" in repr(task.get_coro())}
+            ours = {
+                task
+                for task in asyncio.all_tasks() - before
+                if "tokfluence_async" in repr(task.get_coro())
+            }
             assert not {task for task in ours if "_sandbox" not in repr(task.get_coro())}
             assert client._options.budget.reserved == 0
             assert client.usage.credits_spent >= sandbox.credits_spent

@@ -64,7 +64,10 @@ backend out
     server one 127.0.0.1:{upstream}
 """
 
-PROXIES = {"nginx": (NGINX, ["nginx", "-p", "{dir}", "-c"]), "haproxy": (HAPROXY, ["haproxy", "-db", "-f"])}
+PROXIES = {
+    "nginx": (NGINX, ["nginx", "-p", "{dir}", "-c"]),
+    "haproxy": (HAPROXY, ["haproxy", "-db", "-f"]),
+}
 
 
 @pytest.fixture(params=PROXIES)
@@ -77,7 +80,9 @@ def proxy(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def write_config(proxy: str, directory: Path, listen: int, upstream: int) -> str:
     path = directory / f"{proxy}.conf"
     user = "user root;" if os.geteuid() == 0 else ""
-    path.write_text(PROXIES[proxy][0].format(dir=directory, listen=listen, upstream=upstream, user=user))
+    path.write_text(
+        PROXIES[proxy][0].format(dir=directory, listen=listen, upstream=upstream, user=user)
+    )
     return str(path)
 
 
@@ -88,9 +93,13 @@ def check_logs(directory: Path) -> None:
 
 
 @asynccontextmanager
-async def behind(proxy: str, directory: Path, **options: Any) -> AsyncIterator[tuple[Sandbox, TokfluenceClient]]:
+async def behind(
+    proxy: str, directory: Path, **options: Any
+) -> AsyncIterator[tuple[Sandbox, TokfluenceClient]]:
     listen = free_port()
-    sandbox = Sandbox(**{"token": TOKEN, "seconds_per_url": 0.0, "visibility_delay": 0.0, **options})
+    sandbox = Sandbox(
+        **{"token": TOKEN, "seconds_per_url": 0.0, "visibility_delay": 0.0, **options}
+    )
     async with sandbox:
         config = write_config(proxy, directory, listen, sandbox.port)
         command = [part.format(dir=directory) for part in PROXIES[proxy][1]]
@@ -125,7 +134,10 @@ def check_money(sandbox: Sandbox, client: TokfluenceClient) -> None:
 async def everything(client: TokfluenceClient) -> None:
     """Each kind of call, to the end, and right."""
     assert (await client.posts.get(POST_ID)).post_id == POST_ID
-    found = [comment.comment_id async for comment in client.posts.comments(POST_ID, limit=100, prefetch=2)]
+    found = [
+        comment.comment_id
+        async for comment in client.posts.comments(POST_ID, limit=100, prefetch=2)
+    ]
     assert len(found) == len(set(found)) == 450
     report = await client.posts.analyze(ids(12, start=100), batch_size=4)
     report.raise_for_errors()
@@ -135,7 +147,10 @@ async def everything(client: TokfluenceClient) -> None:
 
 async def test_everything_works_through_it(proxy: str, tmp_path: Path) -> None:
     """Compressed, in small buffers, over connections that it closes every few requests; and nothing is paid twice."""
-    async with behind(proxy, tmp_path, indexed=[POST_ID], comments_per_post=450) as (sandbox, client):
+    async with behind(proxy, tmp_path, indexed=[POST_ID], comments_per_post=450) as (
+        sandbox,
+        client,
+    ):
         await everything(client)
 
         assert sandbox.requests_received == client.usage.requests
@@ -157,9 +172,14 @@ FAULTS: dict[str, Callable[[Sandbox, str], Fault]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_faults_behind_it_are_survived_and_paid_for_once(proxy: str, tmp_path: Path, fault: str) -> None:
+async def test_faults_behind_it_are_survived_and_paid_for_once(
+    proxy: str, tmp_path: Path, fault: str
+) -> None:
     """A proxy that sends again under the same id gets 409: a read is then repeated under a new one, a batch was done."""
-    async with behind(proxy, tmp_path, indexed=[POST_ID], comments_per_post=450) as (sandbox, client):
+    async with behind(proxy, tmp_path, indexed=[POST_ID], comments_per_post=450) as (
+        sandbox,
+        client,
+    ):
         faults = [FAULTS[fault](sandbox, route) for route in (POST, COMMENTS, ANALYZE)]
 
         assert (await client.posts.get(POST_ID)).post_id == POST_ID
@@ -167,7 +187,10 @@ async def test_faults_behind_it_are_survived_and_paid_for_once(proxy: str, tmp_p
         report = await client.posts.analyze(ids(3, start=100), batch_size=3)
 
         assert len(found) == len(set(found)) == 450
-        assert {outcome.unwrap().status for outcome in report.outcomes} <= {"analyzed", "duplicate_request"}
+        assert {outcome.unwrap().status for outcome in report.outcomes} <= {
+            "analyzed",
+            "duplicate_request",
+        }
         assert sandbox.times_charged() == dict.fromkeys(ids(3, start=100), 1)
         assert all(fault.hits for fault in faults)
         check_money(sandbox, client)
@@ -193,13 +216,20 @@ async def test_a_service_that_is_down_is_told_by_status(proxy: str, tmp_path: Pa
 
 async def test_many_at_once_over_few_connections_of_its_own(proxy: str, tmp_path: Path) -> None:
     """Answers are not mixed up, whatever the proxy does with its connections."""
-    async with behind(proxy, tmp_path, per_ip=None, per_key=None, latency=0.01) as (sandbox, client):
+    async with behind(proxy, tmp_path, per_ip=None, per_key=None, latency=0.01) as (
+        sandbox,
+        client,
+    ):
         origin = client._engine.origin
-        fast = TokfluenceClient(TOKEN, base_url=origin, throttle=Throttle(None, None), max_concurrency=30)
+        fast = TokfluenceClient(
+            TOKEN, base_url=origin, throttle=Throttle(None, None), max_concurrency=30
+        )
 
         posts = await asyncio.gather(*(fast.posts.get(post_id) for post_id in ids(300)))
 
         assert [post.post_id for post in posts] == ids(300)
-        assert Counter(entry.path.rpartition("/")[2] for entry in sandbox.requests).keys() == set(ids(300))
+        assert Counter(entry.path.rpartition("/")[2] for entry in sandbox.requests).keys() == set(
+            ids(300)
+        )
         assert fast.usage.credits_spent >= sandbox.credits_spent
         await fast.aclose()

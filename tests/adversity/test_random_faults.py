@@ -9,14 +9,22 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tokfluence_async import BudgetExceededError, Outcome, Sandbox, TokfluenceClient, TokfluenceError
+from tokfluence_async import (
+    BudgetExceededError,
+    Outcome,
+    Sandbox,
+    TokfluenceClient,
+    TokfluenceError,
+)
 from tokfluence_async._sandbox import ANALYZE, COMMENTS, POST
 from tokfluence_async.testing import VirtualLoop
 
 from .conftest import POST_ID, check_money, ids, rig
 from .test_faults import FAULTS, UNKNOWABLE
 
-CALM = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+CALM = settings(
+    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 
 # A 500 whose charge or id is not what the answer says cannot be told from one that did the work; see `UNKNOWABLE`.
 _HIDDEN = {fault for fault, *_ in UNKNOWABLE}
@@ -28,7 +36,16 @@ FAULT = st.tuples(
     st.integers(1, 4),  # how many
 )
 CALL = st.sampled_from(
-    ["get", "get_many", "analyze", "analyze_iter", "resolve", "comments", "comments_ahead", "stopped"]
+    [
+        "get",
+        "get_many",
+        "analyze",
+        "analyze_iter",
+        "resolve",
+        "comments",
+        "comments_ahead",
+        "stopped",
+    ]
 )
 
 
@@ -45,8 +62,13 @@ async def do(client: TokfluenceClient, sandbox: Sandbox, call: str, start: int) 
             errors = [outcome.error for outcome in report.failed]
         elif call in ("comments", "comments_ahead"):
             ahead = 3 if call == "comments_ahead" else 0
-            found = [c.comment_id async for c in client.posts.comments(POST_ID, limit=100, prefetch=ahead)]
-            assert found == [sandbox.world.comment(POST_ID, offset)["comment_id"] for offset in range(len(found))]
+            found = [
+                c.comment_id
+                async for c in client.posts.comments(POST_ID, limit=100, prefetch=ahead)
+            ]
+            assert found == [
+                sandbox.world.comment(POST_ID, offset)["comment_id"] for offset in range(len(found))
+            ]
             assert len(found) == 450
         elif call == "stopped":
             async with asyncio.timeout(7):
@@ -87,8 +109,16 @@ def test_on_any_bad_day_the_money_is_right(
     """Nothing is billed twice, nothing is charged that we do not know of, no budget is exceeded, and nothing stays taken."""
 
     async def day() -> None:
-        options = {"max_retries": retries, "max_credits": max_credits, "max_concurrency": 5, "analyze_concurrency": 2}
-        async with rig(options, refusals_burn_ids=burn, indexed=indexed, comments_per_post=450) as (sandbox, client):
+        options = {
+            "max_retries": retries,
+            "max_credits": max_credits,
+            "max_concurrency": 5,
+            "analyze_concurrency": 2,
+        }
+        async with rig(options, refusals_burn_ids=burn, indexed=indexed, comments_per_post=450) as (
+            sandbox,
+            client,
+        ):
             sandbox.index(POST_ID)
             for name, route, nth, times in script:
                 FAULTS[name](sandbox, to=route, nth=nth, times=times)
@@ -115,7 +145,9 @@ def test_on_any_bad_day_the_money_is_right(
 async def test_a_lost_answer_whose_repeat_comes_at_once(remember: float, when: str) -> None:
     """An id still at work is a 409 as well: its posts are waited for, not paid for. How long ids live is not documented."""
     seconds = 30.0 if when == "still at work" else 0.0
-    async with rig({"timeout": None}, indexed=0.0, seconds_per_url=seconds, remember_ids=remember) as (sandbox, client):
+    async with rig(
+        {"timeout": None}, indexed=0.0, seconds_per_url=seconds, remember_ids=remember
+    ) as (sandbox, client):
         if when == "still at work":
             # A proxy gives up after ten seconds; the service works on.
             sandbox.stall(10.0, to=ANALYZE, when="before")

@@ -10,10 +10,29 @@ from typing import Any
 
 import pytest
 
-from tokfluence_async import APIError, APIStatusError, ConfigurationError, Sandbox, Timeout, TokfluenceClient
+from tokfluence_async import (
+    APIError,
+    APIStatusError,
+    ConfigurationError,
+    Sandbox,
+    Timeout,
+    TokfluenceClient,
+)
 from tokfluence_async._sandbox import ANALYZE
 
-from .conftest import CALLS, GOOD_POST, POST_ID, SECRET, TOKEN, Request, check_money, http, ids, raw_rig, rig
+from .conftest import (
+    CALLS,
+    GOOD_POST,
+    POST_ID,
+    SECRET,
+    TOKEN,
+    Request,
+    check_money,
+    http,
+    ids,
+    raw_rig,
+    rig,
+)
 from .test_bodies import BROKEN
 from .test_faults import FAULTS
 
@@ -29,9 +48,14 @@ def everything_shown(error: BaseException) -> str:
             continue
         seen.append(one)
         text += str(one) + repr(one) + repr(getattr(one, "__dict__", {})) + repr(one.args)
-        text += "".join(traceback.TracebackException.from_exception(one, capture_locals=True).format())
+        text += "".join(
+            traceback.TracebackException.from_exception(one, capture_locals=True).format()
+        )
         for frame, _ in traceback.walk_tb(one.__traceback__):
-            if "tokfluence_async" in frame.f_code.co_filename and "tests" not in frame.f_code.co_filename:
+            if (
+                "tokfluence_async" in frame.f_code.co_filename
+                and "tests" not in frame.f_code.co_filename
+            ):
                 text += "".join(f"{name}={value!r}" for name, value in frame.f_locals.items())
         left += [one.__cause__, one if one.__suppress_context__ else one.__context__]
         if isinstance(one, BaseExceptionGroup):
@@ -135,7 +159,9 @@ async def test_the_client_itself_does_not_show_it() -> None:
         assert TOKEN[:13] in repr(client)
 
 
-@pytest.mark.parametrize("token", [TOKEN + "\n", " " + TOKEN, TOKEN + "é", TOKEN + "\x00", f'"{TOKEN}" x', TOKEN * 99])
+@pytest.mark.parametrize(
+    "token", [TOKEN + "\n", " " + TOKEN, TOKEN + "é", TOKEN + "\x00", f'"{TOKEN}" x', TOKEN * 99]
+)
 def test_a_token_that_cannot_be_sent_is_not_quoted(token: str) -> None:
     """A stray line break is told of without showing the rest."""
     with pytest.raises(ConfigurationError) as caught:
@@ -146,7 +172,9 @@ def test_a_token_that_cannot_be_sent_is_not_quoted(token: str) -> None:
 async def test_what_a_proxy_echoes_is_masked_in_outcomes_and_logs() -> None:
     """A debug page shows the request it got; the outcome of a batch keeps the error for long."""
 
-    async def echo(request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def echo(
+        request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         writer.write(http(b"<pre>" + request.head + b"</pre>", "503 Maintenance"))
 
     async with raw_rig(echo, max_retries=2) as (server, client):
@@ -174,7 +202,9 @@ async def test_another_origin_sees_nothing() -> None:
 
 async def test_the_answer_to_a_batch_may_hold_it_too() -> None:
     """A row that echoes it is data; an error made from such rows is not."""
-    async with rig(indexed=0.0, analyze_rows=lambda rows: [{**row, "status": TOKEN} for row in rows[:1]]) as (
+    async with rig(
+        indexed=0.0, analyze_rows=lambda rows: [{**row, "status": TOKEN} for row in rows[:1]]
+    ) as (
         sandbox,
         client,
     ):

@@ -36,7 +36,10 @@ async def test_no_429_under_jitter_faults_and_retries(algorithm: str) -> None:
     fine = algorithm == "sliding_counter"
     options = {"throttle": None if fine else throttle(), "max_retries": 8}
     limits = {} if fine else LIMITS
-    async with rig(options, throttle=algorithm, transit=lambda: rng.uniform(0, 0.4), **limits) as (sandbox, client):
+    async with rig(options, throttle=algorithm, transit=lambda: rng.uniform(0, 0.4), **limits) as (
+        sandbox,
+        client,
+    ):
         sandbox.drop_reused(times=None, where=lambda entry: entry.number % 5 == 0)
         sandbox.proxy_error(503, times=None, where=lambda entry: entry.number % 7 == 0)
         sandbox.cut_body(times=None, where=lambda entry: entry.number % 11 == 0)
@@ -57,7 +60,9 @@ async def test_clients_of_one_process_share_the_limits() -> None:
             TokfluenceClient(other.token, base_url=sandbox.url, throttle=throttle()) as third,
         ):
             sandbox.drop_answer(times=20, nth=10)
-            await asyncio.gather(*(hammer(each, 70, 100 * n) for n, each in enumerate((client, second, third))))
+            await asyncio.gather(
+                *(hammer(each, 70, 100 * n) for n, each in enumerate((client, second, third)))
+            )
 
             assert sandbox.rate_limited == 0
             assert sandbox.peak(60) <= 60
@@ -93,7 +98,10 @@ async def test_waiters_that_give_up_swallow_no_slot() -> None:
 
 async def test_a_shared_budget_is_slowed_down_for() -> None:
     """Somebody else uses the same IP: 429s come although our own limits hold, and they stay few."""
-    async with rig({"throttle": throttle(), "max_retries": 50}, per_ip=30, per_key=None) as (sandbox, client):
+    async with rig({"throttle": throttle(), "max_retries": 50}, per_ip=30, per_key=None) as (
+        sandbox,
+        client,
+    ):
         await hammer(client, 150)
 
         assert sandbox.rate_limited <= 20
@@ -104,7 +112,10 @@ async def test_a_shared_budget_is_slowed_down_for() -> None:
 
 async def test_long_batches_and_reads_share_the_limits() -> None:
     """Analysis takes its slots like everything else."""
-    async with rig({"throttle": throttle()}, indexed=0.0, seconds_per_url=0.1, **LIMITS) as (sandbox, client):
+    async with rig({"throttle": throttle()}, indexed=0.0, seconds_per_url=0.1, **LIMITS) as (
+        sandbox,
+        client,
+    ):
         await asyncio.gather(hammer(client, 80), client.posts.analyze(ids(80, 500), batch_size=1))
 
         assert sandbox.rate_limited == 0
@@ -156,7 +167,10 @@ async def test_a_loop_that_is_late_sends_nothing_on_an_old_slot(stall: float, fr
     slot were new: it lets it go and takes another, unless half the margin covers the delay."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualLoop)
-    async with rig({"throttle": Throttle(60, None, burst=1)}, per_ip=60, per_key=None) as (sandbox, client):
+    async with rig({"throttle": Throttle(60, None, burst=1)}, per_ip=60, per_key=None) as (
+        sandbox,
+        client,
+    ):
         await client.posts.get(POST_ID)
         reads = [asyncio.create_task(client.posts.get(post_id)) for post_id in ids(2)]
         await asyncio.sleep(0.1)
@@ -200,7 +214,9 @@ async def test_those_in_line_for_a_slot_learn_at_once_of_a_wait_that_is_too_long
         assert client._options.budget.reserved == 0
 
 
-async def test_a_gate_that_is_closed_again_and_again_holds_a_call_no_longer_than_its_deadline() -> None:
+async def test_a_gate_that_is_closed_again_and_again_holds_a_call_no_longer_than_its_deadline() -> (
+    None
+):
     """Each closing is below it, and together they are not."""
     async with rig({"throttle": throttle()}, **LIMITS) as (sandbox, client):
         loop = asyncio.get_running_loop()
@@ -225,7 +241,10 @@ async def test_a_gate_that_is_closed_again_and_again_holds_a_call_no_longer_than
 
 
 async def test_what_those_who_are_sent_away_have_waited_is_counted() -> None:
-    async with rig({"throttle": Throttle(60, None, burst=1)}, per_ip=60, per_key=None) as (sandbox, client):
+    async with rig({"throttle": Throttle(60, None, burst=1)}, per_ip=60, per_key=None) as (
+        sandbox,
+        client,
+    ):
         sandbox.rate_limit(retry_after=2000, nth=10)
         reads = [asyncio.create_task(client.posts.get(post_id)) for post_id in ids(30)]
 
@@ -233,7 +252,9 @@ async def test_what_those_who_are_sent_away_have_waited_is_counted() -> None:
 
         assert sum(isinstance(outcome, RateLimitError) for outcome in outcomes) == 21
         # Nine waited for 1 to 9 slots, the tenth and those behind it for nine.
-        assert client.usage.throttled_seconds == pytest.approx((sum(range(10)) + 20 * 9) * 60.57 / 60, rel=0.05)
+        assert client.usage.throttled_seconds == pytest.approx(
+            (sum(range(10)) + 20 * 9) * 60.57 / 60, rel=0.05
+        )
 
 
 @pytest.mark.real_time

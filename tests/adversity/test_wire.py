@@ -21,7 +21,18 @@ from tokfluence_async import (
 )
 from tokfluence_async._sandbox import ANALYZE, POST
 
-from .conftest import CALLS, GOOD_POST, POST_ID, TOKEN, check_money, http, ids, raw_rig, raw_server, rig
+from .conftest import (
+    CALLS,
+    GOOD_POST,
+    POST_ID,
+    TOKEN,
+    check_money,
+    http,
+    ids,
+    raw_rig,
+    raw_server,
+    rig,
+)
 from .test_faults import FAULTS
 
 
@@ -63,7 +74,10 @@ async def test_a_users_session_is_counted_and_charged_like_our_own(fault: str) -
     """Its connector is not ours, so what we know about the wire comes from elsewhere; it has to be as good."""
     async with (
         aiohttp.ClientSession() as session,
-        rig({"session": session, "timeout": 30.0, "max_retries": 1}, indexed=0.0) as (sandbox, client),
+        rig({"session": session, "timeout": 30.0, "max_retries": 1}, indexed=0.0) as (
+            sandbox,
+            client,
+        ),
     ):
         sandbox.index(POST_ID)
         for route in (POST, ANALYZE):
@@ -97,7 +111,9 @@ async def test_a_users_session_is_never_closed() -> None:
 
 @pytest.mark.parametrize("own", [True, False], ids=["own session", "user's session"])
 @pytest.mark.parametrize("limit", ["total", "caller"])
-async def test_a_request_that_nobody_waited_for_is_counted_and_charged(own: bool, limit: str) -> None:
+async def test_a_request_that_nobody_waited_for_is_counted_and_charged(
+    own: bool, limit: str
+) -> None:
     """It left, and the service works on when its client hangs up: the budget must not hear "nothing was sent"."""
     async with AsyncExitStack() as stack:
         session = None if own else await stack.enter_async_context(aiohttp.ClientSession())
@@ -120,7 +136,9 @@ async def test_a_request_that_nobody_waited_for_is_counted_and_charged(own: bool
 async def test_a_slot_is_taken_for_every_physical_send() -> None:
     """Repeats count at the service like first sends: under a steady fault no window sees more than the limit."""
     async with rig(
-        {"throttle": Throttle(30, 60, burst=2), "max_concurrency": 20, "max_retries": 50}, per_ip=30, per_key=60
+        {"throttle": Throttle(30, 60, burst=2), "max_concurrency": 20, "max_retries": 50},
+        per_ip=30,
+        per_key=60,
     ) as (sandbox, client):
         sandbox.drop_reused(times=None, where=lambda entry: entry.number % 2 == 0)
         sandbox.drop_answer(times=None, where=lambda entry: entry.number % 5 == 0)
@@ -137,7 +155,9 @@ async def test_a_slot_is_taken_for_every_physical_send() -> None:
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("where", ["host", "path"])
 @pytest.mark.parametrize("own", [True, False], ids=["own session", "user's session"])
-async def test_a_redirect_is_an_error_and_the_token_stays(status: int, where: str, own: bool) -> None:
+async def test_a_redirect_is_an_error_and_the_token_stays(
+    status: int, where: str, own: bool
+) -> None:
     """Trap 8: this API has no redirects; whoever answers one wants the token somewhere else."""
     async with AsyncExitStack() as stack:
         session = None if own else await stack.enter_async_context(aiohttp.ClientSession())
@@ -147,7 +167,10 @@ async def test_a_redirect_is_an_error_and_the_token_stays(status: int, where: st
             raw_rig(http(b"", f"{status} Elsewhere", Location=target), session=session)
         )
 
-        for call in (client.posts.get(POST_ID), client.request("POST", "/v1/ai_search", json={"query": "x"})):
+        for call in (
+            client.posts.get(POST_ID),
+            client.request("POST", "/v1/ai_search", json={"query": "x"}),
+        ):
             with pytest.raises(TokfluenceError) as caught:
                 await call
             assert caught.value.status == status
@@ -230,15 +253,23 @@ async def test_a_retry_after_is_never_shortened(case: str) -> None:
     moments: list[float] = []
     seen = asyncio.Event()
 
-    async def refuse(request: Any, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def refuse(
+        request: Any, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         moments.append(asyncio.get_running_loop().time())
         seen.set()
         fields = {"Date": "Wed, 21 Oct 2026 07:28:00 GMT"}
         if text is not None:
             fields["Retry_After"] = text.replace("DATE+9", "Wed, 21 Oct 2026 07:28:09 GMT")
-        writer.write(http(b'{"error":{"code":"rate_limited","message":"slow down"}}', "429 Too Many", **fields))
+        writer.write(
+            http(
+                b'{"error":{"code":"rate_limited","message":"slow down"}}', "429 Too Many", **fields
+            )
+        )
 
-    async def accept(request: Any, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def accept(
+        request: Any, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         moments.append(asyncio.get_running_loop().time())
         writer.write(GOOD_POST)
 
@@ -319,7 +350,10 @@ async def test_after_a_burst_of_429_nobody_storms_back() -> None:
 async def test_calls_that_wait_at_a_closed_gate_go_in_the_order_they_came() -> None:
     """First come, first served: also where a 429 made them wait, and all could go at one instant."""
     many = [str(7234567890123456789 + n) for n in range(20)]
-    async with Sandbox(throttle=None) as sandbox, TokfluenceClient(sandbox.token, base_url=sandbox.url) as client:
+    async with (
+        Sandbox(throttle=None) as sandbox,
+        TokfluenceClient(sandbox.token, base_url=sandbox.url) as client,
+    ):
         sandbox.rate_limit(times=1, retry_after=5)
         refused = asyncio.create_task(client.posts.get(1))
         await asyncio.sleep(1)
@@ -340,8 +374,12 @@ async def test_a_slot_whose_request_never_left_is_given_back() -> None:
     loop = asyncio.get_running_loop()
     began = loop.time()
     async with TokfluenceClient("x", base_url="http://127.0.0.1:9", max_retries=0) as client:
-        outcomes = await asyncio.gather(*(client.posts.get(n + 1) for n in range(50)), return_exceptions=True)
+        outcomes = await asyncio.gather(
+            *(client.posts.get(n + 1) for n in range(50)), return_exceptions=True
+        )
 
-        assert all(isinstance(outcome, APIConnectionError) and not outcome.sent for outcome in outcomes)
+        assert all(
+            isinstance(outcome, APIConnectionError) and not outcome.sent for outcome in outcomes
+        )
         assert client.usage.requests == 0
     assert loop.time() - began < 1

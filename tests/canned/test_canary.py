@@ -18,7 +18,9 @@ async def test_aioresponses_still_lacks_the_stream_writer() -> None:
                 await session.get(URL)
 
 
-async def test_aioresponses_still_fails_on_large_bodies(response_class: type[aiohttp.ClientResponse]) -> None:
+async def test_aioresponses_still_fails_on_large_bodies(
+    response_class: type[aiohttp.ClientResponse],
+) -> None:
     """When this fails, take `_reader` out of conftest.py."""
     with aioresponses() as answers:
         answers.get(URL, body=b"x" * 131_073, response_class=response_class)

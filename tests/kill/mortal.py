@@ -13,9 +13,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import tokfluence_async._transport  # noqa: F401 - loaded once, before the forks
-from tokfluence_async import Journal, Throttle, TokfluenceClient, _analyze, _journal, _visibility, crawl
-from tokfluence_async._journal import _Work
+import tokfluence_async._http.transport  # noqa: F401 - loaded once, before the forks
+from tokfluence_async import Journal, Throttle, TokfluenceClient, crawl
+from tokfluence_async._bulk import analyze as _analyze
+from tokfluence_async._bulk import visibility as _visibility
+from tokfluence_async._journal import journal as _journal
+from tokfluence_async._journal.journal import _Work
 
 
 def _hurry() -> None:
@@ -50,19 +53,27 @@ class MortalJournal(Journal):
         self._boundary()
 
 
-def live(url: str, token: str, out: str, inputs: list[str], boundary: int, options: dict[str, Any]) -> None:
+def live(
+    url: str, token: str, out: str, inputs: list[str], boundary: int, options: dict[str, Any]
+) -> None:
     """Crawl until done or killed. The exit status is 0 when all is done, 3 when stopped by a signal."""
     _hurry()
     Path(out).mkdir(exist_ok=True)
     sys.exit(asyncio.run(_live(url, token, Path(out), inputs, boundary, options)))
 
 
-async def _live(url: str, token: str, out: Path, inputs: list[str], boundary: int, options: dict[str, Any]) -> int:
+async def _live(
+    url: str, token: str, out: Path, inputs: list[str], boundary: int, options: dict[str, Any]
+) -> int:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     journal = MortalJournal(out / "journal.sqlite")
     journal.left = boundary
-    client = TokfluenceClient(token, base_url=url, throttle=Throttle(None, None), analyze_concurrency=3)
+    client = TokfluenceClient(
+        token, base_url=url, throttle=Throttle(None, None), analyze_concurrency=3
+    )
     async with client, journal:
-        report = await crawl(client, inputs, out, comments=True, journal=journal, stop=stop, **options)
+        report = await crawl(
+            client, inputs, out, comments=True, journal=journal, stop=stop, **options
+        )
     return 3 if report.stopped_by else 1 if report.failed else 0

@@ -40,15 +40,29 @@ def processes() -> Any:
     context = multiprocessing.get_context("forkserver")
     # What takes time to load; `mortal` itself is on no path that the fork server knows.
     context.set_forkserver_preload(
-        ["tokfluence_async._crawl", "tokfluence_async._client", "tokfluence_async._transport"]
+        [
+            "tokfluence_async._crawl.crawl",
+            "tokfluence_async._client",
+            "tokfluence_async._http.transport",
+        ]
     )
     return context
 
 
 def world(**changes: Any) -> Sandbox:
     """A quick service without throttles, as the clock is real."""
-    options: dict[str, Any] = {"per_ip": None, "per_key": None, "indexed": 0.4, "seconds_per_url": 0.004}
-    options |= {"visibility_delay": 0.02, "comments_per_post": how_many, "latency": 0.002, "extra_fields": True}
+    options: dict[str, Any] = {
+        "per_ip": None,
+        "per_key": None,
+        "indexed": 0.4,
+        "seconds_per_url": 0.004,
+    }
+    options |= {
+        "visibility_delay": 0.02,
+        "comments_per_post": how_many,
+        "latency": 0.002,
+        "extra_fields": True,
+    }
     return Sandbox(**(options | changes))
 
 
@@ -63,10 +77,22 @@ class Crawl:
         self.kills = 0
 
     async def live(
-        self, *, boundary: int = 0, kill_after: float | None = None, sign: int = signal.SIGKILL, **options: Any
+        self,
+        *,
+        boundary: int = 0,
+        kill_after: float | None = None,
+        sign: int = signal.SIGKILL,
+        **options: Any,
     ) -> int | None:
         """One life; its exit status, negative when it was killed."""
-        arguments = (self._sandbox.url, self._sandbox.token, str(self.out), self.inputs, boundary, options)
+        arguments = (
+            self._sandbox.url,
+            self._sandbox.token,
+            str(self.out),
+            self.inputs,
+            boundary,
+            options,
+        )
         process = self._processes.Process(target=mortal.live, args=arguments)
         process.start()
         ended = asyncio.Event()
@@ -92,7 +118,9 @@ class Crawl:
         """Every post and comment exactly once, whole; nothing analyzed twice, and nothing that was in the index."""
         posts = [json.loads(line) for line in lines(self.out / "posts.jsonl")]
         assert Counter(post["post_id"] for post in posts) == Counter(POSTS)
-        comments = Counter(json.loads(line)["comment_id"] for line in lines(self.out / "comments.jsonl"))
+        comments = Counter(
+            json.loads(line)["comment_id"] for line in lines(self.out / "comments.jsonl")
+        )
         expected = {
             self._sandbox.world.comment(post_id, offset)["comment_id"]
             for post_id in POSTS
@@ -121,7 +149,11 @@ async def test_a_crawl_killed_at_random_moments_pays_nothing_twice_and_writes_ev
         async with world(seed=seed) as sandbox:
             crawl = Crawl(processes, sandbox, tmp_path / f"after {kills}", POSTS)
             # Each life lasts a little longer than the last, so that the crawl ends on a slow machine too.
-            while (status := await crawl.live(kill_after=chance.uniform(0.02, 0.12) * (1 + crawl.kills / 25))) != 0:
+            while (
+                status := await crawl.live(
+                    kill_after=chance.uniform(0.02, 0.12) * (1 + crawl.kills / 25)
+                )
+            ) != 0:
                 assert status == -signal.SIGKILL
                 assert crawl.kills < 200
             crawl.check()
@@ -145,7 +177,9 @@ async def test_a_crawl_killed_at_every_journal_boundary_pays_nothing_twice_and_w
         assert crawl.kills >= AT_BOUNDARIES
 
 
-async def test_sigterm_finishes_what_is_in_flight_and_the_next_run_the_rest(processes: Any, tmp_path: Path) -> None:
+async def test_sigterm_finishes_what_is_in_flight_and_the_next_run_the_rest(
+    processes: Any, tmp_path: Path
+) -> None:
     """Leaving politely leaves nothing in doubt, and nothing that was bought unwritten."""
     async with world(seconds_per_url=0.05) as sandbox:
         crawl = Crawl(processes, sandbox, tmp_path / "out", POSTS)
@@ -155,5 +189,9 @@ async def test_sigterm_finishes_what_is_in_flight_and_the_next_run_the_rest(proc
 
         crawl.check()
         assert set(statuses[:-1]) <= {3}
-        paid = sum(entry.charged for entry in sandbox.requests if entry.route == "GET /v1/posts/:id/comments")
+        paid = sum(
+            entry.charged
+            for entry in sandbox.requests
+            if entry.route == "GET /v1/posts/:id/comments"
+        )
         assert paid == sum(2 * max(1, -(-how_many(post_id) // 200)) for post_id in POSTS)

@@ -71,7 +71,9 @@ def test_the_fixtures_are_the_documented_ones() -> None:
         f"Bearer {OTHER_TOKEN}",
     ],
 )
-async def test_without_a_good_token_nothing_is_done(start: Callable[..., Any], authorization: str) -> None:
+async def test_without_a_good_token_nothing_is_done(
+    start: Callable[..., Any], authorization: str
+) -> None:
     """401 `unauthorized`, on every endpoint, nothing charged."""
     api = await start()
 
@@ -108,7 +110,8 @@ async def test_a_revoked_key_fails_on_the_next_request(start: Callable[..., Any]
 
 
 @pytest.mark.parametrize(
-    "token", ["", "tkf_live_", "tkf_test_" + "a" * 32, "tkf_live_" + "a" * 31, "tkf_live_" + "-" * 32]
+    "token",
+    ["", "tkf_live_", "tkf_test_" + "a" * 32, "tkf_live_" + "a" * 31, "tkf_live_" + "-" * 32],
 )
 def test_a_sandbox_takes_only_tokens_of_the_documented_form(token: str) -> None:
     """41 characters: `tkf_live_` and 32 alphanumerics."""
@@ -194,7 +197,9 @@ async def test_misses_and_invalid_requests_are_not_refunded(start: Callable[...,
     miss = await api.get()
     page = await api.comments()
     invalid = await api.comments(query="?limit=0")
-    batch = await api.call("POST", "/v1/posts/analyze", json={"urls": [url_of(POST_ID), "https://example.com"]})
+    batch = await api.call(
+        "POST", "/v1/posts/analyze", json={"urls": [url_of(POST_ID), "https://example.com"]}
+    )
 
     assert [answer.code for answer in (miss, page, invalid, batch)] == [
         "post_not_found", "post_not_found", "missing_parameter", "missing_parameter",
@@ -283,7 +288,11 @@ async def test_ids_are_forgotten_after_a_while(start: Callable[..., Any]) -> Non
     await asyncio.sleep(59)
     early = await api.get(request_id="one")
     await asyncio.sleep(2)
-    late = [await api.get(request_id="one"), await api.get(request_id="two"), await api.get(request_id="three")]
+    late = [
+        await api.get(request_id="one"),
+        await api.get(request_id="two"),
+        await api.get(request_id="three"),
+    ]
 
     assert early.status == 409
     assert [answer.status for answer in late] == [200, 200, 200]
@@ -295,12 +304,19 @@ async def test_ids_are_forgotten_after_a_while(start: Callable[..., Any]) -> Non
 
 
 @pytest.mark.parametrize("burns", [False, True])
-@pytest.mark.parametrize("refusal", ["rate_limit", "upstream_error", "internal_error", "credits", "throttle"])
+@pytest.mark.parametrize(
+    "refusal", ["rate_limit", "upstream_error", "internal_error", "credits", "throttle"]
+)
 async def test_whether_a_refusal_uses_its_id_up_is_a_choice(
     start: Callable[..., Any], burns: bool, refusal: str
 ) -> None:
     """The page leaves it open, so a client has to be right under both."""
-    api = await start(refusals_burn_ids=burns, indexed=0.0, per_ip=None, per_key=1 if refusal == "throttle" else None)
+    api = await start(
+        refusals_burn_ids=burns,
+        indexed=0.0,
+        per_ip=None,
+        per_key=1 if refusal == "throttle" else None,
+    )
     if refusal == "credits":
         api.sandbox.credits = 0
     elif refusal == "throttle":
@@ -373,7 +389,11 @@ async def test_the_limit_of_an_ip_holds(start: Callable[..., Any], throttle: str
 async def test_a_throttle_may_be_given_options_or_built(start: Callable[..., Any]) -> None:
     """nginx's burst, a window's alignment, or an algorithm of one's own."""
     nginx = await start(throttle="nginx", throttle_options={"burst": 3})
-    own = await start(throttle=lambda limit, period: type("Shut", (), {"allow": lambda self, now: limit + period})())
+    own = await start(
+        throttle=lambda limit, period: type(
+            "Shut", (), {"allow": lambda self, now: limit + period}
+        )()
+    )
 
     statuses = [(await nginx.get()).status for _ in range(6)]
 
@@ -398,7 +418,9 @@ async def test_the_limit_of_a_key_holds_over_ips(start: Callable[..., Any]) -> N
     def from_(ip: str, **more: Any) -> Any:
         return api.get(headers={"X-Forwarded-For": ip}, **more)
 
-    statuses = [(await from_(ip)).status for ip in ("1.1.1.1", "1.1.1.1", "1.1.1.1", "1.1.1.1", "2.2.2.2")]
+    statuses = [
+        (await from_(ip)).status for ip in ("1.1.1.1", "1.1.1.1", "1.1.1.1", "1.1.1.1", "2.2.2.2")
+    ]
     other = [(await from_(ip, token=OTHER_TOKEN)).status for ip in ("1.1.1.1", "2.2.2.2")]
 
     # The fourth is refused for its address, and counted against the key all the same: the fifth is one too many for it.
@@ -420,12 +442,19 @@ async def test_throttles_do_not_ask_for_credits_or_tokens(start: Callable[..., A
     """Requests without a good token count against the address; ones without credits against both."""
     api = await start(per_ip=2, credits=0)
 
-    answers = [await api.get(headers={"Authorization": ""}), await api.get(), await api.get(), await api.get(token="x")]
+    answers = [
+        await api.get(headers={"Authorization": ""}),
+        await api.get(),
+        await api.get(),
+        await api.get(token="x"),
+    ]
 
     assert [answer.status for answer in answers] == [401, 402, 429, 429]
 
 
-async def test_retry_after_is_in_whole_seconds_and_never_too_short(start: Callable[..., Any]) -> None:
+async def test_retry_after_is_in_whole_seconds_and_never_too_short(
+    start: Callable[..., Any],
+) -> None:
     """Rounded up: half a second is one."""
     api = await start(per_ip=1, period=0.5)
 
@@ -454,7 +483,9 @@ async def test_only_what_is_in_the_index_is_found(start: Callable[..., Any]) -> 
 
     assert set(found) == {200, 404}
     assert 70 < found.count(200) < 130
-    assert [half.sandbox.is_indexed(str(n)) for n in range(200)] == [status == 200 for status in found]
+    assert [half.sandbox.is_indexed(str(n)) for n in range(200)] == [
+        status == 200 for status in found
+    ]
     for api in (some, odd):
         assert [(await api.get(post_id)).status for post_id in (POST_ID, "8")] == [200, 404]
     some.sandbox.index("8")
@@ -462,7 +493,8 @@ async def test_only_what_is_in_the_index_is_found(start: Callable[..., Any]) -> 
 
 
 @pytest.mark.parametrize(
-    "post_id", ["abc", "-1", "%31%32", "..%2F..%2Fv1%2Fcampaigns", "１２", "9" * 21, "analyze", "1."]
+    "post_id",
+    ["abc", "-1", "%31%32", "..%2F..%2Fv1%2Fcampaigns", "１２", "9" * 21, "analyze", "1."],
 )
 async def test_what_is_no_id_is_not_found(start: Callable[..., Any], post_id: str) -> None:
     """Paths are taken literally; nothing is decoded into another endpoint."""
@@ -709,7 +741,10 @@ async def test_bad_batches_are_refused(start: Callable[..., Any], body: bytes) -
     api = await start(indexed=0.0)
 
     answer = await api.call(
-        "POST", "/v1/posts/analyze", data=io.BytesIO(body), headers={"Content-Type": "application/json"}
+        "POST",
+        "/v1/posts/analyze",
+        data=io.BytesIO(body),
+        headers={"Content-Type": "application/json"},
     )
 
     assert (answer.status, answer.code) == (422, "missing_parameter")
@@ -724,7 +759,9 @@ async def test_a_whole_batch_of_50_is_taken(start: Callable[..., Any]) -> None:
     api = await start(seconds_per_url=0)
 
     answer = await api.call(
-        "POST", "/v1/posts/analyze", json={"urls": [url_of(str(n)) for n in range(50)], "force": True, "note": "x"}
+        "POST",
+        "/v1/posts/analyze",
+        json={"urls": [url_of(str(n)) for n in range(50)], "force": True, "note": "x"},
     )
 
     assert answer.status == 200
@@ -738,12 +775,17 @@ async def test_rows_may_be_changed_and_statuses_unknown(start: Callable[..., Any
         indexed=0.0,
         visibility_delay=0,
         analyze_status=lambda post_id: "deleted" if post_id == "2" else None,
-        analyze_rows=lambda rows: [{**row, "url": row["url"].upper()} for row in reversed(rows)][:2],
+        analyze_rows=lambda rows: [{**row, "url": row["url"].upper()} for row in reversed(rows)][
+            :2
+        ],
     )
 
     answer = await api.analyze("1", "2", "3")
 
-    assert [(row["postId"], row["status"]) for row in answer.body["data"]] == [("3", "analyzed"), ("2", "deleted")]
+    assert [(row["postId"], row["status"]) for row in answer.body["data"]] == [
+        ("3", "analyzed"),
+        ("2", "deleted"),
+    ]
     assert answer.body["data"][0]["url"].startswith("HTTPS://WWW")
     assert answer.body["meta"] == {"submitted": 3, "cost": 75}
     assert [api.sandbox.is_indexed(post_id) for post_id in "123"] == [True, False, True]

@@ -18,7 +18,9 @@ from .conftest import OTHER_ID, POST_ID, url_of
 GONE = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)
 
 
-async def raw(api: Any, path: str = f"/v1/posts/{POST_ID}", *, timeout: float = 1000) -> tuple[bytes, str]:
+async def raw(
+    api: Any, path: str = f"/v1/posts/{POST_ID}", *, timeout: float = 1000
+) -> tuple[bytes, str]:
     """Everything a plain socket gets, and how the connection ended."""
     reader, writer = await asyncio.open_connection("127.0.0.1", api.sandbox.port)
     writer.write(
@@ -51,7 +53,9 @@ async def whole_body(api: Any) -> bytes:
 
 
 @pytest.mark.parametrize("reset", [False, True])
-async def test_a_dropped_answer_was_done_and_charged(start: Callable[..., Any], reset: bool) -> None:
+async def test_a_dropped_answer_was_done_and_charged(
+    start: Callable[..., Any], reset: bool
+) -> None:
     """The one case that costs money twice if a client is careless: 409 on the retry is the proof."""
     api = await start(indexed=0.0, visibility_delay=0)
     fault = api.sandbox.drop_answer(to=ANALYZE, reset=reset)
@@ -64,7 +68,12 @@ async def test_a_dropped_answer_was_done_and_charged(start: Callable[..., Any], 
     assert api.sandbox.credits_spent == 25
     assert (await api.get()).status == 200
     entry = api.sandbox.requests[0]
-    assert (entry.status, entry.done, entry.answered, entry.fault) == (200, True, False, "reset" if reset else "drop")
+    assert (entry.status, entry.done, entry.answered, entry.fault) == (
+        200,
+        True,
+        False,
+        "reset" if reset else "drop",
+    )
     assert fault.hits == 1
     assert api.sandbox.pending_faults == []
 
@@ -194,7 +203,9 @@ async def test_a_slow_drip(start: Callable[..., Any]) -> None:
     got, _ = await raw(api)
 
     assert body_of(got) == whole
-    assert asyncio.get_running_loop().time() - before == pytest.approx(2.0 * -(-len(whole) // 10), abs=0.1)
+    assert asyncio.get_running_loop().time() - before == pytest.approx(
+        2.0 * -(-len(whole) // 10), abs=0.1
+    )
     assert api.sandbox.requests[-1].answered
 
 
@@ -253,7 +264,9 @@ async def test_a_proxys_body_may_be_empty_or_cut(start: Callable[..., Any]) -> N
 async def test_anything_can_be_answered_on_any_route(start: Callable[..., Any]) -> None:
     """For endpoints the sandbox does not have, and for answers of a wrong shape."""
     api = await start()
-    api.sandbox.answer({"data": []}, to="POST /v1/ai_search", headers={"X-Credits-Remaining": "7"}, times=None)
+    api.sandbox.answer(
+        {"data": []}, to="POST /v1/ai_search", headers={"X-Credits-Remaining": "7"}, times=None
+    )
     api.sandbox.answer([1], status=299, to="* /v1/posts/:id")
     api.sandbox.answer("\ufeff{}", to=POST)
 
@@ -307,9 +320,18 @@ async def test_an_internal_error_may_have_cost_and_done_something(
 
 @pytest.mark.parametrize(
     ("retry_after", "header"),
-    [(1, "1"), (0.5, "0.5"), (None, None), ("Wed, 21 Oct 2026 07:28:00 GMT",) * 2, ("soon", "soon"), (-3, "-3")],
+    [
+        (1, "1"),
+        (0.5, "0.5"),
+        (None, None),
+        ("Wed, 21 Oct 2026 07:28:00 GMT",) * 2,
+        ("soon", "soon"),
+        (-3, "-3"),
+    ],
 )
-async def test_a_burst_of_429(start: Callable[..., Any], retry_after: Any, header: str | None) -> None:
+async def test_a_burst_of_429(
+    start: Callable[..., Any], retry_after: Any, header: str | None
+) -> None:
     """With any text as Retry-After, uncharged, as often as scripted."""
     api = await start()
     api.sandbox.rate_limit(times=2, retry_after=retry_after)
@@ -428,7 +450,11 @@ async def test_faults_wait_for_requests_that_get_so_far(start: Callable[..., Any
     api = await start(per_ip=2)
     fault = api.sandbox.proxy_error(nth=2)
 
-    statuses = [(await api.get(token="x")).status, (await api.get()).status, (await api.get()).status]
+    statuses = [
+        (await api.get(token="x")).status,
+        (await api.get()).status,
+        (await api.get()).status,
+    ]
 
     assert statuses == [401, 200, 429]
     assert fault.seen == 1
@@ -486,7 +512,9 @@ async def test_a_body_that_breaks_its_own_framing_is_refused(start: Callable[...
     assert api.sandbox.credits_spent == 0
 
 
-async def test_a_client_that_leaves_in_the_middle_of_its_body_costs_nothing(start: Callable[..., Any]) -> None:
+async def test_a_client_that_leaves_in_the_middle_of_its_body_costs_nothing(
+    start: Callable[..., Any],
+) -> None:
     """Half a batch is no batch."""
     api = await start(indexed=0.0)
     body = json.dumps({"urls": [url_of(POST_ID)]}).encode()

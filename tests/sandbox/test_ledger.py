@@ -40,8 +40,19 @@ async def test_every_request_is_kept_as_it_was_received(start: Callable[..., Any
     assert batch.headers["x-request-id"] == "one"
     assert json.loads(batch.body)["urls"]
     assert batch.post_ids == [POST_ID, OTHER_ID]
-    assert (batch.status, batch.code, batch.charged, batch.done, batch.answered) == (200, None, 50, True, True)
-    assert (page.route, page.query, page.status, page.code) == (COMMENTS, "cursor=3", 404, "post_not_found")
+    assert (batch.status, batch.code, batch.charged, batch.done, batch.answered) == (
+        200,
+        None,
+        50,
+        True,
+        True,
+    )
+    assert (page.route, page.query, page.status, page.code) == (
+        COMMENTS,
+        "cursor=3",
+        404,
+        "post_not_found",
+    )
     assert (page.charged, page.done) == (2, False)
     assert api.sandbox.statuses == {200: 1, 404: 1}
 
@@ -87,7 +98,11 @@ async def test_a_bounded_ledger_keeps_the_newest(start: Callable[..., Any]) -> N
     assert [entry.number for entry in bounded.sandbox.requests] == [5, 6]
     assert bounded.sandbox.charged("1") == 26
     assert off.sandbox.requests == []
-    assert (off.sandbox.requests_received, off.sandbox.credits_spent, off.sandbox.statuses) == (6, 30, {200: 6})
+    assert (off.sandbox.requests_received, off.sandbox.credits_spent, off.sandbox.statuses) == (
+        6,
+        30,
+        {200: 6},
+    )
     assert off.sandbox.charged("1") == 0
     off.sandbox.upstream_error()
     await off.analyze("1")
@@ -135,7 +150,9 @@ async def test_the_doors_for_other_processes(start: Callable[..., Any]) -> None:
     [b"", b"[]", b"{}", b'{"fault": "revoke"}', b'{"fault": "aclose"}', b'{"fault": "stall", "to": "x"}',
      b'{"fault": "redirect"}', b'{"fault": ["stall"]}'],
 )  # fmt: skip
-async def test_faults_that_are_none_are_refused_at_the_door(start: Callable[..., Any], body: bytes) -> None:
+async def test_faults_that_are_none_are_refused_at_the_door(
+    start: Callable[..., Any], body: bytes
+) -> None:
     """Nothing but faults can be called from outside."""
     api = await start()
 
@@ -186,7 +203,9 @@ async def test_serving_until_cancelled() -> None:
     """`serve_forever` closes the sandbox on its way out."""
     sandbox = Sandbox()
     ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    task = asyncio.create_task(serve_forever(sandbox, lambda ready_sandbox: ready.set_result(ready_sandbox.url)))
+    task = asyncio.create_task(
+        serve_forever(sandbox, lambda ready_sandbox: ready.set_result(ready_sandbox.url))
+    )
 
     url = await ready
     async with aiohttp.ClientSession() as session, session.get(url + "/openapi.json") as response:
@@ -212,12 +231,19 @@ async def test_serving_in_another_process_until_a_signal(stop: signal.Signals) -
         "serve(on_ready=lambda sandbox: print(sandbox.url, flush=True), seconds_per_url=0)"
     )
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", code, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ}
+        sys.executable,
+        "-c",
+        code,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ},
     )
     assert process.stdout is not None
     url = (await process.stdout.readline()).decode().strip()
     async with aiohttp.ClientSession(url) as session:
-        async with session.get("/v1/posts/1", headers={"Authorization": f"Bearer {Sandbox().token}"}) as response:
+        async with session.get(
+            "/v1/posts/1", headers={"Authorization": f"Bearer {Sandbox().token}"}
+        ) as response:
             assert response.status == 200
         async with session.get("/_sandbox/ledger") as response:
             assert (await response.json())["credits_spent"] == 1

@@ -29,7 +29,9 @@ def served() -> Iterator[str]:
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
-    sandbox = Sandbox(throttle=None, credits=10**12, indexed=0.5, seconds_per_url=0, nulls=0.2, extra_fields=True)
+    sandbox = Sandbox(
+        throttle=None, credits=10**12, indexed=0.5, seconds_per_url=0, nulls=0.2, extra_fields=True
+    )
     asyncio.run_coroutine_threadsafe(sandbox.start(), loop).result(10)
     try:
         yield sandbox.url
@@ -43,10 +45,14 @@ def served() -> Iterator[str]:
 @pytest.mark.real_time
 @pytest.mark.parametrize("mode", list(GenerationMode))
 @pytest.mark.parametrize("operation_id", ["getPost", "listComments", "analyzePosts"])
-def test_the_server_does_what_its_description_says(served: str, operation_id: str, mode: GenerationMode) -> None:
+def test_the_server_does_what_its_description_says(
+    served: str, operation_id: str, mode: GenerationMode
+) -> None:
     """Valid requests are taken, invalid ones refused, and every answer is one of those described."""
     # Not through its pytest plugin, which does not know pytest 9.
-    operation = schemathesis.openapi.from_url(f"{served}/openapi.json").find_operation_by_id(operation_id)
+    operation = schemathesis.openapi.from_url(f"{served}/openapi.json").find_operation_by_id(
+        operation_id
+    )
     statuses: Counter[int] = Counter()
 
     @settings(

@@ -71,7 +71,10 @@ def _running(command: list[str], port: int) -> Iterator[None]:
             if process.poll() is not None:
                 errors = process.stderr.read() if process.stderr is not None else b""
                 pytest.fail(f"{command[0]} did not start: {errors.decode()}")
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            with (
+                contextlib.suppress(OSError),
+                socket.create_connection(("127.0.0.1", port), timeout=1),
+            ):
                 break
             time.sleep(0.01)
         yield
@@ -118,7 +121,11 @@ def _bursts_and_lulls(seconds: float) -> list[float]:
 
 
 def _compare(
-    run: Callable[[], tuple[list[float], list[bool]]], model: Callable[[], Throttle], *, ahead: int, alike: float
+    run: Callable[[], tuple[list[float], list[bool]]],
+    model: Callable[[], Throttle],
+    *,
+    ahead: int,
+    alike: float,
 ) -> None:
     """Up to three runs, until in one of them the two were never further apart than `ahead` requests let through, and enough decisions alike.
 
@@ -126,13 +133,19 @@ def _compare(
     """
     for _ in range(3):
         times, passed = run()
-        assert 20 < sum(passed) < len(passed) - 20, "this run could not have told one algorithm from another"
+        assert 20 < sum(passed) < len(passed) - 20, (
+            "this run could not have told one algorithm from another"
+        )
         throttle = model()
         modelled = [throttle.allow(at) == 0.0 for at in times]
-        agreed = sum(ours == theirs for ours, theirs in zip(modelled, passed, strict=True)) / len(passed)
+        agreed = sum(ours == theirs for ours, theirs in zip(modelled, passed, strict=True)) / len(
+            passed
+        )
         counts = zip(itertools.accumulate(modelled), itertools.accumulate(passed), strict=True)
         apart = max(abs(ours - theirs) for ours, theirs in counts)
-        print(f"{agreed:.1%} of {len(passed)} decisions alike, {apart} apart at most, {sum(passed)} let through")
+        print(
+            f"{agreed:.1%} of {len(passed)} decisions alike, {apart} apart at most, {sum(passed)} let through"
+        )
         if apart <= ahead and agreed >= alike:
             return
     pytest.fail(f"{apart} apart, where {ahead} may be, and {agreed:.1%} of the decisions alike")
@@ -158,13 +171,18 @@ def test_nginx_counts_as_its_model_does(tmp_path: Path, rate: int, burst: int) -
     )
 
     def run() -> tuple[list[float], list[bool]]:
-        with _running([program, "-c", str(config), "-p", str(tmp_path), "-e", str(tmp_path / "error.log")], port):
+        with _running(
+            [program, "-c", str(config), "-p", str(tmp_path), "-e", str(tmp_path / "error.log")],
+            port,
+        ):
             return _ask(port, _bursts_and_lulls(4.0))
 
     # Seen, of eight runs, three of them with four busy loops beside: with a burst 0 or 1 apart, where 105 for 100 is 4 to 6 and a
     # burst of 19 or 21 is 3 or 4. Without one 0 or 1 apart, and 95 to 100 % alike (once, when busy, 4 and 88 %), where 21 for 20
     # is 1 to 6 apart and 80 to 91.5 % alike: one that differs moves those after it.
-    _compare(run, lambda: NginxLimitReq(rate, 1.0, burst=burst), ahead=2, alike=0.9 if burst else 0.95)
+    _compare(
+        run, lambda: NginxLimitReq(rate, 1.0, burst=burst), ahead=2, alike=0.9 if burst else 0.95
+    )
 
 
 def test_haproxy_counts_as_its_model_does(tmp_path: Path) -> None:

@@ -33,7 +33,9 @@ def _granted(throttle: object, times: list[float]) -> list[float]:
 
 
 @given(limits, arrivals, st.integers(0, 15))
-def test_a_fixed_window_never_holds_more_than_the_limit(limit: int, times: list[float], offset: int) -> None:
+def test_a_fixed_window_never_holds_more_than_the_limit(
+    limit: int, times: list[float], offset: int
+) -> None:
     """Counted afresh per window, and nothing is refused while there is room."""
     throttle = FixedWindow(limit, 2.0, offset=offset / 8)
 
@@ -57,7 +59,9 @@ def test_a_sliding_log_looks_back_exactly_one_period(limit: int, times: list[flo
 
 
 @given(limits, arrivals)
-def test_a_log_that_counts_refusals_looks_at_everything_received(limit: int, times: list[float]) -> None:
+def test_a_log_that_counts_refusals_looks_at_everything_received(
+    limit: int, times: list[float]
+) -> None:
     """Hammering keeps the door shut."""
     expected = [t for i, t in enumerate(times) if sum(t - 2.0 < e for e in times[:i]) < limit]
 
@@ -65,7 +69,9 @@ def test_a_log_that_counts_refusals_looks_at_everything_received(limit: int, tim
 
 
 @given(limits, arrivals, st.booleans())
-def test_a_sliding_counter_weighs_the_last_window(limit: int, times: list[float], count_refusals: bool) -> None:
+def test_a_sliding_counter_weighs_the_last_window(
+    limit: int, times: list[float], count_refusals: bool
+) -> None:
     """The formula of the docstring, from the plain counts."""
     granted: list[float] = []
     counted: list[float] = []
@@ -83,7 +89,9 @@ def test_a_sliding_counter_weighs_the_last_window(limit: int, times: list[float]
 
 
 @given(limits, st.integers(1, 5), arrivals)
-def test_gcra_and_the_token_bucket_are_the_same_machine(limit: int, burst: int, times: list[float]) -> None:
+def test_gcra_and_the_token_bucket_are_the_same_machine(
+    limit: int, burst: int, times: list[float]
+) -> None:
     """Two well-known algorithms that are known to agree: each checks the other."""
     bucket = TokenBucket(limit, 2.0, burst=burst)
     gcra = GCRA(limit, 2.0, burst=burst)
@@ -114,7 +122,11 @@ def test_the_wait_it_names_is_long_enough(name: str, limit: int, times: list[flo
         assert throttle.allow(times[-1] + wait + 1e-6) == 0.0
 
 
-@given(st.sampled_from(["fixed_window", "sliding_window", "sliding_counter", "token_bucket", "gcra"]), limits, arrivals)
+@given(
+    st.sampled_from(["fixed_window", "sliding_window", "sliding_counter", "token_bucket", "gcra"]),
+    limits,
+    arrivals,
+)
 def test_the_wait_it_names_is_not_too_long(name: str, limit: int, times: list[float]) -> None:
     """A millisecond before the time it names, it still refuses: Retry-After is honest."""
     early, late = build_throttle(name, limit, 2.0), build_throttle(name, limit, 2.0)

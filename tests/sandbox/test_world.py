@@ -54,7 +54,9 @@ def test_a_comment_has_exactly_the_documented_fields(post_id: str, offset: int) 
     parent = comment.pop("parent_comment_id")
     documented.pop("parent_comment_id")
     assert shape(comment) == shape(documented)
-    assert parent is None or (parent.startswith(f"{post_id}-c-") and parent != comment["comment_id"])
+    assert parent is None or (
+        parent.startswith(f"{post_id}-c-") and parent != comment["comment_id"]
+    )
 
 
 def test_the_same_seed_makes_the_same_world_in_another_process() -> None:
@@ -63,7 +65,9 @@ def test_the_same_seed_makes_the_same_world_in_another_process() -> None:
         "import json; from tokfluence_async._sandbox.world import World; w = World(7, comments_per_post=9);"
         f"print(json.dumps([w.comment('{POST_ID}', 5), w.post('{POST_ID}')]))"
     )
-    elsewhere = json.loads(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout)
+    elsewhere = json.loads(
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout
+    )
     world = World(7, comments_per_post=9)
 
     assert elsewhere == [world.comment(POST_ID, 5), world.post(POST_ID)]
@@ -86,7 +90,9 @@ def test_added_comments_come_in_front_and_move_the_others() -> None:
 
     after = [world.comment(POST_ID, offset) for offset in range(8)]
     assert after[3:] == before
-    assert [comment["comment_id"] for comment in after[:3]] == [f"{POST_ID}-c-{n}" for n in (8, 7, 6)]
+    assert [comment["comment_id"] for comment in after[:3]] == [
+        f"{POST_ID}-c-{n}" for n in (8, 7, 6)
+    ]
     stamps = [comment["published_at"] for comment in after]
     assert stamps == sorted(stamps, reverse=True)
     assert world.total_comments(POST_ID) == world.post(POST_ID)["comments"] == 8

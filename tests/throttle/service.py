@@ -16,18 +16,24 @@ from tokfluence_async._sandbox.throttles import (
     SlidingLog,
     TokenBucket,
 )
-from tokfluence_async._throttle import Lanes
+from tokfluence_async._throttle.throttle import Lanes
 
 LIMIT, PERIOD = 600, 60.0
 
 # Every way of counting that the issue names; windows that begin anywhere.
 ALGORITHMS: dict[str, Callable[[int, float], Any]] = {
     "fixed window": FixedWindow,
-    "fixed window, aligned elsewhere": lambda limit, period: FixedWindow(limit, period, offset=0.37 * period),
+    "fixed window, aligned elsewhere": lambda limit, period: FixedWindow(
+        limit, period, offset=0.37 * period
+    ),
     "sliding log": SlidingLog,
-    "sliding log, refusals counted": lambda limit, period: SlidingLog(limit, period, count_refusals=True),
+    "sliding log, refusals counted": lambda limit, period: SlidingLog(
+        limit, period, count_refusals=True
+    ),
     "sliding counter": SlidingCounter,
-    "sliding counter, aligned elsewhere": lambda limit, period: SlidingCounter(limit, period, offset=0.6 * period),
+    "sliding counter, aligned elsewhere": lambda limit, period: SlidingCounter(
+        limit, period, offset=0.6 * period
+    ),
     "token bucket": TokenBucket,
     "token bucket of 20": lambda limit, period: TokenBucket(limit, period, burst=20),
     "GCRA": GCRA,
@@ -40,7 +46,9 @@ ALGORITHMS: dict[str, Callable[[int, float], Any]] = {
 class Service:
     """Counts what arrives; `rule` may be exchanged while it runs."""
 
-    def __init__(self, rule: Any, *, scale: float = 0.3, most_transit: float = 0.57, seed: int = 1) -> None:
+    def __init__(
+        self, rule: Any, *, scale: float = 0.3, most_transit: float = 0.57, seed: int = 1
+    ) -> None:
         self.rule = rule
         self.scale, self.most = scale, most_transit
         self.random = random.Random(seed)

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from tokfluence_async import _throttle
+from tokfluence_async._throttle import throttle as _throttle
 
 from .service import ALGORITHMS, LIMIT, PERIOD, Service, crawl
 
@@ -73,7 +73,11 @@ async def test_a_crash_loop_does_not_burst_twice_into_one_window(rule, origin, m
 
     while now() < began + 4 * PERIOD:
         monkeypatch.setattr(_throttle, "_registry", _throttle._Registry())
-        await crawl(_throttle.Throttle().lanes(origin, "key"), service, now() + service.random.uniform(0.5, 20))
+        await crawl(
+            _throttle.Throttle().lanes(origin, "key"),
+            service,
+            now() + service.random.uniform(0.5, 20),
+        )
         await asyncio.sleep(0.15)
 
     assert service.refused == []
@@ -84,14 +88,18 @@ async def test_a_restart_at_full_speed_is_not_refused(rule, origin, monkeypatch)
     service = Service(rule(LIMIT, PERIOD))
     for _ in range(3):
         monkeypatch.setattr(_throttle, "_registry", _throttle._Registry())
-        await crawl(_throttle.Throttle(burst=10).lanes(origin, "key"), service, now() + 1.4 * PERIOD)
+        await crawl(
+            _throttle.Throttle(burst=10).lanes(origin, "key"), service, now() + 1.4 * PERIOD
+        )
         await asyncio.sleep(0.15)
 
     assert service.refused == []
 
 
 @every_algorithm
-async def test_a_service_that_drops_to_a_quarter_refuses_less_than_one_percent(rule, origin, caplog):
+async def test_a_service_that_drops_to_a_quarter_refuses_less_than_one_percent(
+    rule, origin, caplog
+):
     """Beyond what was in flight at the first refusal; and the full rate is back within two windows of its return."""
     lanes = _throttle.Throttle().lanes(origin, "key")
     service = Service(rule(LIMIT, PERIOD))
@@ -112,9 +120,14 @@ async def test_a_service_that_drops_to_a_quarter_refuses_less_than_one_percent(r
     assert in_flight <= 8
     assert later / asked < 0.01
     assert asked >= 0.7 * 15 * LIMIT // 4
-    last_window = sum(returned + 2 * PERIOD <= moment < returned + 3 * PERIOD for moment in service.accepted)
+    last_window = sum(
+        returned + 2 * PERIOD <= moment < returned + 3 * PERIOD for moment in service.accepted
+    )
     assert last_window >= 0.98 * LIMIT
-    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]  # one for each ten minutes
+    assert [record.levelname for record in caplog.records] == [
+        "WARNING",
+        "WARNING",
+    ]  # one for each ten minutes
 
 
 def _with_history(rule, service: Service):

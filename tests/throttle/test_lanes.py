@@ -12,7 +12,7 @@ import pytest
 from aiolimiter import AsyncLimiter
 
 from tokfluence_async._errors import ConfigurationError
-from tokfluence_async._throttle import GateClosedError, Lanes, Throttle
+from tokfluence_async._throttle.throttle import GateClosedError, Lanes, Throttle
 
 SPAN = 60.57  # a window and the margin, by default
 INTERVAL = SPAN / 600
@@ -22,7 +22,9 @@ def now() -> float:
     return asyncio.get_running_loop().time()
 
 
-async def times(lanes: Lanes, count: int, *, priority: bool = False, into: list | None = None, name: str = "") -> list:
+async def times(
+    lanes: Lanes, count: int, *, priority: bool = False, into: list | None = None, name: str = ""
+) -> list:
     """Ask `count` times at once; what comes back are (name, when) in the order of the grants."""
     granted: list = [] if into is None else into
 
@@ -47,7 +49,9 @@ async def test_two_keys_share_the_budget_of_their_ip(origin):
     one, other = throttle.lanes(origin, "one"), throttle.lanes(origin, "other")
     granted: list = []
 
-    await asyncio.gather(times(one, 150, into=granted, name="one"), times(other, 150, into=granted, name="other"))
+    await asyncio.gather(
+        times(one, 150, into=granted, name="one"), times(other, 150, into=granted, name="other")
+    )
 
     assert gaps([when for _, when in granted]) == pytest.approx([INTERVAL] * 299)
     assert [name for name, _ in granted[2:12]].count("one") == 5  # and no key starves another
@@ -70,11 +74,15 @@ async def test_a_key_is_bound_by_its_own_budget_on_a_wide_ip(origin):
     one, other = throttle.lanes(origin, "one"), throttle.lanes(origin, "other")
     granted: list = []
 
-    await asyncio.gather(times(one, 50, into=granted, name="one"), times(other, 50, into=granted, name="other"))
+    await asyncio.gather(
+        times(one, 50, into=granted, name="one"), times(other, 50, into=granted, name="other")
+    )
 
     for key in ("one", "other"):
         own = [when for name, when in granted if name == key]
-        assert gaps(own) == pytest.approx([INTERVAL] * 49, abs=INTERVAL / 10 + 1e-6)  # give or take a slot of the IP
+        assert gaps(own) == pytest.approx(
+            [INTERVAL] * 49, abs=INTERVAL / 10 + 1e-6
+        )  # give or take a slot of the IP
     assert granted[-1][1] - granted[0][1] == pytest.approx(49 * INTERVAL, abs=0.02)
 
 
@@ -100,7 +108,10 @@ async def test_both_budgets_hold_at_once(origin):
 
     both = sorted(granted["one"] + granted["other"])
     for moments, limit in ((both, 600), (granted["one"], 400), (granted["other"], 400)):
-        assert min(last - first for first, last in zip(moments, moments[limit:], strict=False)) >= SPAN - 1e-6
+        assert (
+            min(last - first for first, last in zip(moments, moments[limit:], strict=False))
+            >= SPAN - 1e-6
+        )
     together = [when for when in both if both[0] + 125 < when < both[0] + 295]
     assert len(together) >= 0.99 * 170 * 600 / SPAN
     for name, since in (("one", 5.0), ("other", 305.0)):
@@ -229,7 +240,9 @@ async def test_an_analyze_batch_passes_a_full_queue_of_reads(origin):
 
 async def test_an_analyze_batch_passes_the_reads_of_other_keys_too(origin):
     throttle = Throttle()
-    crowds = [asyncio.ensure_future(times(throttle.lanes(origin, f"key {n}"), 100)) for n in range(20)]
+    crowds = [
+        asyncio.ensure_future(times(throttle.lanes(origin, f"key {n}"), 100)) for n in range(20)
+    ]
     await asyncio.sleep(10)
 
     assert await throttle.lanes(origin, "analyst").acquire(priority=True) <= 2 * INTERVAL + 1e-6
@@ -399,9 +412,14 @@ async def test_a_gate_that_closes_for_longer_than_they_wait_empties_the_line(ori
             calm_ones.append(now())
 
     assert ours.try_acquire()
-    tasks = [asyncio.ensure_future(stand(ours, f"read {n}", 900.0 if n else 100.0)) for n in range(3)]
+    tasks = [
+        asyncio.ensure_future(stand(ours, f"read {n}", 900.0 if n else 100.0)) for n in range(3)
+    ]
     tasks += [asyncio.ensure_future(stand(ours, f"batch {n}", 900.0, True)) for n in range(2)]
-    tasks += [asyncio.ensure_future(stand(hasty, "hasty", 10.0)), asyncio.ensure_future(stand(calm, "calm", 100.0))]
+    tasks += [
+        asyncio.ensure_future(stand(hasty, "hasty", 10.0)),
+        asyncio.ensure_future(stand(calm, "calm", 100.0)),
+    ]
     await asyncio.sleep(0)
     began = now()
 
@@ -536,7 +554,9 @@ async def test_statistics_say_how_many_wait_the_pace_and_the_gate(origin):
     assert closed.gate_closed_for == pytest.approx(30.0)
     assert closed.slowed
     assert closed.pace == pytest.approx(0.5 / INTERVAL)
-    assert [(lane.lane, lane.origin, lane.limit, lane.waiting, lane.refused) for lane in closed.lanes] == [
+    assert [
+        (lane.lane, lane.origin, lane.limit, lane.waiting, lane.refused) for lane in closed.lanes
+    ] == [
         ("ip", origin, 600, 41, 1),
         ("key", origin, 1200, 41, 1),
     ]
@@ -583,7 +603,9 @@ async def test_the_key_stands_nowhere_in_clear(origin):
 
 def vars_of(thing: object) -> dict:
     names = [name for kind in type(thing).__mro__ for name in getattr(kind, "__slots__", ())]
-    return {name: getattr(thing, name) for name in names if hasattr(thing, name)} | getattr(thing, "__dict__", {})
+    return {name: getattr(thing, name) for name in names if hasattr(thing, name)} | getattr(
+        thing, "__dict__", {}
+    )
 
 
 async def test_half_the_jitter_is_left_to_the_network(origin):
@@ -611,7 +633,10 @@ def test_numbers_out_of_range_are_refused(wrong):
 
 
 def test_a_throttle_shows_its_numbers():
-    assert repr(Throttle(5, None, 2)) == "Throttle(per_ip=5, per_key=None, period=2.0, burst=10, jitter=0.57)"
+    assert (
+        repr(Throttle(5, None, 2))
+        == "Throttle(per_ip=5, per_key=None, period=2.0, burst=10, jitter=0.57)"
+    )
 
 
 def test_a_slot_needs_an_event_loop(origin):

@@ -10,7 +10,7 @@ import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tokfluence_async._throttle import Throttle
+from tokfluence_async._throttle.throttle import Throttle
 from tokfluence_async.testing import VirtualLoop
 
 SLOT = 1.0
@@ -34,7 +34,9 @@ class Line(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.loop = VirtualLoop()
-        self.throttle = Throttle(per_ip=1_000_000, per_key=None, period=1_000_000 * SLOT, burst=1, jitter=0.0)
+        self.throttle = Throttle(
+            per_ip=1_000_000, per_key=None, period=1_000_000 * SLOT, burst=1, jitter=0.0
+        )
         origin = f"http://line-{next(_origins)}.test"
         self.lanes = {key: self.throttle.lanes(origin, key) for key in KEYS}
         self.tasks: dict[int, asyncio.Task[None]] = {}
@@ -42,7 +44,9 @@ class Line(RuleBasedStateMachine):
         self.owner: dict[int, tuple[str, bool]] = {}
         self.numbers = itertools.count()
         # The model.
-        self.lines: dict[tuple[str, bool], list[int]] = {(key, urgent): [] for key in KEYS for urgent in (False, True)}
+        self.lines: dict[tuple[str, bool], list[int]] = {
+            (key, urgent): [] for key in KEYS for urgent in (False, True)
+        }
         self.urgent_last = False
         # The key that comes next among analyze calls, or reads: it stood there when the other one went.
         self.promised: dict[bool, str | None] = {False: None, True: None}
@@ -81,7 +85,9 @@ class Line(RuleBasedStateMachine):
     def heads(self, when: float) -> dict[tuple[str, bool], int]:
         """The first of each line whose gate is open."""
         return {
-            (key, urgent): line[0] for (key, urgent), line in self.lines.items() if line and self.gates[key] <= when
+            (key, urgent): line[0]
+            for (key, urgent), line in self.lines.items()
+            if line and self.gates[key] <= when
         }
 
     def candidates(self, when: float) -> set[int]:
@@ -105,7 +111,9 @@ class Line(RuleBasedStateMachine):
             self.due = when + SLOT
             self.idle = self.due + SLOT
         else:
-            self.opens((math.floor((when - self.due) / self.slot + NEAR) + 1) * self.slot + self.due)
+            self.opens(
+                (math.floor((when - self.due) / self.slot + NEAR) + 1) * self.slot + self.due
+            )
 
     def opens(self, due: float) -> None:
         self.due = due
@@ -121,7 +129,9 @@ class Line(RuleBasedStateMachine):
         self.slot_taken(when, True)
         self.urgent_last = urgent
         other = KEYS[key == KEYS[0]]
-        self.promised[urgent] = other if self.lines[other, urgent] and self.gates[other] < when - CLEAR else None
+        self.promised[urgent] = (
+            other if self.lines[other, urgent] and self.gates[other] < when - CLEAR else None
+        )
 
     def gone(self, numbers: set[int]) -> None:
         """Some have left the line."""
@@ -193,7 +203,9 @@ class Line(RuleBasedStateMachine):
     @precondition(lambda self: self.waiting)
     @rule(data=st.data(), everybody=st.booleans())
     def some_leave(self, data: st.DataObject, everybody: bool) -> None:
-        self.leave(set(self.waiting) if everybody else data.draw(st.sets(st.sampled_from(self.waiting))))
+        self.leave(
+            set(self.waiting) if everybody else data.draw(st.sets(st.sampled_from(self.waiting)))
+        )
 
     def leave(self, numbers: set[int]) -> None:
         async def cancel() -> None:
@@ -252,7 +264,9 @@ class Line(RuleBasedStateMachine):
         lane=st.sampled_from([None, "ip", "key"]),
     )
     def refused(self, key: str, pause: float, lane) -> None:
-        while any(abs(self.now + pause - gate) < 3 * CLEAR for gate in (self.gate, *self.gates.values())):
+        while any(
+            abs(self.now + pause - gate) < 3 * CLEAR for gate in (self.gate, *self.gates.values())
+        ):
             self.run(asyncio.sleep(3 * CLEAR))
             self.compare()
 
@@ -268,7 +282,9 @@ class Line(RuleBasedStateMachine):
             assert SLOT < self.slot < 2 * SLOT
         if lane != "ip":
             self.gates[key] = max(self.gates[key], gate)
-            self.promised = {urgent: None if name == key else name for urgent, name in self.promised.items()}
+            self.promised = {
+                urgent: None if name == key else name for urgent, name in self.promised.items()
+            }
         self.compare()
         self.stop_clear()
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from tokfluence_async import _throttle
-from tokfluence_async._throttle import GateClosedError, Lanes, Throttle
+from tokfluence_async._throttle import throttle as _throttle
+from tokfluence_async._throttle.throttle import GateClosedError, Lanes, Throttle
 from tokfluence_async.testing import VirtualLoop
 
 real_time = pytest.mark.real_time
@@ -134,7 +134,9 @@ def test_a_free_slot_is_taken_once_when_threads_race_for_it(origin):
         ready = threading.Barrier(2)
         name = f"{origin}/{attempt}"
 
-        async def race(name: str = name, throttle: Throttle = throttle, ready: threading.Barrier = ready) -> int:
+        async def race(
+            name: str = name, throttle: Throttle = throttle, ready: threading.Barrier = ready
+        ) -> int:
             lanes = throttle.lanes(name, "key")
             ready.wait(10)
             return sum(lanes.try_acquire() for _ in range(50))
@@ -398,7 +400,7 @@ def test_a_forked_child_starts_empty():
     script = textwrap.dedent(
         """
         import asyncio, os, sys
-        from tokfluence_async._throttle import Throttle, _registry
+        from tokfluence_async._throttle.throttle import Throttle, _registry
 
         throttle = Throttle(per_ip=1, per_key=None, period=3600.0)
         lanes = throttle.lanes("http://fork.test", "key")
@@ -427,6 +429,8 @@ def test_a_forked_child_starts_empty():
         """
     )
 
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
 
     assert done.returncode == 0, done.stderr

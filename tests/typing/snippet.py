@@ -117,7 +117,9 @@ async def stream(client: TokfluenceClient) -> None:
 
 
 async def analyze(client: TokfluenceClient, folder: Path) -> None:
-    report = await client.posts.analyze([URL, 5, "6"], force=True, batch_size=10, max_credits=500, on_progress=told)
+    report = await client.posts.analyze(
+        [URL, 5, "6"], force=True, batch_size=10, max_credits=500, on_progress=told
+    )
     assert_type(report, AnalyzeReport)
     assert_type(report.outcomes, list[Outcome[Analysis]])
     assert_type(report.succeeded, list[Outcome[Analysis]])
@@ -132,26 +134,42 @@ async def analyze(client: TokfluenceClient, folder: Path) -> None:
         await client.posts.analyze(now(), journal=journal)
     async for outcome in client.posts.analyze_iter(later(), journal=folder / "iter.sqlite"):
         assert_type(outcome, Outcome[Analysis])
-    async for resolved in client.posts.resolve(later(), refresh="missing", patience=10.0, journal=None):
+    async for resolved in client.posts.resolve(
+        later(), refresh="missing", patience=10.0, journal=None
+    ):
         assert_type(resolved, Outcome[Post])
-    done = await crawl(client, [URL], folder / "out", comments=True, refresh="missing", on_progress=told)
+    done = await crawl(
+        client, [URL], folder / "out", comments=True, refresh="missing", on_progress=told
+    )
     assert_type(done, CrawlReport)
     assert_type(done.stopped_by, str | None)
     print(done.posts, done.comments, done.failed, done.skipped, done.credits_spent, done.seconds)
 
 
 async def anything(client: TokfluenceClient) -> None:
-    typed = await client.request("POST", "/v1/ai_search", json={"query": "wrestling"}, response_type=Creators)
+    typed = await client.request(
+        "POST", "/v1/ai_search", json={"query": "wrestling"}, response_type=Creators
+    )
     assert_type(typed, Creators)
     raw = await client.request("GET", f"/v1/posts/{ID}", response_type=msgspec.Raw)
     assert_type(raw, msgspec.Raw)
-    mapping = await client.request("GET", f"/v1/posts/{ID}", params={"x": 1}, response_type=dict[str, object])
+    mapping = await client.request(
+        "GET", f"/v1/posts/{ID}", params={"x": 1}, response_type=dict[str, object]
+    )
     assert_type(mapping, dict[str, object])
     assert_type(client.credits_remaining, int | None)
     usage = client.usage
     assert_type(usage, Usage)
-    print(usage.requests, usage.retries, usage.throttled_seconds, usage.rate_limited, usage.bytes_received)
-    copy = client.with_options(max_retries=0, timeout=Timeout(total=5.0), max_concurrency=2, max_credits=10)
+    print(
+        usage.requests,
+        usage.retries,
+        usage.throttled_seconds,
+        usage.rate_limited,
+        usage.bytes_received,
+    )
+    copy = client.with_options(
+        max_retries=0, timeout=Timeout(total=5.0), max_concurrency=2, max_credits=10
+    )
     assert_type(copy, TokfluenceClient)
     await copy.aclose()
 
@@ -165,7 +183,12 @@ async def fail(client: TokfluenceClient) -> None:
         await client.posts.get(ID)
     except RateLimitError as error:
         assert_type(error.retry_after, float | None)
-    except (NotFoundError, AuthenticationError, PermissionDeniedError, InsufficientCreditsError) as error:
+    except (
+        NotFoundError,
+        AuthenticationError,
+        PermissionDeniedError,
+        InsufficientCreditsError,
+    ) as error:
         assert_type(error.status, int)
         assert_type(error.code, str | None)
         assert_type(error.request_id, str | None)

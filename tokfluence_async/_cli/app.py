@@ -65,7 +65,9 @@ _COMMON = "Options of every command"
 
 SandboxFlag = Annotated[
     bool,
-    typer.Option("--sandbox", help="Use an embedded stand-in: no token, no network.", rich_help_panel=_COMMON),
+    typer.Option(
+        "--sandbox", help="Use an embedded stand-in: no token, no network.", rich_help_panel=_COMMON
+    ),
 ]
 BaseUrl = Annotated[
     str | None,
@@ -87,14 +89,24 @@ MaxCredits = Annotated[
     ),
 ]
 Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", help="Errors only: no progress, no summary.", rich_help_panel=_COMMON)
+    bool,
+    typer.Option(
+        "--quiet", "-q", help="Errors only: no progress, no summary.", rich_help_panel=_COMMON
+    ),
 ]
 JsonLogs = Annotated[
     bool,
-    typer.Option("--json-logs", help="Messages and progress as JSON lines on standard error.", rich_help_panel=_COMMON),
+    typer.Option(
+        "--json-logs",
+        help="Messages and progress as JSON lines on standard error.",
+        rich_help_panel=_COMMON,
+    ),
 ]
 FormatOption = Annotated[
-    Format, typer.Option("--format", help="csv is safe to open in a spreadsheet; parquet needs the extra \\[frames].")
+    Format,
+    typer.Option(
+        "--format", help="csv is safe to open in a spreadsheet; parquet needs the extra \\[frames]."
+    ),
 ]
 TableOption = Annotated[
     Format,
@@ -107,15 +119,24 @@ TableOption = Annotated[
 FileArgument = Annotated[
     str,
     typer.Argument(
-        metavar="FILE|-", help="A URL or id per line, or - for standard input. Blank lines and # comments are skipped."
+        metavar="FILE|-",
+        help="A URL or id per line, or - for standard input. Blank lines and # comments are skipped.",
     ),
 ]
 
 
-def _common(sandbox: bool, base_url: str | None, max_credits: int | None, quiet: bool, json_logs: bool) -> Common:
+def _common(
+    sandbox: bool, base_url: str | None, max_credits: int | None, quiet: bool, json_logs: bool
+) -> Common:
     if sandbox and base_url is not None:
         raise typer.BadParameter("--sandbox and --base-url exclude each other")
-    return Common(sandbox=sandbox, base_url=base_url, max_credits=max_credits, quiet=quiet, json_logs=json_logs)
+    return Common(
+        sandbox=sandbox,
+        base_url=base_url,
+        max_credits=max_credits,
+        quiet=quiet,
+        json_logs=json_logs,
+    )
 
 
 # The file is one. Others are let through and refused by `_one_file`, which knows what to say.
@@ -125,7 +146,9 @@ _OTHERS = {"allow_extra_args": True}
 def _one_file(context: typer.Context) -> None:
     if context.args:
         are = "argument" if len(context.args) == 1 else "arguments"
-        context.fail(f"Got unexpected extra {are} ({' '.join(context.args)}). {WANTED[0].upper()}{WANTED[1:]}.")
+        context.fail(
+            f"Got unexpected extra {are} ({' '.join(context.args)}). {WANTED[0].upper()}{WANTED[1:]}."
+        )
 
 
 def _version(wanted: bool) -> None:
@@ -137,7 +160,10 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _main(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Print the version and exit."
+        ),
     ] = False,
 ) -> None:
     pass
@@ -206,7 +232,9 @@ def post(
 
     async def main(session: Session) -> int:
         output = Output(form.value, Post)
-        async with aclosing(session.client.posts.get_many(posts, on_progress=session.on_progress)) as outcomes:
+        async with aclosing(
+            session.client.posts.get_many(posts, on_progress=session.on_progress)
+        ) as outcomes:
             return await _write_outcomes(session, outcomes, output, "post", "posts")
 
     raise typer.Exit(run(main, common, title="post"))
@@ -221,10 +249,19 @@ def post(
 )
 def comments(
     post_id: Annotated[str, typer.Argument(metavar="ID", help="A video id or URL.")],
-    cursor: Annotated[int, typer.Option(min=0, help="Comments to skip, to go on where an earlier run ended.")] = 0,
-    max_items: Annotated[int | None, typer.Option("--max-items", min=0, help="Comments to read at most.")] = None,
+    cursor: Annotated[
+        int, typer.Option(min=0, help="Comments to skip, to go on where an earlier run ended.")
+    ] = 0,
+    max_items: Annotated[
+        int | None, typer.Option("--max-items", min=0, help="Comments to read at most.")
+    ] = None,
     prefetch: Annotated[
-        int, typer.Option(min=0, max=1000, help="Pages to fetch ahead: faster; a reader who stops early pays for some.")
+        int,
+        typer.Option(
+            min=0,
+            max=1000,
+            help="Pages to fetch ahead: faster; a reader who stops early pays for some.",
+        ),
     ] = 0,
     form: FormatOption = Format.jsonl,
     sandbox: SandboxFlag = False,
@@ -237,7 +274,9 @@ def comments(
     common = _common(sandbox, base_url, max_credits, quiet, json_logs)
 
     async def main(session: Session) -> int:
-        pages = session.client.posts.comment_pages(post_id, cursor=cursor, max_items=max_items, prefetch=prefetch)
+        pages = session.client.posts.comment_pages(
+            post_id, cursor=cursor, max_items=max_items, prefetch=prefetch
+        )
         output = Output(form.value, Comment)
         written, at = 0, cursor
         async with aclosing(pages):
@@ -250,7 +289,9 @@ def comments(
             except TokfluenceError as error:
                 session.failures.add(post_id, error)
                 if written:
-                    session.screen.say(f"What was written stands; go on with --cursor {at}.", "warning", cursor=at)
+                    session.screen.say(
+                        f"What was written stands; go on with --cursor {at}.", "warning", cursor=at
+                    )
         await output.close()
         return _finish(session, written, "comment", "comments")
 
@@ -268,9 +309,14 @@ def comments(
 def analyze(
     context: typer.Context,
     file: FileArgument,
-    force: Annotated[bool, typer.Option("--force", help="Analyze again what was analyzed lately.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Analyze again what was analyzed lately.")
+    ] = False,
     batch_size: Annotated[
-        int | None, typer.Option("--batch-size", min=1, max=50, help="URLs per request. Default: chosen for you.")
+        int | None,
+        typer.Option(
+            "--batch-size", min=1, max=50, help="URLs per request. Default: chosen for you."
+        ),
     ] = None,
     form: FormatOption = Format.jsonl,
     sandbox: SandboxFlag = False,
@@ -290,7 +336,9 @@ def analyze(
             inputs, force=force, batch_size=batch_size, on_progress=session.on_progress
         )
         async with aclosing(outcomes):
-            return await _write_outcomes(session, outcomes, output, "post analyzed", "posts analyzed")
+            return await _write_outcomes(
+                session, outcomes, output, "post analyzed", "posts analyzed"
+            )
 
     raise typer.Exit(run(main, common, title="analyze"))
 
@@ -309,14 +357,28 @@ def crawl(
     context: typer.Context,
     file: FileArgument,
     out: Annotated[
-        Path, typer.Option("-o", "--out", metavar="DIR", help="Folder for posts, comments, failures and the journal.")
+        Path,
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="DIR",
+            help="Folder for posts, comments, failures and the journal.",
+        ),
     ],
-    comments: Annotated[bool, typer.Option("--comments", help="Read the comments of every post, too.")] = False,
+    comments: Annotated[
+        bool, typer.Option("--comments", help="Read the comments of every post, too.")
+    ] = False,
     refresh: Annotated[
-        Refresh, typer.Option(help="missing: analyze only what is not in the index. always: analyze everything.")
+        Refresh,
+        typer.Option(
+            help="missing: analyze only what is not in the index. always: analyze everything."
+        ),
     ] = Refresh.missing,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what it would cost and how long it would take; send nothing.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Say what it would cost and how long it would take; send nothing."
+        ),
     ] = False,
     form: TableOption = Format.jsonl,
     sandbox: SandboxFlag = False,
@@ -355,17 +417,26 @@ def crawl(
 )
 def sandbox(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 0,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")
+    ] = 0,
     credits: Annotated[int, typer.Option(min=0, help="Credits in the wallet.")] = 1_000_000,
     indexed: Annotated[
         float, typer.Option(min=0, max=1, help="Fraction of posts that are in the index already.")
     ] = 0.7,
-    seconds_per_url: Annotated[float, typer.Option(min=0, help="Seconds that analyzing a cold URL takes.")] = 1.5,
+    seconds_per_url: Annotated[
+        float, typer.Option(min=0, help="Seconds that analyzing a cold URL takes.")
+    ] = 1.5,
     throttle: Annotated[
-        str, typer.Option(help="How requests are counted: sliding_window, fixed_window, token_bucket, … or none.")
+        str,
+        typer.Option(
+            help="How requests are counted: sliding_window, fixed_window, token_bucket, … or none."
+        ),
     ] = "sliding_window",
     seed: Annotated[int, typer.Option(help="Another seed, other posts and comments.")] = 0,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on standard error.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Say nothing on standard error.")
+    ] = False,
 ) -> None:
     """Serve a strict local stand-in of the API until Ctrl-C. Its URL and token are printed as a JSON line."""
     try:

@@ -71,7 +71,7 @@ class Job(Struct, frozen=True, kw_only=True):
 
         inputs = open_inputs(self.file, self.again)
         if self.form != "jsonl":
-            from .._formats import check_format
+            from .._crawl.tables import check_format
 
             check_format(self.form)
         made = _prepare(self.out)
@@ -225,7 +225,9 @@ class _Failures(Struct):
 
 
 # Malformed lines are known with their numbers; what no credits were left for is counted.
-_TOLD_ELSEWHERE = tuple(kind.__name__ for kind in (InvalidPostError, BudgetExceededError, InsufficientCreditsError))
+_TOLD_ELSEWHERE = tuple(
+    kind.__name__ for kind in (InvalidPostError, BudgetExceededError, InsufficientCreditsError)
+)
 
 
 def _read_failures(out: Path, inputs: Inputs) -> _Failures:
@@ -238,9 +240,14 @@ def _read_failures(out: Path, inputs: Inputs) -> _Failures:
                 continue
             if len(failures.shown) < _SHOWN:
                 error = failure.error
-                word = " ".join(str(error[name]) for name in ("status", "code") if error.get(name) is not None)
+                word = " ".join(
+                    str(error[name]) for name in ("status", "code") if error.get(name) is not None
+                )
                 failures.shown.append(
-                    (str(failure.input), f"{word or error.get('type')}: {error.get('message') or ''}")
+                    (
+                        str(failure.input),
+                        f"{word or error.get('type')}: {error.get('message') or ''}",
+                    )
                 )
             else:
                 failures.others += 1
@@ -277,7 +284,9 @@ def _counts(session: Session, report: CrawlReport) -> tuple[int, int | None, int
     return finished, to_go, progress.not_affordable
 
 
-def _summarize(session: Session, job: Job, inputs: Inputs, report: CrawlReport, failures: _Failures) -> None:
+def _summarize(
+    session: Session, job: Job, inputs: Inputs, report: CrawlReport, failures: _Failures
+) -> None:
     what = plural(report.posts, "post")
     if job.comments:
         what += f" and {plural(report.comments, 'comment')}"
@@ -311,7 +320,9 @@ def _summarize(session: Session, job: Job, inputs: Inputs, report: CrawlReport, 
         lines.append(
             f"{plural(len(failures.shown) + failures.others, 'post')} failed; the same command tries them again:"
         )
-        lines.extend(f"  {one_line(given, 100)}: {one_line(why, 200)}" for given, why in failures.shown)
+        lines.extend(
+            f"  {one_line(given, 100)}: {one_line(why, 200)}" for given, why in failures.shown
+        )
         if failures.others:
             lines.append(f"  and {failures.others:,} more")
     if report.stopped_by:
@@ -339,12 +350,19 @@ def _summarize(session: Session, job: Job, inputs: Inputs, report: CrawlReport, 
 
 def _tell_of_old_tables(session: Session, job: Job) -> None:
     """Tables of another format are of an earlier run, and look as complete as this one's."""
-    names = (f"{rows}.{form}" for form in ("csv", "parquet") if form != job.form for rows in ("comments", "posts"))
+    names = (
+        f"{rows}.{form}"
+        for form in ("csv", "parquet")
+        if form != job.form
+        for rows in ("comments", "posts")
+    )
     old = sorted(name for name in names if (job.out / name).exists())
     if old:
         listed = " and ".join(filter(None, (", ".join(old[:-1]), old[-1])))
         are, were = ("is", "was") if len(old) == 1 else ("are", "were")
-        session.screen.say(f"{listed} {are} of an earlier run and {were} not updated.", not_updated=old)
+        session.screen.say(
+            f"{listed} {are} of an earlier run and {were} not updated.", not_updated=old
+        )
 
 
 # --- dry run ---------------------------------------------------------------------------------------------------------
@@ -358,7 +376,9 @@ def dry_run(job: Job, common: Common) -> int:
         if job.out.exists() and not job.out.is_dir():
             raise UsageError(f"cannot write to {job.out}: it is not a folder")
         foreign = asyncio.run(_foreign(job))
-        estimate = asyncio.run(_estimated(job, inputs, job.out / _JOURNAL if foreign is None else None))
+        estimate = asyncio.run(
+            _estimated(job, inputs, job.out / _JOURNAL if foreign is None else None)
+        )
     except (UsageError, JournalError) as refusal:
         screen.say(str(refusal), "error")
         return Exit.USAGE
@@ -417,8 +437,12 @@ def _tell(screen: Screen, job: Job, inputs: Inputs, estimate: Estimate) -> None:
         + (", and more for further pages of comments." if job.comments else ".")
     )
     if job.max_credits is not None:
-        enough = "all of it" if job.max_credits >= high and not job.comments else "perhaps not all of it"
-        out.append(f"  With --max-credits {job.max_credits:,}: {enough}; never more than that is spent.")
+        enough = (
+            "all of it" if job.max_credits >= high and not job.comments else "perhaps not all of it"
+        )
+        out.append(
+            f"  With --max-credits {job.max_credits:,}: {enough}; never more than that is spent."
+        )
     out.append("Nothing was sent.")
     out.extend(_malformed(inputs))
     screen.summary(

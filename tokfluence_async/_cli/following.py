@@ -17,7 +17,7 @@ from typing import BinaryIO
 from msgspec import Struct
 
 from .. import Comment, Post
-from .._formats import LineReader, RowWriter, open_writer
+from .._crawl.tables import LineReader, RowWriter, open_writer
 
 __all__ = ["Follower"]
 
@@ -98,7 +98,9 @@ class Follower:
             left.unlink()
         self._tables = [_Table(out / "posts.jsonl", out / f"posts.{form}", form, Post)]
         if comments:
-            self._tables.append(_Table(out / "comments.jsonl", out / f"comments.{form}", form, CommentLine))
+            self._tables.append(
+                _Table(out / "comments.jsonl", out / f"comments.{form}", form, CommentLine)
+            )
         self._task: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
@@ -110,7 +112,10 @@ class Follower:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         try:
             if self._task is not None:

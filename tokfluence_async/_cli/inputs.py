@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .._errors import InvalidPostError
-from .._ids import parse_post_id
+from .._wire.ids import parse_post_id
 
 __all__ = ["WANTED", "FileLines", "Inputs", "Malformed", "StreamLines", "UsageError", "open_inputs"]
 
@@ -122,7 +122,9 @@ class StreamLines(Inputs):
         # A daemon reading the descriptor itself: a read that nobody can interrupt must not keep the process from ending,
         # and the buffered `sys.stdin` holds a lock that the interpreter wants back when it ends.
         threading.Thread(
-            target=_read, args=(descriptor, self._path, arriving, asyncio.get_running_loop()), daemon=True
+            target=_read,
+            args=(descriptor, self._path, arriving, asyncio.get_running_loop()),
+            daemon=True,
         ).start()
         splitter = _Splitter(self.name)
         number = 0
@@ -208,7 +210,9 @@ class _Splitter:
             lines.append(self._rest)
             self._rest = ""
         if len(self._rest) > _LONGEST_LINE:
-            raise UsageError(f"{self._name} is not a list of URLs: line {self._count + len(lines) + 1} has no end")
+            raise UsageError(
+                f"{self._name} is not a list of URLs: line {self._count + len(lines) + 1} has no end"
+            )
         self._count += len(lines)
         return lines
 
@@ -257,5 +261,7 @@ def open_inputs(name: str, again: str) -> FileLines | StreamLines:
     except ValueError:
         raise UsageError("the file's name has a NUL byte in it") from None
     if stat.S_ISDIR(mode):
-        raise UsageError(f"{name} is a folder; give a file with a URL or id per line, or - for standard input")
+        raise UsageError(
+            f"{name} is a folder; give a file with a URL or id per line, or - for standard input"
+        )
     return FileLines(path) if stat.S_ISREG(mode) else StreamLines(name, path)

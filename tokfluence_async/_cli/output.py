@@ -34,11 +34,13 @@ class Output:
         self._encoder = msgspec.json.Encoder()
         self._rows = None
         if form != "jsonl":
-            from .._formats import open_writer
+            from .._crawl.tables import open_writer
 
             if form == "parquet" and self._terminal:
                 raise UsageError("Parquet is not for a terminal: send it to a file with > or |")
-            self._rows = open_writer(form, row_type, _Escaped(self._stream) if self._terminal else self._stream)
+            self._rows = open_writer(
+                form, row_type, _Escaped(self._stream) if self._terminal else self._stream
+            )
 
     @property
     def terminal(self) -> bool:

@@ -87,7 +87,9 @@ class Failures:
             return
         self.count += 1
         reason = error.reason if isinstance(error, InvalidPostError) else str(error)
-        self._screen.say(f"failed: {given}: {reason}", "warning", input=str(given), error=type(error).__name__)
+        self._screen.say(
+            f"failed: {given}: {reason}", "warning", input=str(given), error=type(error).__name__
+        )
 
     @property
     def status(self) -> Exit:
@@ -107,7 +109,12 @@ class Session:
     """
 
     def __init__(
-        self, client: TokfluenceClient, sandbox: Sandbox | None, screen: Screen, title: str, unit: str
+        self,
+        client: TokfluenceClient,
+        sandbox: Sandbox | None,
+        screen: Screen,
+        title: str,
+        unit: str,
     ) -> None:
         self.client = client
         self.sandbox = sandbox
@@ -147,7 +154,12 @@ class Session:
         """As `on_progress`, where a command counts for itself."""
         self._total = total
         self.progress = Progress(
-            done=done, failed=0, total=total, credits_spent=0, credits_remaining=None, elapsed=self.elapsed
+            done=done,
+            failed=0,
+            total=total,
+            credits_spent=0,
+            credits_remaining=None,
+            elapsed=self.elapsed,
         )
 
     def snapshot(self) -> Snapshot:
@@ -201,7 +213,9 @@ def new_loop() -> asyncio.AbstractEventLoop:
     return uvloop.new_event_loop()
 
 
-def run(main: Main, common: Common, *, title: str, unit: str = "posts", data_on_stdout: bool = True) -> int:
+def run(
+    main: Main, common: Common, *, title: str, unit: str = "posts", data_on_stdout: bool = True
+) -> int:
     """Run `main` with a client, and say what became of it as an exit status."""
     live = not data_on_stdout or _stays_in_a_file(sys.stdout)
     screen = open_screen(quiet=common.quiet, as_json=common.json_logs, live=live)
@@ -238,7 +252,9 @@ def _explain(error: BaseException, screen: Screen) -> int:
         case UsageError() | ModuleNotFoundError(name="pyarrow"):
             screen.say(str(error), "error")
             return Exit.USAGE
-        case ConfigurationError() | JournalError() | AuthenticationError() | PermissionDeniedError():
+        case (
+            ConfigurationError() | JournalError() | AuthenticationError() | PermissionDeniedError()
+        ):
             screen.say(str(error), "error", error=type(error).__name__)
             return Exit.USAGE
         case InvalidPostError():
@@ -260,7 +276,10 @@ def _explain(error: BaseException, screen: Screen) -> int:
 
 
 async def _session(main: Main, common: Common, screen: Screen, title: str, unit: str) -> int:
-    async with _open_client(common, indexed=1.0 if title in ("post", "comments") else 0.7) as (client, sandbox):
+    async with _open_client(common, indexed=1.0 if title in ("post", "comments") else 0.7) as (
+        client,
+        sandbox,
+    ):
         session = Session(client, sandbox, screen, title, unit)
         task = asyncio.ensure_future(main(session))
         with _signals(session, task) as heard:
@@ -279,11 +298,17 @@ async def _session(main: Main, common: Common, screen: Screen, title: str, unit:
 
 
 @contextlib.asynccontextmanager
-async def _open_client(common: Common, indexed: float) -> AsyncGenerator[tuple[TokfluenceClient, Sandbox | None]]:
+async def _open_client(
+    common: Common, indexed: float
+) -> AsyncGenerator[tuple[TokfluenceClient, Sandbox | None]]:
     if not common.sandbox:
         if not os.environ.get("TOKFLUENCE_TOKEN", "").strip():
-            raise ConfigurationError("No API token: set TOKFLUENCE_TOKEN, or add --sandbox to try it without one.")
-        async with TokfluenceClient(base_url=common.base_url, max_credits=common.max_credits) as client:
+            raise ConfigurationError(
+                "No API token: set TOKFLUENCE_TOKEN, or add --sandbox to try it without one."
+            )
+        async with TokfluenceClient(
+            base_url=common.base_url, max_credits=common.max_credits
+        ) as client:
             yield client, None
         return
     from .. import Sandbox
@@ -291,8 +316,12 @@ async def _open_client(common: Common, indexed: float) -> AsyncGenerator[tuple[T
     # A pleasant world to try things in: what is only read is there, of what may be analyzed a part is not and takes a second
     # or two each, and the throttle is the service's. Without a record, as a long crawl must not fill the memory with it.
     async with (
-        Sandbox(indexed=indexed, seconds_per_url=1.5, visibility_delay=2.0, latency=0.05, record=False) as sandbox,
-        TokfluenceClient(sandbox.token, base_url=sandbox.url, max_credits=common.max_credits) as client,
+        Sandbox(
+            indexed=indexed, seconds_per_url=1.5, visibility_delay=2.0, latency=0.05, record=False
+        ) as sandbox,
+        TokfluenceClient(
+            sandbox.token, base_url=sandbox.url, max_credits=common.max_credits
+        ) as client,
     ):
         yield client, sandbox
 
@@ -311,7 +340,8 @@ def _signals(session: Session, task: asyncio.Future[Any]) -> Any:
             logging.getLogger("tokfluence_async").setLevel(logging.CRITICAL)
         if len(heard) == 1 and session.inputs is not None:
             session.screen.say(
-                f"Stopping: what is under way gets {GRACE:.0f} s to finish. Once more to stop at once.", "warning"
+                f"Stopping: what is under way gets {GRACE:.0f} s to finish. Once more to stop at once.",
+                "warning",
             )
             session.stopping.set()
             session.inputs.stop()

@@ -64,7 +64,11 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     def counted(self, of: str) -> str:
         """`3 posts`, and where the end is known `3 of 8 posts`."""
         one = self.unit.removesuffix("s")
-        return plural(self.done, one) if self.total is None else f"{self.done:,}{of}{plural(self.total, one)}"
+        return (
+            plural(self.done, one)
+            if self.total is None
+            else f"{self.done:,}{of}{plural(self.total, one)}"
+        )
 
     def _pace(self) -> str:
         if self.permitted is None:
@@ -174,7 +178,9 @@ class _Json(_Plain):
     """A JSON object per line: time, level, event, and the numbers."""
 
     def _progress(self, snapshot: Snapshot) -> None:
-        fields = {name: getattr(snapshot, name) for name in snapshot.__struct_fields__ if name != "title"}
+        fields = {
+            name: getattr(snapshot, name) for name in snapshot.__struct_fields__ if name != "title"
+        }
         self._event("info", "progress", fields | {"eta": snapshot.eta})
 
     def say(self, text: str, level: str = "info", **fields: Any) -> None:
@@ -186,7 +192,10 @@ class _Json(_Plain):
             self._event("info", "summary", fields)
 
     def _event(self, level: str, event: str, fields: Mapping[str, Any]) -> None:
-        rounded = {name: round(value, 3) if isinstance(value, float) else value for name, value in fields.items()}
+        rounded = {
+            name: round(value, 3) if isinstance(value, float) else value
+            for name, value in fields.items()
+        }
         time = datetime.now(UTC).isoformat(timespec="milliseconds")
         self._print(json.dumps({"time": time, "level": level, "event": event, **rounded}))
 
@@ -201,7 +210,9 @@ class _Display:
         snapshot = self.snapshot
         if snapshot is None:
             return
-        yield Group(self._bar(snapshot, options.max_width), *self._facts(snapshot, options.max_width))
+        yield Group(
+            self._bar(snapshot, options.max_width), *self._facts(snapshot, options.max_width)
+        )
 
     def _bar(self, snapshot: Snapshot, width: int) -> RenderableType:
         row = Table.grid(padding=(0, 1, 0, 0))
@@ -227,7 +238,9 @@ class _Display:
             if lines and len(lines[-1]) + 3 + len(fact) <= width:
                 lines[-1].append(" · ", style="dim").append(fact, style=style or None)
             else:
-                lines.append(Text(no_wrap=True, overflow="ellipsis").append(fact, style=style or None))
+                lines.append(
+                    Text(no_wrap=True, overflow="ellipsis").append(fact, style=style or None)
+                )
         return lines
 
 
@@ -239,7 +252,13 @@ class _Rich:
         self._display = _Display()
         # Transient: at the end its place is taken by the summary.
         self._live = (
-            Live(self._display, console=console, refresh_per_second=8, transient=True, redirect_stdout=False)
+            Live(
+                self._display,
+                console=console,
+                refresh_per_second=8,
+                transient=True,
+                redirect_stdout=False,
+            )
             if live
             else None
         )

@@ -33,13 +33,20 @@ def serve(sandbox: Sandbox, *, quiet: bool) -> int:
             for documented in ("7234567890123456789", "7234567890987654321"):
                 sandbox.index(documented)
         except OSError as error:
-            screen.say(f"cannot listen on {sandbox.host} port {sandbox.port}: {error.strerror or error}", "error")
+            screen.say(
+                f"cannot listen on {sandbox.host} port {sandbox.port}: {error.strerror or error}",
+                "error",
+            )
             return Exit.USAGE
         try:
             typer.echo(json.dumps({"url": sandbox.url, "token": sandbox.token}))
-            screen.say(f"Serving a stand-in of the Tokfluence API at {sandbox.url}; Ctrl-C ends it.")
+            screen.say(
+                f"Serving a stand-in of the Tokfluence API at {sandbox.url}; Ctrl-C ends it."
+            )
             screen.say("In another terminal:")
-            screen.say(f"  export TOKFLUENCE_BASE_URL={sandbox.url} TOKFLUENCE_TOKEN={sandbox.token}")
+            screen.say(
+                f"  export TOKFLUENCE_BASE_URL={sandbox.url} TOKFLUENCE_TOKEN={sandbox.token}"
+            )
             await stop.wait()
         finally:
             await sandbox.aclose()

@@ -45,7 +45,9 @@ def _pattern(to: str) -> re.Pattern[str]:
     method, _, path = to.partition(" ")
     if not re.fullmatch(r"[A-Z]+|\*", method) or not path.startswith("/"):
         raise ValueError(f"{to!r} is not a route: write it as 'GET /v1/posts/:id'")
-    segments = [r"[^/]+" if segment.startswith(":") else re.escape(segment) for segment in path.split("/")]
+    segments = [
+        r"[^/]+" if segment.startswith(":") else re.escape(segment) for segment in path.split("/")
+    ]
     return re.compile((r"[A-Z]+" if method == "*" else method) + " " + "/".join(segments))
 
 
@@ -95,7 +97,9 @@ class Fault:
 
     def wants(self, entry: Entry) -> bool:
         """Whether it hits this request; counts it if it matches."""
-        if self._pattern is not None and not self._pattern.fullmatch(f"{entry.method} {entry.path}"):
+        if self._pattern is not None and not self._pattern.fullmatch(
+            f"{entry.method} {entry.path}"
+        ):
             return False
         if self.reused_only and not entry.connection:
             return False
@@ -176,7 +180,16 @@ class Scripting:
     ) -> Fault:
         """Script any fault by its name in `faults.KINDS`; the methods below say it better."""
         return self._faults.add(
-            Fault(kind, to, times, nth=nth, when=when, reused_only=reused_only, where=where, options=options)
+            Fault(
+                kind,
+                to,
+                times,
+                nth=nth,
+                when=when,
+                reused_only=reused_only,
+                where=where,
+                options=options,
+            )
         )
 
     def drop_answer(self, *, to: str | None = None, times: int | None = 1, **more: Any) -> Fault:
@@ -184,19 +197,25 @@ class Scripting:
         kind = "reset" if more.pop("reset", False) else "drop"
         return self.fault(kind, to=to, times=times, when="after", **more)
 
-    def refuse_connection(self, *, to: str | None = None, times: int | None = 1, **more: Any) -> Fault:
+    def refuse_connection(
+        self, *, to: str | None = None, times: int | None = 1, **more: Any
+    ) -> Fault:
         """The connection is reset before any work; nothing is charged. `reset=False`: closed instead."""
         kind = "reset" if more.pop("reset", True) else "drop"
         return self.fault(kind, to=to, times=times, when="before", **more)
 
-    def drop_reused(self, *, to: str | None = None, times: int | None = 1, when: When = "before", **more: Any) -> Fault:
+    def drop_reused(
+        self, *, to: str | None = None, times: int | None = 1, when: When = "before", **more: Any
+    ) -> Fault:
         """A kept-alive connection turns out to be dead when it is used again: closed without an answer.
 
         This is what aiohttp's client hides by sending reads a second time.
         """
         return self.fault("drop", to=to, times=times, when=when, reused_only=True, **more)
 
-    def reset_body(self, *, to: str | None = None, times: int | None = 1, at: float = 0.5, **more: Any) -> Fault:
+    def reset_body(
+        self, *, to: str | None = None, times: int | None = 1, at: float = 0.5, **more: Any
+    ) -> Fault:
         """The connection is reset in the middle of the body, after the fraction `at` of it."""
         return self.fault("reset_body", to=to, times=times, at=at, **more)
 
@@ -214,7 +233,9 @@ class Scripting:
 
         After the silence everything goes on as if nothing had been.
         """
-        return self.fault("stall", to=to, times=times, when=when, seconds=seconds, in_body=in_body, **more)
+        return self.fault(
+            "stall", to=to, times=times, when=when, seconds=seconds, in_body=in_body, **more
+        )
 
     def proxy_error(
         self,
@@ -254,10 +275,18 @@ class Scripting:
                           headers={"Content-Type": JSON, **(headers or {})}, **more)  # fmt: skip
 
     def redirect(
-        self, location: str, *, status: int = 302, to: str | None = None, times: int | None = 1, **more: Any
+        self,
+        location: str,
+        *,
+        status: int = 302,
+        to: str | None = None,
+        times: int | None = 1,
+        **more: Any,
     ) -> Fault:
         """Answer a redirect, which this API never does."""
-        return self.answer(status=status, headers={"Location": location}, to=to, times=times, **more)
+        return self.answer(
+            status=status, headers={"Location": location}, to=to, times=times, **more
+        )
 
     def internal_error(
         self,
@@ -285,7 +314,9 @@ class Scripting:
         **more: Any,
     ) -> Fault:
         """A burst of `times` 429s, not charged, with any text as `Retry-After`; None leaves the header out."""
-        return self.fault("rate_limit", to=to, times=times, when="before", retry_after=retry_after, **more)
+        return self.fault(
+            "rate_limit", to=to, times=times, when="before", retry_after=retry_after, **more
+        )
 
     def cut_body(
         self,
@@ -311,15 +342,21 @@ class Scripting:
         """The body arrives `piece` bytes at a time, one piece `every` so many seconds."""
         return self.fault("drip", to=to, times=times, piece=piece, every=every, **more)
 
-    def huge_body(self, size: int = 256 * 2**20, *, to: str | None = None, times: int | None = 1, **more: Any) -> Fault:
+    def huge_body(
+        self, size: int = 256 * 2**20, *, to: str | None = None, times: int | None = 1, **more: Any
+    ) -> Fault:
         """The right body, followed by white space up to `size` bytes, in chunks."""
         return self.fault("huge", to=to, times=times, size=size, **more)
 
-    def gzip_bomb(self, size: int = 256 * 2**20, *, to: str | None = None, times: int | None = 1, **more: Any) -> Fault:
+    def gzip_bomb(
+        self, size: int = 256 * 2**20, *, to: str | None = None, times: int | None = 1, **more: Any
+    ) -> Fault:
         """The same, packed: about a thousandth of `size` on the wire."""
         return self.fault("gzip_bomb", to=to, times=times, size=size, **more)
 
-    def nested_body(self, depth: int = 100_000, *, to: str | None = None, times: int | None = 1, **more: Any) -> Fault:
+    def nested_body(
+        self, depth: int = 100_000, *, to: str | None = None, times: int | None = 1, **more: Any
+    ) -> Fault:
         """A body of `depth` arrays, one in the other."""
         return self.fault("nested", to=to, times=times, depth=depth, **more)
 

@@ -223,4 +223,6 @@ class Ledger:
 def peak(times: Iterable[float], window: float) -> int:
     """The most of `times` that lie in any half-open window (t - window, t]."""
     ordered = sorted(times)
-    return max((i + 1 - bisect_right(ordered, t - window) for i, t in enumerate(ordered)), default=0)
+    return max(
+        (i + 1 - bisect_right(ordered, t - window) for i, t in enumerate(ordered)), default=0
+    )

@@ -48,7 +48,11 @@ def _schemas() -> dict[str, Any]:
                 "mentions": _nullable("array", items={"type": "string"}),
                 "music": {
                     **_object(
-                        {"title": {"type": "string"}, "author": {"type": "string"}, "original": {"type": "boolean"}}
+                        {
+                            "title": {"type": "string"},
+                            "author": {"type": "string"},
+                            "original": {"type": "boolean"},
+                        }
                     ),
                     "type": ["object", "null"],
                 },
@@ -69,9 +73,16 @@ def _schemas() -> dict[str, Any]:
         ),
         "CommentPage": _object(
             {
-                "data": {"type": "array", "items": {"$ref": "#/components/schemas/Comment"}, "maxItems": 200},
+                "data": {
+                    "type": "array",
+                    "items": {"$ref": "#/components/schemas/Comment"},
+                    "maxItems": 200,
+                },
                 "meta": _object(
-                    {"total": {"type": "integer", "minimum": 0}, "next_cursor": _nullable("integer", minimum=1)}
+                    {
+                        "total": {"type": "integer", "minimum": 0},
+                        "next_cursor": _nullable("integer", minimum=1),
+                    }
                 ),
             }
         ),
@@ -105,7 +116,9 @@ def _schemas() -> dict[str, Any]:
                 ),
             }
         ),
-        "Error": _object({"error": _object({"code": {"type": "string"}, "message": {"type": "string"}})}),
+        "Error": _object(
+            {"error": _object({"code": {"type": "string"}, "message": {"type": "string"}})}
+        ),
     }
 
 
@@ -128,7 +141,11 @@ def _responses(schema: dict[str, Any], *errors: str) -> dict[str, Any]:
     }
     retry_after = {"Retry-After": {"required": True, "schema": {"type": "integer", "minimum": 1}}}
     responses: dict[str, Any] = {
-        "200": {"description": "Done.", "headers": headers, "content": {"application/json": {"schema": schema}}}
+        "200": {
+            "description": "Done.",
+            "headers": headers,
+            "content": {"application/json": {"schema": schema}},
+        }
     }
     for status in errors:
         responses[status] = {
@@ -188,12 +205,22 @@ def describe(url: str, version: str) -> dict[str, Any]:
                             "name": "cursor",
                             "in": "query",
                             "description": "Comments to skip.",
-                            "schema": {"type": "integer", "minimum": 0, "maximum": 10**18 - 1, "default": 0},
+                            "schema": {
+                                "type": "integer",
+                                "minimum": 0,
+                                "maximum": 10**18 - 1,
+                                "default": 0,
+                            },
                         },
                         {
                             "name": "limit",
                             "in": "query",
-                            "schema": {"type": "integer", "minimum": 1, "maximum": 200, "default": 50},
+                            "schema": {
+                                "type": "integer",
+                                "minimum": 1,
+                                "maximum": 200,
+                                "default": 50,
+                            },
                         },
                         request_id,
                     ],
@@ -217,7 +244,11 @@ def describe(url: str, version: str) -> dict[str, Any]:
                     "parameters": [request_id],
                     "requestBody": {
                         "required": True,
-                        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/AnalyzeRequest"}}},
+                        "content": {
+                            "application/json": {
+                                "schema": {"$ref": "#/components/schemas/AnalyzeRequest"}
+                            }
+                        },
                     },
                     "responses": _responses(
                         {"$ref": "#/components/schemas/AnalyzeResponse"},

@@ -38,7 +38,9 @@ def hang_up(request: web.BaseRequest, *, reset: bool = False) -> web.Response:
     if transport is not None:
         if reset:
             # SO_LINGER of zero seconds turns the close into a RST.
-            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            transport.get_extra_info("socket").setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+            )
             transport.abort()
         else:
             transport.close()
@@ -51,7 +53,11 @@ def _head(reply: Reply, *, chunked: bool = False) -> bytes:
     status = reply.status
     length = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {len(reply.body)}"
     headers = {"Content-Type": JSON, **reply.headers}
-    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", length, *(f"{n}: {v}" for n, v in headers.items())]
+    lines = [
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
+        length,
+        *(f"{n}: {v}" for n, v in headers.items()),
+    ]
     return "\r\n".join([*lines, "", ""]).encode()
 
 
@@ -77,7 +83,9 @@ async def cut(
     return hang_up(request, reset=reset)
 
 
-async def half_then_wait(request: web.BaseRequest, reply: Reply, seconds: float | None) -> web.Response:
+async def half_then_wait(
+    request: web.BaseRequest, reply: Reply, seconds: float | None
+) -> web.Response:
     """Half of the body, `seconds` of silence (None: for ever), the other half."""
     half = len(reply.body) // 2
     _write(request, _head(reply) + reply.body[:half])
@@ -97,7 +105,9 @@ async def drip(request: web.BaseRequest, reply: Reply, piece: int, every: float)
 
 async def huge(request: web.BaseRequest, reply: Reply, size: int) -> web.StreamResponse:
     """The body, then white space up to `size` bytes, never much of it in memory."""
-    response = web.StreamResponse(status=reply.status, headers={"Content-Type": JSON, **reply.headers})
+    response = web.StreamResponse(
+        status=reply.status, headers={"Content-Type": JSON, **reply.headers}
+    )
     response.enable_chunked_encoding()
     await response.prepare(request)
     await response.write(reply.body)
@@ -113,7 +123,9 @@ def gzip_padded(body: bytes, size: int) -> bytes:
     packer = zlib.compressobj(9, zlib.DEFLATED, 31)
     blank = b" " * 2**20
     pieces = [packer.compress(body)]
-    pieces += [packer.compress(blank[: size - start]) for start in range(len(body), size, len(blank))]
+    pieces += [
+        packer.compress(blank[: size - start]) for start in range(len(body), size, len(blank))
+    ]
     return b"".join([*pieces, packer.flush()])
 
 

@@ -187,7 +187,9 @@ class Sandbox(Scripting):
         self.refusals_burn_ids = refusals_burn_ids
         self.latency = latency
         self.transit = transit
-        self.world = World(seed, comments_per_post=comments_per_post, nulls=nulls, extra_fields=extra_fields)
+        self.world = World(
+            seed, comments_per_post=comments_per_post, nulls=nulls, extra_fields=extra_fields
+        )
         self._throttle = throttle
         self._throttle_options = throttle_options
         self._forwarded_for = forwarded_for
@@ -219,7 +221,10 @@ class Sandbox(Scripting):
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         await self.aclose()
 
@@ -229,7 +234,9 @@ class Sandbox(Scripting):
             raise RuntimeError("this sandbox is already serving")
         self._loop = asyncio.get_running_loop()
         self._server = _Server(self._handle, access_log=None, keepalive_timeout=self._keepalive)
-        self._listener = await self._loop.create_server(self._server, self.host, self.port, backlog=1024)
+        self._listener = await self._loop.create_server(
+            self._server, self.host, self.port, backlog=1024
+        )
         self.port = self._listener.sockets[0].getsockname()[1]
 
     async def aclose(self) -> None:
@@ -357,9 +364,13 @@ class Sandbox(Scripting):
 
     def billed_twice(self) -> list[str]:
         """The posts whose analysis was charged more than once."""
-        return sorted(post_id for post_id, times in self._ledger.times_charged(ANALYZE).items() if times > 1)
+        return sorted(
+            post_id for post_id, times in self._ledger.times_charged(ANALYZE).items() if times > 1
+        )
 
-    def times(self, to: str | None = None, *, key: str | None = None, status: int | None = None) -> list[float]:
+    def times(
+        self, to: str | None = None, *, key: str | None = None, status: int | None = None
+    ) -> list[float]:
         """When requests arrived, on the loop's clock: of a route, of a key (its token), with a status."""
         prefix = None if key is None else key[:13]
         return [
@@ -370,7 +381,9 @@ class Sandbox(Scripting):
             and (status is None or entry.status == status)
         ]
 
-    def peak(self, window: float | None = None, *, to: str | None = None, key: str | None = None) -> int:
+    def peak(
+        self, window: float | None = None, *, to: str | None = None, key: str | None = None
+    ) -> int:
         """The most requests received in any `window` seconds (default: the throttle's period)."""
         return peak(self.times(to, key=key), self.period if window is None else window)
 
@@ -439,7 +452,9 @@ class Sandbox(Scripting):
             return sending.hang_up(request)
         except Exception as error:
             self._crashes.append(error)
-            return sending.whole(Reply(500, _error_body("sandbox_failed", repr(error)), {"Connection": "close"}))
+            return sending.whole(
+                Reply(500, _error_body("sandbox_failed", repr(error)), {"Connection": "close"})
+            )
         finally:
             connection.carried += 1
             connection.busy = False
@@ -470,7 +485,9 @@ class Sandbox(Scripting):
 
         now = self._now()
         headers = request.headers
-        peer = request.transport.get_extra_info("peername") if request.transport is not None else None
+        peer = (
+            request.transport.get_extra_info("peername") if request.transport is not None else None
+        )
         ip = peer[0] if peer else ""
         if self._forwarded_for and "X-Forwarded-For" in headers:
             ip = headers["X-Forwarded-For"].partition(",")[0].strip()
@@ -514,20 +531,36 @@ class Sandbox(Scripting):
                 fault: Fault = getattr(self, name)(**wanted)
             except (ValueError, TypeError, KeyError, AttributeError) as error:
                 return Reply(422, _error_body("invalid_fault", repr(error)), {})
-            return Reply(201, _encode({"kind": fault.kind, "to": fault.to, "times": fault.times}), {})
+            return Reply(
+                201, _encode({"kind": fault.kind, "to": fault.to, "times": fault.times}), {}
+            )
         if path == "/_sandbox/faults" and method == "GET":
-            armed = [{"kind": f.kind, "to": f.to, "times": f.times, "hits": f.hits} for f in self._faults.armed]
+            armed = [
+                {"kind": f.kind, "to": f.to, "times": f.times, "hits": f.hits}
+                for f in self._faults.armed
+            ]
             return Reply(200, _encode({"armed": armed}), {})
         return Reply(404, _error_body("not_found", "The API is under /v1."), {})
 
-    def _error(self, entry: Entry, key: Key | None, status: int, code: str, message: str, **headers: str) -> Reply:
+    def _error(
+        self, entry: Entry, key: Key | None, status: int, code: str, message: str, **headers: str
+    ) -> Reply:
         entry.code = code
         return self._reply(
-            entry, key, status, _error_body(code, message), {k.replace("_", "-"): v for k, v in headers.items()}
+            entry,
+            key,
+            status,
+            _error_body(code, message),
+            {k.replace("_", "-"): v for k, v in headers.items()},
         )
 
     def _reply(
-        self, entry: Entry, key: Key | None, status: int, body: bytes, headers: dict[str, str] | None = None
+        self,
+        entry: Entry,
+        key: Key | None,
+        status: int,
+        body: bytes,
+        headers: dict[str, str] | None = None,
     ) -> Reply:
         entry.status = status
         head = {
@@ -538,7 +571,9 @@ class Sandbox(Scripting):
             head.update(headers)
         return Reply(status, body, head)
 
-    async def _admit(self, request: web.BaseRequest, entry: Entry, authorization: str | None) -> web.StreamResponse:
+    async def _admit(
+        self, request: web.BaseRequest, entry: Entry, authorization: str | None
+    ) -> web.StreamResponse:
         """Steps 1 to 4 and 8 of the module's docstring."""
         key = None
         if authorization is not None and authorization.startswith("Bearer "):
@@ -551,7 +586,11 @@ class Sandbox(Scripting):
         if by_ip:
             reply = self._throttled(entry, key, str(max(1, math.ceil(max(by_ip, by_key)))))
         elif key is None or key.revoked:
-            message = "This token was revoked." if key is not None else "The token is missing or malformed."
+            message = (
+                "This token was revoked."
+                if key is not None
+                else "The token is missing or malformed."
+            )
             reply = self._error(entry, key, 401, "unauthorized", message)
         elif by_key:
             reply = self._throttled(entry, key, str(max(1, math.ceil(by_key))))
@@ -571,9 +610,13 @@ class Sandbox(Scripting):
         ):
             key.ids.use_up(entry.request_id, entry.time)
         headers = {} if retry_after is None else {"Retry_After": retry_after}
-        return self._error(entry, key, 429, "rate_limited", "Too many requests. Honour Retry-After.", **headers)
+        return self._error(
+            entry, key, 429, "rate_limited", "Too many requests. Honour Retry-After.", **headers
+        )
 
-    async def _perform(self, request: web.BaseRequest, entry: Entry, key: Key, fault: Fault | None) -> Reply:
+    async def _perform(
+        self, request: web.BaseRequest, entry: Entry, key: Key, fault: Fault | None
+    ) -> Reply:
         """Steps 5 to 7. A fault given here is one of the API's own errors, which strike within them."""
         route = entry.route
         price = PRICES.get(route)
@@ -587,7 +630,11 @@ class Sandbox(Scripting):
             return (await self._charge_and_work(entry, key, price, body, fault))[0]
         if key.ids.known(request_id, self._now()):
             return self._error(
-                entry, key, 409, "duplicate_request", "This request id was already processed; it was not charged again."
+                entry,
+                key,
+                409,
+                "duplicate_request",
+                "This request id was already processed; it was not charged again.",
             )
         key.ids.begin(request_id)
         used_up = True
@@ -617,14 +664,18 @@ class Sandbox(Scripting):
         count = 1
         if entry.route == ANALYZE:
             parsed, urls = _parse_body(body)
-            entry.post_ids.extend(post_id for url in urls if (post_id := post_id_of_url(url)) is not None)
+            entry.post_ids.extend(
+                post_id for url in urls if (post_id := post_id_of_url(url)) is not None
+            )
             count = len(urls)
         own_error = None if fault is None else fault.kind
         cost = price * count
         if own_error != "internal_error" or (fault is not None and fault.options["charged"]):
             if cost > key.credits:
                 message = "Out of API credits. Top up or wait for the next refill cycle."
-                return self._error(entry, key, 402, "insufficient_credits", message), self.refusals_burn_ids
+                return self._error(
+                    entry, key, 402, "insufficient_credits", message
+                ), self.refusals_burn_ids
             key.credits -= cost
             key.spent += cost
             self._ledger.charge(entry, cost, price)
@@ -659,10 +710,17 @@ class Sandbox(Scripting):
 
     def _no_such_route(self, entry: Entry, key: Key) -> Reply:
         parts = entry.path.split("/")
-        if len(parts) in (4, 5) and parts[2] == "posts" and parts[3] and (len(parts) == 4 or parts[4] == "comments"):
+        if (
+            len(parts) in (4, 5)
+            and parts[2] == "posts"
+            and parts[3]
+            and (len(parts) == 4 or parts[4] == "comments")
+        ):
             allow = "GET, POST" if parts[3] == "analyze" and len(parts) == 4 else "GET"
             return self._error(entry, key, 405, "method_not_allowed", f"Only {allow}.", Allow=allow)
-        return self._error(entry, key, 404, "not_found", "There is no such endpoint in the sandbox.")
+        return self._error(
+            entry, key, 404, "not_found", "There is no such endpoint in the sandbox."
+        )
 
     def _get_post(self, entry: Entry, key: Key) -> Reply:
         post_id = entry.post_ids[0]
@@ -698,9 +756,13 @@ class Sandbox(Scripting):
         offsets: Iterable[int] = range(cursor, end)
         hidden, seed = self.hidden_comments, self.world.seed
         if hidden:
-            offsets = [n for n in offsets if fraction_of(seed, "hidden", post_id, total - n) >= hidden]
+            offsets = [
+                n for n in offsets if fraction_of(seed, "hidden", post_id, total - n) >= hidden
+            ]
         rows = list(self.world.comments(post_id, offsets))
-        body = _encode({"data": rows, "meta": {"total": total, "next_cursor": end if end < total else None}})
+        body = _encode(
+            {"data": rows, "meta": {"total": total, "next_cursor": end if end < total else None}}
+        )
         if len(self._pages) >= _PAGES_KEPT:
             self._pages.clear()
         self._pages[page] = body
@@ -744,7 +806,9 @@ class Sandbox(Scripting):
 
     # Carrying out faults ---------------------------------------------------------------------------------------------
 
-    async def _strike(self, request: web.BaseRequest, entry: Entry, key: Key, fault: Fault) -> web.StreamResponse:
+    async def _strike(
+        self, request: web.BaseRequest, entry: Entry, key: Key, fault: Fault
+    ) -> web.StreamResponse:
         if fault.when == "before":
             return await self._strike_before(request, entry, key, fault)
         own = fault if fault.kind == "internal_error" else None
@@ -763,7 +827,9 @@ class Sandbox(Scripting):
             return await self._answer_instead(request, entry, options)
         if kind == "rate_limit":
             after = options["retry_after"]
-            return self._answered(entry, self._throttled(entry, key, None if after is None else str(after)))
+            return self._answered(
+                entry, self._throttled(entry, key, None if after is None else str(after))
+            )
         if kind == "stall":
             await sending.wait(options["seconds"])
             return self._answered(entry, await self._perform(request, entry, key, None))
@@ -779,9 +845,13 @@ class Sandbox(Scripting):
             return await self._answer_instead(request, entry, options)
         if kind in ("cut", "reset_body"):
             chunked = options.get("chunked", False)
-            return await sending.cut(request, reply, options["at"], chunked=chunked, reset=kind == "reset_body")
+            return await sending.cut(
+                request, reply, options["at"], chunked=chunked, reset=kind == "reset_body"
+            )
         if kind == "stall" and options["in_body"]:
-            response: web.StreamResponse = await sending.half_then_wait(request, reply, options["seconds"])
+            response: web.StreamResponse = await sending.half_then_wait(
+                request, reply, options["seconds"]
+            )
         elif kind == "drip":
             response = await sending.drip(request, reply, options["piece"], options["every"])
         elif kind == "huge":
@@ -792,10 +862,14 @@ class Sandbox(Scripting):
             elif kind == "replace_body":
                 reply = reply._replace(body=_bytes(options["body"]))
             elif kind == "nested":
-                reply = reply._replace(body=b'{"data":%b%b}' % (b"[" * options["depth"], b"]" * options["depth"]))
+                reply = reply._replace(
+                    body=b'{"data":%b%b}' % (b"[" * options["depth"], b"]" * options["depth"])
+                )
             elif kind == "gzip_bomb":
                 packed = sending.gzip_padded(reply.body, options["size"])
-                reply = reply._replace(body=packed, headers={**reply.headers, "Content-Encoding": "gzip"})
+                reply = reply._replace(
+                    body=packed, headers={**reply.headers, "Content-Encoding": "gzip"}
+                )
             response = sending.whole(reply)
         entry.answered = True
         return response
@@ -850,7 +924,9 @@ def _problem_with(parsed: object, urls: list[Any]) -> str | None:
     return None
 
 
-async def serve_forever(sandbox: Sandbox, on_ready: Callable[[Sandbox], None] | None = None) -> None:
+async def serve_forever(
+    sandbox: Sandbox, on_ready: Callable[[Sandbox], None] | None = None
+) -> None:
     """Serve until SIGINT or SIGTERM (where signals can be heard: in the main thread), or until cancelled.
 
     Args:

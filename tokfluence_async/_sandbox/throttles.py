@@ -110,7 +110,9 @@ class SlidingCounter:
     recipes approximate the sliding log in two numbers.
     """
 
-    def __init__(self, limit: int, period: float, *, offset: float = 0.0, count_refusals: bool = False) -> None:
+    def __init__(
+        self, limit: int, period: float, *, offset: float = 0.0, count_refusals: bool = False
+    ) -> None:
         _check(limit, period)
         self.limit = limit
         self.period = period
@@ -267,7 +269,9 @@ class NginxLimitReq:
     been.
     """
 
-    def __init__(self, limit: float, period: float, *, burst: int = 20, nodelay: bool = True) -> None:
+    def __init__(
+        self, limit: float, period: float, *, burst: int = 20, nodelay: bool = True
+    ) -> None:
         _check(limit, period)
         if burst < 0:
             raise ValueError(f"burst is {burst!r}; it is 0 or more requests")
@@ -319,7 +323,10 @@ ALGORITHMS: Mapping[str, Callable[..., Throttle]] = {
 
 
 def build_throttle(
-    algorithm: str | Callable[..., Throttle], limit: int, period: float, options: Mapping[str, Any] | None = None
+    algorithm: str | Callable[..., Throttle],
+    limit: int,
+    period: float,
+    options: Mapping[str, Any] | None = None,
 ) -> Throttle:
     """The throttle named `algorithm` (or built by it) for `limit` requests in `period` seconds.
 

@@ -49,7 +49,9 @@ def fraction_of(*parts: object) -> float:
     return int.from_bytes(_digest(*parts)[:7], "big") / (1 << 56)
 
 
-def heavy_tailed(median: float = 2.0, *, sigma: float = 1.0, longest: float = 60.0) -> Callable[[str], float]:
+def heavy_tailed(
+    median: float = 2.0, *, sigma: float = 1.0, longest: float = 60.0
+) -> Callable[[str], float]:
     """Seconds a cold URL takes, by post id: log-normal around `median`, cut at `longest` seconds.
 
     With sigma 1 one URL in forty takes seven times the median or more: it is these few that decide how long a batch
@@ -254,7 +256,9 @@ class World:
         parent = None
         if h[3] < 48 and number > 1:
             parent = f"{post_id}-c-{1 + int.from_bytes(h[4:8], 'big') % (number - 1)}"
-        username = _USERS[h[8] % len(_USERS)] if h[8] < 128 else f"user{int.from_bytes(h[9:14], 'big')}"
+        username = (
+            _USERS[h[8] % len(_USERS)] if h[8] < 128 else f"user{int.from_bytes(h[9:14], 'big')}"
+        )
         comment: Json = {
             "comment_id": f"{post_id}-c-{number}",
             "text": text,
@@ -266,7 +270,14 @@ class World:
             "author_picture": f"https://p16-sign.tiktokcdn.com/avatar/{h[18:24].hex()}.jpeg",
         }
         if self.nulls:
-            nullable = ("text", "published_at", "likes", "reply_count", "author_username", "author_picture")
+            nullable = (
+                "text",
+                "published_at",
+                "likes",
+                "reply_count",
+                "author_username",
+                "author_picture",
+            )
             self._put_nulls(comment, nullable, f"{post_id}-{number}")
         if self.extra_fields:
             comment["is_pinned"] = number == 1

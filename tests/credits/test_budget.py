@@ -1,0 +1,378 @@
+"""What may be spent: reserved, settled, released; never one credit more, under any concurrency."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from contextlib import nullcontext
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tokfluence_async import (
+    BudgetExceededError,
+    InsufficientCreditsError,
+    NotFoundError,
+    Sandbox,
+    TokfluenceClient,
+)
+from tokfluence_async._credits.budget import Budget
+from tokfluence_async._credits.ledger import Ledger
+
+ANALYZE = "POST /v1/posts/analyze"
+GET = "GET /v1/posts/:id"
+IDS = [str(7234567890123456789 + n) for n in range(60)]
+
+
+def test_a_reservation_holds_in_every_budget_or_in_none() -> None:
+    """Half a reservation would be lost for ever."""
+    above = Budget(30)
+    below = Budget(100, above)
+    below.reserve(20)
+    with pytest.raises(BudgetExceededError) as caught:
+        below.reserve(11)
+
+    assert (caught.value.needed, caught.value.available, caught.value.limit) == (11, 10, 30)
+    assert (above.reserved, below.reserved) == (20, 20)
+    assert (below.available, below.tightest) == (10, 30)
+    below.settle(20, 5)
+    assert (above.spent, below.spent, above.reserved, below.available) == (5, 5, 0, 25)
+
+
+def test_a_budget_without_an_end_counts_all_the_same() -> None:
+    """`usage.credits_spent` is read from it."""
+    budget = Budget()
+    budget.reserve(7)
+    budget.settle(7, 3)
+    assert (budget.available, budget.tightest, budget.spent, budget.unseen) == (
+        None,
+        None,
+        3,
+        False,
+    )
+
+
+@pytest.mark.parametrize("wrong", [{"limit": -1}, {"keep": -1}])
+def test_less_than_nothing_is_no_budget(wrong: dict[str, int]) -> None:
+    """A sign slipped in; better told than guessed."""
+    with pytest.raises(ValueError, match="0 or more"):
+        Budget(**wrong)
+
+
+@given(
+    st.integers(0, 200), st.lists(st.tuples(st.integers(1, 60), st.integers(0, 60)), max_size=40)
+)
+def test_spent_and_reserved_never_pass_the_limit(limit: int, calls: list[tuple[int, int]]) -> None:
+    """At every moment, in whatever order calls end."""
+    budget = Budget(limit)
+    flying: list[tuple[int, int]] = []
+    for price, charge in calls:
+        fits = price <= (budget.available or 0)
+        with nullcontext() if fits else pytest.raises(BudgetExceededError):
+            budget.reserve(price)
+            flying.append((price, min(charge, price)))
+        if len(flying) > 3:
+            budget.settle(*flying.pop(0))
+        assert budget.spent + budget.reserved <= limit
+        assert budget.available == limit - budget.spent - budget.reserved
+
+
+def test_threads_share_a_budget_to_the_credit() -> None:
+    """A client may be used in two threads."""
+    budget = Budget(1000)
+
+    def spend() -> None:
+        for _ in range(1000):
+            try:
+                budget.reserve(1)
+            except BudgetExceededError:
+                return
+            budget.settle(1, 1)
+
+    threads = [threading.Thread(target=spend) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (budget.spent, budget.reserved) == (1000, 0)
+
+
+def test_a_floor_trusts_the_lowest_value_until_a_call_was_alone() -> None:
+    """Debits are made in any order: the newest answer may be older than a debit."""
+    budget = Budget(keep=10)
+    assert budget.unseen
+    budget.reserve(1)
+    budget.saw(100)
+    budget.settle(1, 1)
+    budget.reserve(25)
+    budget.reserve(25)
+    budget.saw(50)
+    budget.settle(25, 25)
+    budget.saw(75)  # debited before the other, answered after it
+    budget.settle(25, 25)
+    assert budget.available == 40
+    with pytest.raises(BudgetExceededError, match="10 are to stay in the wallet") as caught:
+        budget.reserve(41)
+    assert caught.value.floor
+    budget.reserve(1)
+    budget.saw(500)  # alone: it was filled up
+    budget.settle(1, 1)
+    assert budget.available == 490
+
+
+@given(
+    st.integers(0, 60),
+    st.lists(st.tuples(st.integers(1, 25), st.integers(0, 5), st.integers(0, 5)), max_size=40),
+)
+def test_a_floor_is_never_passed_in_whatever_order_debits_and_answers_come(
+    keep: int, calls: list[tuple[int, int, int]]
+) -> None:
+    """A model of the wallet: each call is debited some turns after it is sent, and answered some turns after that."""
+    wallet = 300
+    budget = Budget(keep=keep)
+    budget.saw(wallet)
+    flying: list[
+        list[int]
+    ] = []  # price, turns to the debit, turns to the answer, what the answer says
+    for price, debit, answer in [*calls, *[(10**9, 0, 0)] * 12]:
+        try:
+            budget.reserve(price)
+        except BudgetExceededError:
+            pass
+        else:
+            flying.append([price, debit, answer, 0])
+        for call in list(flying):
+            if call[1] >= 0:
+                call[1] -= 1
+                if call[1] < 0:
+                    wallet -= call[0]
+                    call[3] = wallet
+            else:
+                call[2] -= 1
+                if call[2] < 0:
+                    flying.remove(call)
+                    budget.saw(call[3])
+                    budget.settle(call[0], call[0])
+        assert wallet >= keep
+
+
+# --- on the wire -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limit", [0, 1, 24, 25, 99, 777])
+@pytest.mark.sandbox(indexed=0.3)
+async def test_max_credits_is_not_passed_by_one_credit(
+    sandbox: Sandbox, client: TokfluenceClient, limit: int
+) -> None:
+    """The service's own ledger is asked, with everything in flight at once."""
+    tight = client.with_options(max_credits=limit)
+
+    async def everything() -> None:
+        async for _ in tight.posts.resolve(IDS):
+            pass
+
+    await asyncio.gather(
+        everything(), tight.posts.analyze(IDS), everything(), return_exceptions=True
+    )
+
+    assert sandbox.credits_spent <= limit
+    assert tight.usage.credits_spent == sandbox.credits_spent
+
+
+@pytest.mark.sandbox(indexed=0.0, seconds_per_url=4.0)
+async def test_usage_tells_what_is_set_aside_for_calls_under_way(
+    sandbox: Sandbox, client: TokfluenceClient
+) -> None:
+    """Charged at the service, and not yet spent here: without it a display's numbers do not add up. A copy tells its own."""
+    copy = client.with_options(max_credits=100)
+    under_way = asyncio.create_task(copy.posts.analyze(IDS[:3]))
+    await asyncio.sleep(1.0)
+
+    assert (client.usage.credits_spent, client.usage.credits_reserved) == (0, 75)
+    assert (copy.usage.credits_reserved, sandbox.credits_spent) == (75, 75)
+    await under_way
+    assert (client.usage.credits_spent, client.usage.credits_reserved) == (75, 0)
+
+
+@pytest.mark.sandbox(indexed=0.0)
+async def test_what_is_finished_stands_and_the_rest_is_reported_as_not_sent(
+    sandbox: Sandbox, client: TokfluenceClient
+) -> None:
+    """A budget ends a job; it does not undo it."""
+    report = await client.posts.analyze(IDS, max_credits=520)
+
+    assert len(report.succeeded) == 20
+    assert {type(outcome.error) for outcome in report.failed} == {BudgetExceededError}
+    assert sandbox.credits_spent == report.credits_spent == 500
+
+
+@pytest.mark.sandbox(indexed=0.0)
+async def test_a_refund_is_room_again(sandbox: Sandbox, client: TokfluenceClient) -> None:
+    """The pipeline's own 502 costs nothing, and takes nothing from the budget."""
+    sandbox.upstream_error(to=ANALYZE, times=2)
+
+    report = await client.posts.analyze(IDS[:4], max_credits=100)
+
+    assert len(report.succeeded) == 4
+    assert sandbox.credits_spent == 100
+
+
+@pytest.mark.client(max_retries=0)
+async def test_a_charge_that_is_not_known_counts_as_spent(
+    sandbox: Sandbox, client: TokfluenceClient
+) -> None:
+    """The promise is about the wallet, and the wallet may have been charged."""
+    sandbox.refuse_connection(to=ANALYZE)
+    report = await client.posts.analyze(IDS[:4], max_credits=100, batch_size=4)
+    assert report.credits_spent == 100
+
+
+@pytest.mark.parametrize("keep", [0, 70, 1000, 1500])
+async def test_a_floor_stays_in_the_wallet(keep: int) -> None:
+    """Others may have spent before: what counts is what the service says is left."""
+    async with (
+        Sandbox(indexed=0.3, credits=1000) as sandbox,
+        TokfluenceClient(sandbox.token, base_url=sandbox.url, keep_credits=keep) as client,
+    ):
+        outcomes = [outcome async for outcome in client.posts.resolve(IDS)]
+        await client.posts.analyze(IDS)
+
+        assert sandbox.credits >= min(keep, 1000)
+        assert any(
+            isinstance(outcome.error, (BudgetExceededError, InsufficientCreditsError))
+            for outcome in outcomes
+        )
+        if keep >= 1000:
+            assert sandbox.credits_spent == 0
+
+
+async def test_a_floor_looks_again_in_the_next_job() -> None:
+    """A wallet that was filled up in between is one that may be spent from."""
+    async with (
+        Sandbox(credits=10) as sandbox,
+        TokfluenceClient(sandbox.token, base_url=sandbox.url, keep_credits=10) as client,
+    ):
+        [outcome] = [outcome async for outcome in client.posts.get_many(IDS[:1])]
+        assert isinstance(outcome.error, BudgetExceededError)
+        sandbox.credits = 1000
+        [outcome] = [outcome async for outcome in client.posts.get_many(IDS[:1])]
+        assert outcome.ok
+
+
+# --- the ledger --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_ledger_shows_its_account() -> None:
+    """In a plain console, where there is no table to show."""
+    ledger = Ledger()
+    assert repr(ledger) == "<Ledger: 0 spent, unknown remaining, 0 differences>"
+
+    ledger.began()
+    ledger.note(1, 1000)
+    ledger.ended()
+    ledger.began()
+    ledger.book("GET /v1/posts/:id", "r", 1, certain=True, failed=False)
+    ledger.note(2, 990)
+    ledger.ended()
+
+    assert repr(ledger) == "<Ledger: 1 spent, 990 remaining, 1 difference>"
+
+
+@pytest.mark.sandbox(indexed=0.4)
+async def test_the_ledger_is_the_services_own(sandbox: Sandbox, client: TokfluenceClient) -> None:
+    """By endpoint and by request id, with everything in flight at once, and no difference found where there is none."""
+    outcomes = [outcome async for outcome in client.posts.resolve(IDS)]
+    async for _ in client.posts.comment_pages(IDS[0], prefetch=3):
+        pass
+    with pytest.raises(NotFoundError):
+        await client.posts.get(1)
+
+    ledger = client.ledger
+    assert len(outcomes) == len(IDS)
+    assert ledger.spent == sandbox.credits_spent
+    for route, line in ledger.by_endpoint.items():
+        mine = [entry for entry in sandbox.requests if entry.route == route]
+        assert line.requests == len(mine)
+        assert (line.credits, line.uncertain) == (
+            sum(entry.charged - entry.refunded for entry in mine),
+            0,
+        )
+    assert {entry.request_id: ledger.charged(entry.request_id) for entry in sandbox.requests} == {
+        entry.request_id: entry.charged for entry in sandbox.requests
+    }
+    assert ledger.differences == []
+    assert ledger.charged("never") is None
+
+
+async def test_another_spender_is_noticed(
+    sandbox: Sandbox, client: TokfluenceClient, caplog: Any
+) -> None:
+    """Two programs on one wallet surprise each other; the first to know says so."""
+    caplog.set_level("INFO", "tokfluence_async")
+    await client.posts.get(IDS[0])
+    sandbox.credits -= 40
+    await client.posts.get(IDS[1])
+
+    [difference] = client.ledger.differences
+    assert (difference.credits, difference.kind) == (40, "spent elsewhere")
+    assert "spent elsewhere" in caplog.text
+
+
+async def test_a_failed_call_that_was_charged_is_noticed(
+    sandbox: Sandbox, client: TokfluenceClient
+) -> None:
+    """The page says that upstream errors are refunded; the wallet says whether they were."""
+    await client.posts.get(IDS[0])
+    sandbox.upstream_error(to=GET)
+    sandbox.credits -= 1  # the refund that did not come
+    await client.posts.get(IDS[1])
+
+    [difference] = client.ledger.differences
+    assert (difference.credits, difference.kind, len(difference.request_ids)) == (
+        1,
+        "failed call charged",
+        1,
+    )
+
+
+async def test_a_charge_that_was_assumed_and_not_made_is_noticed(
+    sandbox: Sandbox, client: TokfluenceClient
+) -> None:
+    """It stays counted as spent, and the difference says what became of it."""
+    await client.posts.get(IDS[0])
+    sandbox.internal_error(to=GET, when="before", charged=0)
+    await client.posts.get(IDS[1])
+
+    [difference] = client.ledger.differences
+    assert (difference.credits, difference.kind, len(difference.request_ids)) == (
+        -1,
+        "not charged",
+        1,
+    )
+    assert client.ledger.by_endpoint[GET].uncertain == 1
+
+
+async def test_a_refill_is_a_difference_too(sandbox: Sandbox, client: TokfluenceClient) -> None:
+    """The count goes on from there."""
+    await client.posts.get(IDS[0])
+    sandbox.credits += 500
+    await client.posts.get(IDS[1])
+    await client.posts.get(IDS[2])
+
+    assert [(d.credits, d.kind) for d in client.ledger.differences] == [(-500, "refilled")]
+
+
+async def test_the_ledger_forgets_old_request_ids(
+    sandbox: Sandbox, client: TokfluenceClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A crawl of a million posts must not keep a million ids."""
+    from tokfluence_async._credits import ledger as _ledger
+
+    monkeypatch.setattr(_ledger, "_REMEMBERED", 5)
+    for post_id in IDS[:9]:
+        await client.posts.get(post_id)
+
+    ids = [entry.request_id for entry in sandbox.requests]
+    assert [client.ledger.charged(request_id) for request_id in ids] == [None] * 4 + [1] * 5

@@ -1,0 +1,164 @@
+"""What may still be spent: pure arithmetic, no clock and no waiting.
+
+A request's price is reserved before it is sent and settled when its charge is known, so that under any concurrency
+
+    spent + reserved <= limit
+
+holds at every moment. A budget may stand under another (a call's under its client's): a reservation holds in all of
+them or in none. Charges that are not known (a lost answer, a 500) are settled as spent.
+
+A floor (`keep`) bounds the same sum from the other side: what the service says is left, less what is reserved, stays above it. With
+calls in flight no answer says what is left, as they are debited in any order; so the lowest value seen counts, until a
+call that was alone all the time tells the whole truth. A floor errs on the side of leaving more.
+
+A budget can be closed: where the service refuses the account, what waits in line for a slot would only be refused as well.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from .._errors import BudgetExceededError, TokfluenceError
+
+__all__ = ["Budget"]
+
+
+class Budget:
+    """Credits that may be spent, with `limit` None for no end.
+
+    Attributes:
+        spent: Credits settled as charged.
+        reserved: Credits of requests whose charge is not known yet.
+        keep: Credits that have to stay in the wallet, or None.
+        keeps: Whether this budget, or one above it, has a floor.
+    """
+
+    __slots__ = (
+        "_alone",
+        "_closed",
+        "_left",
+        "_lock",
+        "keep",
+        "keeps",
+        "limit",
+        "parent",
+        "reserved",
+        "spent",
+    )
+
+    def __init__(
+        self, limit: int | None = None, parent: Budget | None = None, *, keep: int | None = None
+    ) -> None:
+        for name, credits in (("max_credits", limit), ("keep_credits", keep)):
+            if credits is None:
+                continue
+            if isinstance(credits, bool) or not isinstance(credits, int) or credits < 0:  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise ValueError(f"{name} must be an integer of 0 or more, not {credits!r}")
+        self.limit = limit
+        self.parent = parent
+        self.keep = keep
+        self.keeps: bool = keep is not None or (parent is not None and parent.keeps)
+        self._closed: TokfluenceError | None = None
+        self._left: int | None = None
+        self._alone = False
+        self.spent = 0
+        self.reserved = 0
+        # One lock for the whole tree: a client may be used from two threads.
+        self._lock: threading.RLock = parent._lock if parent is not None else threading.RLock()
+        if parent is not None and parent.keeps:
+            parent.look_again()  # a new job: the wallet may have been filled up
+
+    @property
+    def available(self) -> int | None:
+        """Credits that could be reserved now, or None without an end."""
+        mine = None if self.limit is None else max(self.limit - self.spent - self.reserved, 0)
+        if self.keep is not None and self._left is not None:
+            floor = max(self._left - self.keep - self.reserved, 0)
+            mine = floor if mine is None else min(mine, floor)
+        above = self.parent.available if self.parent is not None else None
+        return above if mine is None else mine if above is None else min(mine, above)
+
+    @property
+    def tightest(self) -> int | None:
+        """The limit that binds now, of this budget and those above it; None without an end."""
+        available = self.available
+        budget: Budget | None = self
+        while budget is not None:
+            if (
+                budget.limit is not None
+                and max(budget.limit - budget.spent - budget.reserved, 0) == available
+            ):
+                return budget.limit
+            budget = budget.parent
+        return None
+
+    def reserve(self, price: int) -> None:
+        """Set `price` credits aside.
+
+        Raises:
+            BudgetExceededError: This budget or one above it has too few left; nothing was reserved anywhere.
+        """
+        with self._lock:
+            if self.limit is not None and self.spent + self.reserved + price > self.limit:
+                raise BudgetExceededError(
+                    price, self.limit - self.spent - self.reserved, self.limit
+                )
+            if (
+                self.keep is not None
+                and self._left is not None
+                and price > self._left - self.keep - self.reserved
+            ):
+                raise BudgetExceededError(
+                    price, self._left - self.keep - self.reserved, self.keep, floor=True
+                )
+            if self.parent is not None:
+                self.parent.reserve(price)
+            self._alone = self.reserved == 0
+            self.reserved += price
+
+    def close(self, error: TokfluenceError) -> None:
+        """Let nothing more be sent on this budget; what would be gets `error`. What was sent is settled as ever."""
+        if self._closed is None:
+            self._closed = error
+
+    def check(self) -> None:
+        """Raise what the budget was closed with, if it was."""
+        if self._closed is not None:
+            raise self._closed.with_traceback(None)
+
+    def closed_by(self, error: TokfluenceError) -> bool:
+        """Whether it is what `check` raises."""
+        return self._closed is error
+
+    def settle(self, reserved: int, spent: int) -> None:
+        """Give `reserved` credits back and count `spent` of them, 0 for a refusal or refund."""
+        with self._lock:
+            self.reserved -= reserved
+            self.spent += spent
+            if self.parent is not None:
+                self.parent.settle(reserved, spent)
+
+    @property
+    def unseen(self) -> bool:
+        """Whether a floor here or above does not know yet what the wallet holds."""
+        return (self.keep is not None and self._left is None) or (
+            self.parent is not None and self.parent.unseen
+        )
+
+    def saw(self, remaining: int) -> None:
+        """An answer says what is left in the wallet; told before its own charge is settled."""
+        with self._lock:
+            if self.keep is not None and (
+                self._alone or self._left is None or remaining < self._left
+            ):
+                self._left = remaining
+            if self.parent is not None:
+                self.parent.saw(remaining)
+
+    def look_again(self) -> None:
+        """Forget what the wallet held, if nothing is in flight: it may have been filled up."""
+        with self._lock:
+            if self.reserved == 0:
+                self._left = None
+            if self.parent is not None:
+                self.parent.look_again()

@@ -1,0 +1,175 @@
+"""Where calls of one key wait before they ask the throttle for a slot: while a gate is closed, and while the service takes no more at once.
+
+Neither is the throttle's queue: who stands there holds a place under a concurrency limit already, and slots are what it is about.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections import deque
+from typing import TYPE_CHECKING
+
+import anyio
+
+from .._errors import RateLimitError
+from .._throttle.throttle import Lanes
+from .retry import RetryPolicy
+
+if TYPE_CHECKING:
+    from .failures import Exchange
+
+__all__ = ["Crowd", "Gate"]
+
+logger = logging.getLogger("tokfluence_async")
+
+# Of the failed tries of one batch more at once that are told apart: after the fifth, 32 rounds of answers pass before the next.
+_WARIEST = 5
+
+
+class Gate:
+    """Where calls wait while a 429 keeps a gate closed: first come, first served, with one timer for all.
+
+    Here, and not in the throttle's queue, as those who wait there have a place already: other keys want it. Not a sleep each
+    either: those would all end in one turn, in whatever order the loop's heap has them.
+    """
+
+    __slots__ = ("_lanes", "_line", "_timer", "_waiting")
+
+    def __init__(self, lanes: Lanes) -> None:
+        self._waiting = 0
+        self._lanes = lanes
+        self._line: deque[tuple[asyncio.Future[None], float]] = deque()  # and until when each waits
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def passed(self, policy: RetryPolicy) -> float:
+        """Wait until the gate is open, and return the seconds that took.
+
+        Raises:
+            RateLimitError: With what was waited already, that is longer than a call's deadline; nothing was sent.
+        """
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        while (closed_for := self._lanes.gate_closed_for) > 0:
+            if loop.time() - began + closed_for > policy.deadline:
+                raise RateLimitError(
+                    429,
+                    "rate_limited",
+                    f"not sent: the service asks to wait for {closed_for:.0f} s more, and a call waits for no longer than "
+                    f"{policy.deadline:.0f} s in all",
+                    retry_after=closed_for,
+                )
+            turn: asyncio.Future[None] = loop.create_future()
+            self._line.append((turn, began + policy.deadline))
+            self._waiting += 1
+            if self._timer is None:
+                self._timer = loop.call_later(closed_for, self._open)
+            try:
+                with self._lanes.waiting_outside():
+                    await turn
+            finally:
+                self._leave()
+        return loop.time() - began
+
+    def _leave(self) -> None:
+        # One that was cancelled stays in the line, done, until the gate opens or all have left.
+        self._waiting -= 1
+        if not self._waiting and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+            self._line.clear()
+
+    def _open(self) -> None:
+        self._timer = None
+        closed_for = self._lanes.gate_closed_for
+        line, self._line = self._line, deque()
+        if closed_for > 0:  # for longer, meanwhile
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(closed_for, self._open)
+            opens = loop.time() + closed_for
+            self._line.extend(each for each in line if each[1] >= opens and not each[0].done())
+            line = deque(each for each in line if each[1] < opens)
+        for turn, _ in line:
+            if not turn.done():
+                turn.set_result(None)
+
+
+class Crowd:
+    """The analyze batches of one key that are under way, and how many the service takes at once: no limit until it shows one.
+
+    A service may limit how many batches it works on and refuse the next, with 429 or a proxy's 503, which no pace cures. One that is refused
+    *again*, after the wait it was asked for, while others are under way, is taken for that: from then on as many go at once as were accepted. Ordinary
+    refusals, of a budget that is shared, hit whoever comes; so once a limit is known, a first refusal counts only where no more than those under
+    way had been accepted together before: where it answers the try of one more. That is made after two rounds of answers, and
+    after twice as many each time that it fails: a limit that stays costs ever fewer refusals, and one that went away is found out.
+    """
+
+    __slots__ = ("_answers", "_failed", "_grown", "_limiter", "_most", "_proven", "_under_way")
+
+    def __init__(self) -> None:
+        self._limiter = anyio.CapacityLimiter(math.inf)
+        self._under_way: set[Exchange] = set()
+        self._most = 1  # the largest limit that a caller has set
+        self._proven = 0  # the most that were under way when one of them was answered
+        self._failed = 0  # how often one more was refused; 0 as long as no limit is known
+        self._grown = False  # whether the last change was one more
+        self._answers = 0  # since the last change
+
+    @property
+    def limit(self) -> float:
+        """How many go at once; infinite as long as no limit is known."""
+        return self._limiter.total_tokens
+
+    async def enter(self, exchange: Exchange, most: int) -> None:
+        """Wait until one more may be under way; first come, first served.
+
+        Args:
+            most: How many its caller lets go at once.
+        """
+        await self._limiter.acquire()
+        self._most = max(self._most, most)
+        self._under_way.add(exchange)
+
+    def leave(self, exchange: Exchange) -> None:
+        self._limiter.release()
+        self._under_way.discard(exchange)
+
+    def refused(self, again: bool) -> bool:
+        """A batch, which has left, got 429 or 503, for the first time or `again`. Returns whether such a limit explains it."""
+        accepted = self._sent()
+        if 0 < accepted < self.limit and (again or (self._failed and accepted >= self._proven)):
+            self._limiter.total_tokens = self._proven = accepted
+            if not self._failed:
+                logger.info(
+                    "more than %d analyze batches at once are refused: fewer are sent from now on, and more tried now and then",
+                    accepted,
+                )
+            if self._grown or not self._failed:
+                self._failed = min(self._failed + 1, _WARIEST)
+            self._grown = False
+            self._answers = 0
+        return self._failed > 0 and accepted >= self._proven
+
+    def answered(self) -> None:
+        """A batch, which has left, got another answer."""
+        if not self._failed:
+            return
+        self._proven = max(self._proven, self._sent() + 1)
+        self._answers += 1
+        limit = int(self.limit)
+        if self._answers < limit << self._failed:
+            return
+        if self._grown:  # twice in a row
+            self._failed = max(self._failed - 1, 1)
+        self._grown = True
+        self._answers = 0
+        if limit < self._most:
+            self._limiter.total_tokens = limit + 1
+        else:  # as many as anybody wants: no limit is known any more
+            self._limiter.total_tokens = math.inf
+            self._failed = self._proven = 0
+            self._grown = False
+
+    def _sent(self) -> int:
+        return sum(exchange.sent for exchange in self._under_way)

@@ -1,0 +1,63 @@
+"""Who answers: the API, or a web server that a wrong `base_url` leads to. Values in, values out.
+
+One such answer says nothing, as a proxy in front of the API may give it. But where none has ever been the API's, a million inputs
+would be asked about one after the other, ten a second, each answer taken for a failure of its own.
+"""
+
+from __future__ import annotations
+
+from .._errors import APIError, APIResponseValidationError, APIStatusError
+
+__all__ = ["Stranger"]
+
+# Answers in a row, from the first, that were not the API's.
+_ENOUGH = 10
+# What a proxy says while the API behind it is busy, down or slow. It passes.
+_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+
+class Stranger:
+    """Listens to all answers of a client until one is the API's.
+
+    Attributes:
+        error: What the rest of a job ends in: the last of those answers, with what to do about it. None as long as it may well be
+            the API that answers.
+    """
+
+    __slots__ = ("_base_url", "_count", "_known", "error")
+
+    def __init__(self, base_url: str) -> None:
+        self._base_url = base_url
+        self._count = 0
+        self._known = False
+        self.error: APIError | None = None
+
+    def spoke(self, error: APIError | None) -> None:
+        """An answer came: `error` is what was made of it, None if it was what was asked for."""
+        if self._known or self.error is not None:
+            return
+        if error is None or (isinstance(error, APIStatusError) and error.code is not None):
+            self._known = True
+        elif _is_strange(error):
+            self._count += 1
+            if self._count >= _ENOUGH:
+                self.error = self._made_of(error)
+
+    def _made_of(self, error: APIError) -> APIError:
+        advice = (
+            f"None of the {self._count} answers so far came from the Tokfluence API: check the address {self._base_url} (base_url, or "
+            "TOKFLUENCE_BASE_URL). Nothing more is sent."
+        )
+        if isinstance(error, APIStatusError):
+            told = type(error)(
+                error.status
+            )  # without the page, which each of those before has told
+            told.advice = advice
+            return told
+        return APIResponseValidationError(f"{error} {advice}", malformed=True)
+
+
+def _is_strange(error: APIError) -> bool:
+    if isinstance(error, APIStatusError):
+        return error.status not in _PASSING
+    return isinstance(error, APIResponseValidationError) and error.malformed

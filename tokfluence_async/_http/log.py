@@ -1,0 +1,127 @@
+"""One logger, `tokfluence_async`, and `TOKFLUENCE_LOG` to switch it on.
+
+    TOKFLUENCE_LOG=debug python my_crawler.py
+
+prints every request with its id, status, cost and waits to standard error. The library itself never adds a handler
+unless that variable is set: a program's own logging set-up stays its own.
+
+No token is ever given to the logger; the formatter masks whatever looks like one all the same, as a log is what people
+paste into bug reports. Texts of the service are escaped (see `_terminal`), as a log is read in a terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import sys
+import threading
+from datetime import UTC, datetime
+
+from .._errors import ConfigurationError
+from .._terminal import one_line
+
+__all__ = ["LEVELS", "configure", "configure_from_environment"]
+
+LEVELS = ("debug", "info", "warning", "error", "critical")
+
+# The first 13 characters are the key's display prefix, the only part of a token that may ever be shown [public].
+_TOKEN = re.compile(r"(tkf_live_[A-Za-z0-9]{4})[A-Za-z0-9]+")
+_lock = threading.Lock()
+_configured = False
+
+
+def mask(text: str) -> str:
+    """`text` with all but the display prefix of anything that looks like a token taken out."""
+    return _TOKEN.sub(r"\1…", text)
+
+
+class _Lines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        moment = datetime.fromtimestamp(record.created, UTC)
+        return one_line(
+            mask(
+                f"{moment:%H:%M:%S}.{moment.microsecond // 1000:03d} {record.levelname:<7} {super().format(record)}"
+            )
+        )
+
+
+class _JsonLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        event = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "event": "log",
+            "message": super().format(record),
+        }
+        return mask(json.dumps(event))
+
+
+class _StandardError(logging.StreamHandler):  # type: ignore[type-arg]  # generic in the stubs only
+    """Writes to whatever `sys.stderr` is now: a progress display, or a test, may have put its own there."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> object:
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, _: object) -> None:
+        raise AttributeError("this handler follows sys.stderr")
+
+
+def configure(level: str = "info", *, as_json: bool = False) -> logging.Handler:
+    """Print the package's log to standard error. Calling it again replaces what an earlier call set up.
+
+    Args:
+        level: debug (every request), info (retries, changes of pace), warning, error or critical; any case.
+        as_json: One JSON object per line instead of text.
+    Raises:
+        ConfigurationError: A level that is none of these.
+    """
+    global _configured
+    if level.lower() not in LEVELS:
+        raise ConfigurationError(
+            f"TOKFLUENCE_LOG must be one of {', '.join(LEVELS)}, not {level!r}"
+        )
+    logger = logging.getLogger("tokfluence_async")
+    handler = _StandardError()
+    handler.setFormatter(_JsonLines() if as_json else _Lines())
+    with _lock:
+        for old in [old for old in logger.handlers if isinstance(old, _StandardError)]:
+            logger.removeHandler(old)
+        logger.addHandler(handler)
+        logger.setLevel(level.upper())
+        # Else a program with handlers of its own on the root logger would print every line twice.
+        logger.propagate = False
+        _configured = True
+    return handler
+
+
+def configure_from_environment() -> None:
+    """As `configure(TOKFLUENCE_LOG)`, once per process; does nothing without that variable. An unknown level is told once
+    and taken as `info`: a typing error in a variable is no reason not to start."""
+    global _configured
+    level = os.environ.get("TOKFLUENCE_LOG")
+    if not level or _configured:
+        return
+    try:
+        configure(level)
+    except ConfigurationError as error:
+        configure("info")
+        logging.getLogger("tokfluence_async").warning("%s; taking info", error)
+
+
+def reset() -> None:
+    """Take away what `configure` set up (for tests, and for the end of a command that runs inside another program)."""
+    global _configured
+    logger = logging.getLogger("tokfluence_async")
+    with _lock:
+        for old in [old for old in logger.handlers if isinstance(old, _StandardError)]:
+            logger.removeHandler(old)
+        logger.setLevel(logging.NOTSET)
+        logger.propagate = True
+        _configured = False

@@ -1,0 +1,95 @@
+"""The service's objects as lines of JSON, as they came: every field it sent, known to the Structs or not.
+
+A line is the bytes of the answer, which costs a tenth of decoding and encoding them. Only what would break the lines is
+made anew: an object that spans lines, or a comment that brings a `post_id` of its own. No I/O here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from .._errors import APIStatusError, TokfluenceError
+
+__all__ = ["comment_ids", "comment_lines", "failure_line", "line_ids", "post_line"]
+
+_POST_ID = b'"post_id"'
+
+
+class _Named(Struct, frozen=True, gc=False):
+    comment_id: str
+
+
+_ids = msgspec.json.Decoder(_Named)
+_fields = msgspec.json.Decoder(dict[str, Raw])
+
+
+def post_line(post: Raw) -> bytes:
+    """A post's line."""
+    line = bytes(post)
+    return (
+        msgspec.json.format(line, indent=-1) if b"\n" in line or b"\r" in line else line
+    ) + b"\n"
+
+
+def comment_lines(post_id: str, comments: list[Raw]) -> bytes:
+    """A page of comments, each with its `post_id` put in front; one write."""
+    if not comments:
+        return b""
+    head = b'{"post_id":"' + post_id.encode() + b'",'
+    together = b"".join(comments)
+    # A `post_id` of the service's own would be a new field, and as such in the first comment as in all: to look for it in each
+    # takes longer than all the rest.
+    if b"\n" in together or b"\r" in together or _POST_ID in bytes(comments[0]):
+        return b"".join([_comment_line(head, comment) for comment in comments])
+    page = b"\n".join(comments)
+    lines = page.replace(b"{", head)
+    if len(lines) - len(page) != len(comments) * (len(head) - 1):
+        # More braces than those that the comments begin with, as in a text: 40 µs a page instead of 10.
+        lines = head + (b"\n" + head).join([memoryview(comment)[1:] for comment in comments])
+    return lines + b"\n"
+
+
+def _comment_line(head: bytes, comment: Raw) -> bytes:
+    line = bytes(comment)
+    if _POST_ID in line:
+        fields = _fields.decode(line)
+        if fields.pop("post_id", None) is not None:
+            line = msgspec.json.encode(fields)
+    return head + msgspec.json.format(line, indent=-1).lstrip()[1:] + b"\n"
+
+
+def comment_ids(comments: list[Raw]) -> list[str]:
+    """The comments' ids, in their order; raises what msgspec raises."""
+    return [comment.comment_id for comment in _ids.decode_lines(b"\n".join(comments))]
+
+
+def line_ids(page: bytes) -> list[str]:
+    """The comments' ids of a page as `comment_lines` wrote it."""
+    return [comment.comment_id for comment in _ids.decode_lines(page)]
+
+
+def failure_line(given: object, post_id: str | None, error: TokfluenceError) -> bytes:
+    """An input that failed, and why."""
+    shown: Any = given if isinstance(given, (str, int)) else repr(given)
+    if (isinstance(shown, str) and len(shown) > 4096) or (
+        isinstance(shown, int) and shown.bit_length() > 128
+    ):
+        shown = str(getattr(error, "input", "…"))
+    return (
+        msgspec.json.encode(
+            {
+                "input": shown,
+                "post_id": post_id,
+                "error": {
+                    "type": type(error).__name__,
+                    "status": getattr(error, "status", None),
+                    "code": getattr(error, "code", None),
+                    "message": error.message if isinstance(error, APIStatusError) else str(error),
+                },
+            }
+        )
+        + b"\n"
+    )
