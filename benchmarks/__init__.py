@@ -1,1 +1,2 @@
-"""What the SDK costs and what it saves, measured beside what a user would write instead; `python -m benchmarks`."""
+"""What the SDK costs and what it saves, measured beside what a user would write instead; `python -m
+benchmarks`."""

@@ -1,4 +1,5 @@
-"""`python -m benchmarks [--quick] [--out DIR] [NAME ...]`: every comparison side by side in one run."""
+"""`python -m benchmarks [--quick] [--out DIR] [NAME ...]`: every comparison side by side in one
+run."""
 
 from __future__ import annotations
 
@@ -51,7 +52,8 @@ _SINGLE = (
 _WALKS = ("ours", "hand", "ours-pages", "hand-pages")
 _COMMENTS = (*_WALKS, "ours-uvloop", "hand-uvloop", "hand-tuned", "httpx-pydantic", "openai")
 
-# The goal is about the loop that is asyncio's own; the command runs on uvloop where that is installed.
+# The goal is about the loop that is asyncio's own; the command runs on uvloop where that is
+# installed.
 _CRAWLS = ("ours", "ours-crawl", "ours-uvloop", "ours-crawl-uvloop", "hand")
 
 
@@ -74,8 +76,9 @@ def posts(quick: bool, out: Path) -> None:
 
 
 def comments(quick: bool, out: Path) -> None:
-    """Walking 20 000 comments in pages of 200. The hand-written loop gives comments twice that arrivals push into the next page; ours
-    looks at the ids, which costs less where they are in order."""
+    """Walking 20 000 comments in pages of 200. The hand-written loop gives comments twice that
+    arrivals push into the next page; ours looks at the ids, which costs less where they are in
+    order."""
     results = {}
     goals: list[Goal] = []
     for by_time, order, names in (
@@ -152,7 +155,8 @@ def _times(what: str, rows: Sequence[Row], names: Sequence[str]) -> Iterator[Goa
 
 
 def crawl(quick: bool, out: Path) -> None:
-    """Through `crawl` to disk: posts and comments as JSON lines, a journal beside them, killed at any time without loss."""
+    """Through `crawl` to disk: posts and comments as JSON lines, a journal beside them, killed at
+    any time without loss."""
     jobs = (
         ("comment", "4 posts with 20 000 comments each", {"what": "comments", "count": 4}),
         # Enough for the files and the journal to be opened and closed for (40 ms).

@@ -1,4 +1,5 @@
-"""What a slot costs: free, and with 100 000 in the line. Ratios of one run, as the figures themselves drift from machine to machine."""
+"""What a slot costs: free, and with 100 000 in the line. Ratios of one run, as the figures
+themselves drift from machine to machine."""
 
 from __future__ import annotations
 
@@ -64,8 +65,8 @@ def free_slot(rounds: int = 61, calls: int = 10_000) -> dict[str, list[float]]:
     return asyncio.run(main())
 
 
-# Seconds between two moments at which slots are taken, and how many are taken then. Half of 600 a minute; and bursts, each while
-# those before it are being paid back.
+# Seconds between two moments at which slots are taken, and how many are taken then. Half of 600 a
+# minute; and bursts, each while those before it are being paid back.
 PATTERNS: dict[str, tuple[float, int]] = {
     "one each 0.2 s": (0.2, 1),
     "ten at once each 3 s": (3.0, 10),
@@ -73,9 +74,11 @@ PATTERNS: dict[str, tuple[float, int]] = {
 
 
 def real_limit(rounds: int = 21, calls: int = 5_000) -> dict[str, dict[str, list[float]]]:
-    """CPU nanoseconds for a free slot of 600 a minute, of each round, in turns, by the pattern of taking.
+    """CPU nanoseconds for a free slot of 600 a minute, of each round, in turns, by the pattern of
+    taking.
 
-    On a virtual clock that is moved by hand; what moving it takes is measured in the same round and taken off.
+    On a virtual clock that is moved by hand; what moving it takes is measured in the same round and
+    taken off.
     """
     found: dict[str, dict[str, list[float]]] = {}
     for pattern, (gap, burst) in PATTERNS.items():
@@ -173,7 +176,8 @@ WAITERS: dict[str, Callable[[int], Awaitable[list[Awaitable[object]]]]] = {
 
 
 def wake(count: int = 100_000, rounds: int = 7) -> dict[str, list[float]]:
-    """Microseconds of CPU to grant and wake each of `count` waiters, one a millisecond of virtual time; of each round, in turns."""
+    """Microseconds of CPU to grant and wake each of `count` waiters, one a millisecond of virtual
+    time; of each round, in turns."""
 
     async def main(kind: str) -> float:
         tasks = [asyncio.ensure_future(wait) for wait in await WAITERS[kind](count)]

@@ -19,7 +19,8 @@ _numbers = itertools.count()
 
 @dataclass(frozen=True)
 class Contender:
-    """A limiter sized for `limit` requests in `period` seconds, as its own documentation would have it."""
+    """A limiter sized for `limit` requests in `period` seconds, as its own documentation would have
+    it."""
 
     take: Callable[[], Awaitable[object]]
     refused: Callable[[float], object] = lambda _: None

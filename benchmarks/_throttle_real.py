@@ -1,4 +1,5 @@
-"""Real nginx and HAProxy on loopback, with a jittering network in front of them, in real time at a tenth of the scale."""
+"""Real nginx and HAProxy on loopback, with a jittering network in front of them, in real time at a
+tenth of the scale."""
 
 from __future__ import annotations
 
@@ -141,7 +142,8 @@ async def _requests(port: int, client: Contender, seconds: float) -> tuple[int, 
                 )
                 await reader.readexactly(length)
                 status = int(head[9:12])
-                # From a tenth of a second on, when the first have arrived, so that those under way at the end do not count as lost.
+                # From a tenth of a second on, when the first have arrived, so that those under way
+                # at the end do not count as lost.
                 if status == 429 or 0.1 <= loop.time() - began < seconds + 0.1:
                     count[status] += 1
                 if status == 429:
@@ -162,7 +164,8 @@ def race(
     limiter: Callable[[int, float], Contender],
     seconds: float,
 ) -> tuple[float, int]:
-    """(part of the permitted rate that got through, refusals), with a server of its own that has just started."""
+    """(part of the permitted rate that got through, refusals), with a server of its own that has
+    just started."""
 
     async def main(port: int) -> tuple[int, int]:
         return await _requests(port, limiter(LIMIT, PERIOD), seconds)

@@ -91,14 +91,16 @@ def steady(
     off: float = 0.0,
     jitter: float = 0.2,
 ) -> tuple[float, int]:
-    """(part of the permitted rate that got through, refusals) from a cold start; with `on`, in turns of demand and none."""
+    """(part of the permitted rate that got through, refusals) from a cold start; with `on`, in
+    turns of demand and none."""
 
     async def main() -> tuple[float, int]:
         client = limiter(LIMIT, PERIOD)
         service = Service(rule(LIMIT, PERIOD), jitter)
         seconds = minutes * PERIOD
         if on is None:
-            # The last requests are under way when the time is up; what arrives in the second after the first counts instead.
+            # The last requests are under way when the time is up; what arrives in the second after
+            # the first counts instead.
             began = asyncio.get_running_loop().time()
             await crawl(client, service, seconds + 2)
             arrived = sum(began + 1 <= moment < began + 1 + seconds for moment in service.accepted)
@@ -116,8 +118,9 @@ def steady(
 def drop(
     limiter: Callable[[int, float], Contender], rule: Callable[[int, float], Any], *, minutes: int
 ) -> tuple[int, float, float, float]:
-    """A service that drops to a quarter and returns: refusals in the first 1.5 s, the part refused after that, the part of
-    the quarter used, and seconds from the return to the first ten seconds at 97 % of the full rate."""
+    """A service that drops to a quarter and returns: refusals in the first 1.5 s, the part refused
+    after that, the part of the quarter used, and seconds from the return to the first ten seconds
+    at 97 % of the full rate."""
 
     async def main() -> tuple[int, float, float, float]:
         loop = asyncio.get_running_loop()

@@ -1,4 +1,5 @@
-"""Canned answers in the documented shapes, from a seed. They know nothing of the package under test."""
+"""Canned answers in the documented shapes, from a seed. They know nothing of the package under
+test."""
 
 from __future__ import annotations
 
@@ -95,7 +96,8 @@ def post_body(index: int = 0) -> bytes:
 
 
 def comments_data(cursor: int, by_time: bool = False) -> bytes:
-    """The `data` array of one page of `PAGE_SIZE` comments, about 75 KB; their ids in no order, as in a list by likes, or growing."""
+    """The `data` array of one page of `PAGE_SIZE` comments, about 75 KB; their ids in no order, as
+    in a list by likes, or growing."""
     rng = random.Random(_SEED + cursor)
     began = datetime(2026, 4, 12, 19, 8, 11, tzinfo=UTC)
     rows = [

@@ -1,11 +1,14 @@
-"""`resolve` against a clairvoyant client, in credits: how much knowing the index and the visibility delay beforehand would save.
+"""`resolve` against a clairvoyant client, in credits: how much knowing the index and the visibility
+delay beforehand would save.
 
-Server: the sandbox, in the same loop. Everything runs on the virtual clock, with the documented throttle; credits are the
-sandbox's own count. The clairvoyant client pays 1 for a post in the index, and 25 + 1 for one that is not.
+Server: the sandbox, in the same loop. Everything runs on the virtual clock, with the documented
+throttle; credits are the sandbox's own count. The clairvoyant client pays 1 for a post in the
+index, and 25 + 1 for one that is not.
 
-What no client without that knowledge can avoid, where cached posts are strewn at random: either 1 for each miss, or 25 for each
-cached post that is analyzed. "floor" is the cheaper of the two; between 2 % and 88 % cached it is itself more than 3 %
-above the clairvoyant's. Run: python -m benchmarks.cheapest_path
+What no client without that knowledge can avoid, where cached posts are strewn at random: either 1
+for each miss, or 25 for each cached post that is analyzed. "floor" is the cheaper of the two;
+between 2 % and 88 % cached it is itself more than 3 % above the clairvoyant's. Run: python -m
+benchmarks.cheapest_path
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""Who is measured: each contender reads one post, and walks a post's comments, the way its users do.
+"""Who is measured: each contender reads one post, and walks a post's comments, the way its users
+do.
 
-All of them are set up once, keep their connections, decode into typed objects unless the name says otherwise, and are
-driven by the same few lines (`drive`). What a user of a contender gets for the CPU differs; it is told in `label`.
+All of them are set up once, keep their connections, decode into typed objects unless the name says
+otherwise, and are driven by the same few lines (`drive`). What a user of a contender gets for the
+CPU differs; it is told in `label`.
 """
 
 from __future__ import annotations
@@ -58,7 +60,7 @@ class Contender:
         return len(post_ids)
 
 
-# --- what is sold ------------------------------------------------------------------------------------------------------
+# --- what is sold ---------------------------------------------------------------------------------
 
 
 class Ours(Contender):
@@ -105,7 +107,8 @@ class OursPages(Ours):
 
 
 class OursCrawl(Ours):
-    """Each time to a new folder. To remove it takes 20 µs of CPU a page, and is none of the crawl's work."""
+    """Each time to a new folder. To remove it takes 20 µs of CPU a page, and is none of the crawl's
+    work."""
 
     label = "tokfluence_async, crawl to disk with a journal"
     folder: str | None = None
@@ -144,11 +147,12 @@ class OursCrawlUvloop(OursCrawl):
     uvloop = True
 
 
-# --- the bar -----------------------------------------------------------------------------------------------------------
+# --- the bar --------------------------------------------------------------------------------------
 
 
 class HandWritten(Contender):
-    """Forty lines a user would write: one session, decoders made once, plain Structs with the documented fields."""
+    """Forty lines a user would write: one session, decoders made once, plain Structs with the
+    documented fields."""
 
     label = "hand-written: aiohttp, msgspec"
 
@@ -235,7 +239,8 @@ class HandWrittenUvloop(HandWritten):
 
 
 class HandTuned(HandWritten):
-    """The same by somebody who has read aiohttp: no timers, cookies or quoting, and Structs the collector skips."""
+    """The same by somebody who has read aiohttp: no timers, cookies or quoting, and Structs the
+    collector skips."""
 
     label = "hand-written and tuned"
 
@@ -271,7 +276,8 @@ class HandTuned(HandWritten):
 
 
 class _Line(asyncio.Protocol):
-    """A connection that sends a request and finds the end of its answer, and knows nothing else of HTTP."""
+    """A connection that sends a request and finds the end of its answer, and knows nothing else of
+    HTTP."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -320,11 +326,12 @@ class Floor(HandWritten):
         return self.decode_post(body).data
 
 
-# --- how others write clients -----------------------------------------------------------------------------------------
+# --- how others write clients ---------------------------------------------------------------------
 
 
 class HttpxPydantic(Contender):
-    """The style of the well-known AI SDKs: httpx, pydantic models, a request id, a retry loop, granular timeouts."""
+    """The style of the well-known AI SDKs: httpx, pydantic models, a request id, a retry loop,
+    granular timeouts."""
 
     label = "httpx, pydantic (AI-SDK style)"
     needs = ("httpx", "pydantic")
@@ -387,7 +394,8 @@ class HttpxPydantic(Contender):
 
 
 class OpenAI(Contender):
-    """The openai package itself, as its `client.get(path, cast_to=...)` for undocumented endpoints."""
+    """The openai package itself, as its `client.get(path, cast_to=...)` for undocumented
+    endpoints."""
 
     label = "openai package, its own models"
     needs = ("openai",)
@@ -522,7 +530,8 @@ def _list_of(made: Any) -> Any:
 
 
 async def drive(get: Callable[[str], Awaitable[Any]], ids: Iterator[str], in_flight: int) -> None:
-    """`in_flight` tasks that take one id after another. One at a time is a plain loop, as people write it."""
+    """`in_flight` tasks that take one id after another. One at a time is a plain loop, as people
+    write it."""
 
     async def work() -> None:
         for post_id in ids:

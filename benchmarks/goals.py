@@ -1,4 +1,5 @@
-"""What is to be reached, and whether it was. A run with `--quick` has too few rounds to judge anything."""
+"""What is to be reached, and whether it was. A run with `--quick` has too few rounds to judge
+anything."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ __all__ = ["Goal", "judge"]
 
 @dataclass(frozen=True)
 class Goal:
-    """One line: what is asked, what was seen, and whether that is enough; None where it could not be measured."""
+    """One line: what is asked, what was seen, and whether that is enough; None where it could not
+    be measured."""
 
     what: str
     seen: str

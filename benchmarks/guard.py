@@ -1,9 +1,11 @@
-"""A guard that does not depend on the machine: instructions of one `posts.get` and of one page of comments, by callgrind.
+"""A guard that does not depend on the machine: instructions of one `posts.get` and of one page of
+comments, by callgrind.
 
-`python -m benchmarks.guard`. Instructions are counted in user space, for two amounts of work, so that start and imports fall
-out of their difference; the server is a process of its own. They differ by far less than a per cent between runs and hardly between
-machines with the same builds of Python and the libraries. What is judged is the ratio to the hand-written loop under the
-same builds, with a tolerance. Where there is no valgrind, nothing is judged: it says so, and ends with 0.
+`python -m benchmarks.guard`. Instructions are counted in user space, for two amounts of work, so
+that start and imports fall out of their difference; the server is a process of its own. They differ
+by far less than a per cent between runs and hardly between machines with the same builds of Python
+and the libraries. What is judged is the ratio to the hand-written loop under the same builds, with
+a tolerance. Where there is no valgrind, nothing is judged: it says so, and ends with 0.
 """
 
 from __future__ import annotations
@@ -23,11 +25,12 @@ from .servers import raw
 
 __all__ = ["main"]
 
-# What it was when it was last measured, on CPython 3.11, and what it may become before somebody has to look. A
-# ratio may be lowered whenever the code allows it, and raised only with a reason in the commit.
-# Of a page, what is beyond the loop's is remembering its ids and counting its brackets: short passes over memory that is
-# in the cache by then, so that CPU time is less than instructions say: below 1.00 where ids grow, about 1.0 where they are in no
-# order (`python -m benchmarks comments` tells).
+# What it was when it was last measured, on CPython 3.11, and what it may become before somebody has
+# to look. A ratio may be lowered whenever the code allows it, and raised only with a reason in the
+# commit. Of a page, what is beyond the loop's is remembering its ids and counting its brackets:
+# short passes over memory that is in the cache by then, so that CPU time is less than instructions
+# say: below 1.00 where ids grow, about 1.0 where they are in no order (`python -m benchmarks
+# comments` tells).
 _KNOWN = {"posts": 0.66, "comments": 1.09}
 _TOLERANCE = 0.05
 _FEW, _MANY = 20, 80

@@ -1,4 +1,5 @@
-"""What importing costs, in turns, in a new order each round, each in an interpreter of its own: CPU time beyond that of an interpreter that imports nothing."""
+"""What importing costs, in turns, in a new order each round, each in an interpreter of its own: CPU
+time beyond that of an interpreter that imports nothing."""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ _CODE = "import time\n{line}\nprint(time.process_time())"
 
 
 def run(quick: bool, out: Path) -> None:
-    """`process_time` begins with the process, so the interpreter's own start is in every figure and taken off again."""
+    """`process_time` begins with the process, so the interpreter's own start is in every figure and
+    taken off again."""
     rounds = 3 if quick else 15
     figures: dict[str, list[float]] = {line: [] for line in _LINES if _works(line)}
     rng = random.Random(7)
@@ -84,7 +86,8 @@ def run(quick: bool, out: Path) -> None:
 
 
 def _parts(rounds: int) -> str:
-    """What the client's weight is made of, by Python's own count of what each module takes without those it imports: medians of shares."""
+    """What the client's weight is made of, by Python's own count of what each module takes without
+    those it imports: medians of shares."""
     shares: dict[str, list[float]] = {}
     for _ in range(rounds):
         done = subprocess.run(

@@ -1,6 +1,8 @@
-"""Memory does not grow with the job: peak resident size for 10 000 and for a million inputs, each in a process of its own.
+"""Memory does not grow with the job: peak resident size for 10 000 and for a million inputs, each
+in a process of its own.
 
-And what one URL in flight takes: the same job with few and with many of them under way, at a server that takes its time.
+And what one URL in flight takes: the same job with few and with many of them under way, at a server
+that takes its time.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ from .turns import quartiles, spread
 
 __all__ = ["run"]
 
-# Inputs are ids, or the URLs people have. All posts are in the index, or it is cold: none is, before it has been analyzed.
+# Inputs are ids, or the URLs people have. All posts are in the index, or it is cold: none is,
+# before it has been analyzed.
 _JOBS = (
     "comments",
     "comments kept",
@@ -38,7 +41,8 @@ _JOBS = (
     "resolve, cold",
     "crawl, cold",
 )
-# Of the large job, where a million would be too many: they would not fit, or take more than five minutes.
+# Of the large job, where a million would be too many: they would not fit, or take more than five
+# minutes.
 _AT_MOST = {"comments kept": 200_000, "crawl, cold": 500_000}
 _SMALL = 10_000
 # What is in flight at once, few and many: calls, and for `analyze_iter` batches, of this many URLs.
@@ -53,7 +57,8 @@ _LATENCY = 0.5
 
 
 def run(quick: bool, out: Path) -> None:
-    """The growth from the small job to the large one is what counts; the rest is the interpreter and its modules."""
+    """The growth from the small job to the large one is what counts; the rest is the interpreter
+    and its modules."""
     large = 50_000 if quick else 1_000_000
     rounds = 1 if quick else 3
     print(f"### Peak resident memory, {_SMALL:,} and {large:,} inputs")
@@ -160,7 +165,8 @@ def _urls(count: int) -> Iterator[str]:
 
 
 def _hurry() -> None:
-    """The server has every post at once, so seconds of waiting until one is readable are not the job's. In the child only."""
+    """The server has every post at once, so seconds of waiting until one is readable are not the
+    job's. In the child only."""
     from tokfluence_async._bulk import analyze as _analyze
     from tokfluence_async._bulk import visibility as _visibility
 
@@ -204,7 +210,8 @@ async def _do(job: str, count: int, url: str, in_flight: int | None) -> None:
 
 
 def _peak(usage: resource.struct_rusage) -> int:
-    """Bytes. On Linux `ru_maxrss` begins with what the parent held when it forked, which may be more than all that is measured."""
+    """Bytes. On Linux `ru_maxrss` begins with what the parent held when it forked, which may be
+    more than all that is measured."""
     status = Path("/proc/self/status")
     if status.exists():
         return int(status.read_text().partition("VmHWM:")[2].split()[0]) * 1024

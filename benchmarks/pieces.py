@@ -1,7 +1,9 @@
-"""A body that comes in pieces, read under the size cap as the client reads it, against `response.read()`.
+"""A body that comes in pieces, read under the size cap as the client reads it, against
+`response.read()`.
 
-Both read the same stream of aiohttp's, which is fed a piece each turn of the loop. There are no sockets: their cost is the same for
-both, and far above what is compared. In one process, in turns, in a new order each round.
+Both read the same stream of aiohttp's, which is fed a piece each turn of the loop. There are no
+sockets: their cost is the same for both, and far above what is compared. In one process, in turns,
+in a new order each round.
 """
 
 from __future__ import annotations
@@ -90,7 +92,8 @@ async def _race(count: int, size: int, rounds: int) -> tuple[list[float], list[f
 
 
 async def _whole(payload: aiohttp.StreamReader) -> bytes:
-    """As `response.read()` does it, which has a call of its own around the stream's, and some more that is left out here."""
+    """As `response.read()` does it, which has a call of its own around the stream's, and some more
+    that is left out here."""
     return await payload.read()
 
 

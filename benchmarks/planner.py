@@ -1,7 +1,8 @@
-"""How batches are cut decides when a job ends: simulated makespans over a lower bound, our `Planner` as one row of the table.
+"""How batches are cut decides when a job ends: simulated makespans over a lower bound, our
+`Planner` as one row of the table.
 
-An event simulation, so hours pass in milliseconds and every policy meets the same seeded seconds per URL. Beside it, for a few cells, the
-client itself against the sandbox on a virtual clock.
+An event simulation, so hours pass in milliseconds and every policy meets the same seeded seconds
+per URL. Beside it, for a few cells, the client itself against the sandbox on a virtual clock.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from .turns import quartiles, spread
 __all__ = ["CELLS", "POLICIES", "SERVICES", "Run", "run", "simulate"]
 
 CELLS = ((20, 8), (100, 8), (100, 16), (1000, 8), (1000, 32), (10000, 32), (10000, 8))
-# Requests a second, and seconds for a request's way there and back with the service's own work around a batch.
+# Requests a second, and seconds for a request's way there and back with the service's own work
+# around a batch.
 _RATE = 10.0
 _WAY = 0.2
 _MAX_BATCH = 50
@@ -59,7 +61,8 @@ class _Fixed:
 
 
 class _Mean:
-    """Guided, and no batch expected to take more than a minute by the mean of all seconds per URL so far; until there is one, 10."""
+    """Guided, and no batch expected to take more than a minute by the mean of all seconds per URL
+    so far; until there is one, 10."""
 
     def __init__(self, concurrency: int) -> None:
         self._concurrency = concurrency
@@ -95,7 +98,8 @@ class _Ours:
 
 OURS = "tokfluence_async: learnt, guided, at most 45 s expected"
 SECOND = "tokfluence_async, a second run with the same journal"
-# By (number of URLs, concurrency). The first three are what people write; guided cutting looks at what is left, the others at seconds, too.
+# By (number of URLs, concurrency). The first three are what people write; guided cutting looks at
+# what is left, the others at seconds, too.
 POLICIES: dict[str, Callable[[int, int], Policy]] = {
     "batches of 50, as everyone writes it": lambda n, c: _Fixed(lambda left: 50),
     "ceil(N / C), at most 50": lambda n, c: _Fixed(lambda left: math.ceil(n / c)),
@@ -138,7 +142,8 @@ class Run:
 
 
 def simulate(policy: Policy, seconds: list[float], concurrency: int, *, serial: bool) -> Run:
-    """Workers take batches as they become free; requests leave no faster than the throttle lets them."""
+    """Workers take batches as they become free; requests leave no faster than the throttle lets
+    them."""
     left = list(reversed(seconds))
     free = [0.0] * concurrency
     running: list[tuple[float, int, int, float]] = []
@@ -168,7 +173,8 @@ def simulate(policy: Policy, seconds: list[float], concurrency: int, *, serial: 
 
 
 def run(quick: bool, out: Path) -> None:
-    """Print the table of each service and judge the goals on the serial ones; then the client itself."""
+    """Print the table of each service and judge the goals on the serial ones; then the client
+    itself."""
     seeds = range(3 if quick else 60)
     every: dict[str, dict[str, list[tuple[float, float, float]]]] = {}
     for service, (serial, draw) in SERVICES.items():
@@ -323,7 +329,8 @@ def _longest(seconds: Sequence[float], name: str) -> Goal:
 
 
 def _client(quick: bool, out: Path) -> None:
-    """`client.posts.analyze` in the first of the services, with the documented throttle, beside the simulation of it."""
+    """`client.posts.analyze` in the first of the services, with the documented throttle, beside the
+    simulation of it."""
     seeds = range(2 if quick else 5)
     cells = _CLIENT_CELLS[:3] if quick else _CLIENT_CELLS
     _, draw = next(iter(SERVICES.values()))
@@ -383,7 +390,8 @@ async def _analyze(seconds: Sequence[float], concurrency: int) -> tuple[float, i
 def _draw(
     found: Mapping[str, Mapping[str, Sequence[tuple[float, float, float]]]], path: Path
 ) -> None:
-    """Medians of the seeds, and their quartiles as whiskers; dots, as a logarithmic axis has no place for bars to begin at."""
+    """Medians of the seeds, and their quartiles as whiskers; dots, as a logarithmic axis has no
+    place for bars to begin at."""
     drawn = plot.figure(13.0, 8.0, panels=(2, 2))
     if drawn is None:
         return

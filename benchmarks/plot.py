@@ -1,4 +1,5 @@
-"""Bars and dots as PNG, where matplotlib is installed; a benchmark without it prints its tables and says so once."""
+"""Bars and dots as PNG, where matplotlib is installed; a benchmark without it prints its tables and
+says so once."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ _told = False
 def figure(
     width: float = 9.0, height: float = 4.5, panels: tuple[int, int] = (1, 1)
 ) -> tuple[Any, Any] | None:
-    """A figure and its axes (an array of them where there are more panels), or None without matplotlib."""
+    """A figure and its axes (an array of them where there are more panels), or None without
+    matplotlib."""
     global _told
     if importlib.util.find_spec("matplotlib") is None:
         if not _told:
@@ -67,7 +69,8 @@ def grouped(
     log: bool = False,
     goal: float | None = None,
 ) -> None:
-    """Horizontal bars by label, one of each group for each, with quartiles as whiskers and a line at the goal.
+    """Horizontal bars by label, one of each group for each, with quartiles as whiskers and a line
+    at the goal.
 
     Where the axis is logarithmic, which has no place for bars to begin at, dots instead.
     """
@@ -121,7 +124,8 @@ def grouped(
 def bars(groups: Mapping[str, Sequence[Row]], title: str, path: Path) -> None:
     """CPU of every contender, in each condition, on a logarithmic axis.
 
-    What is written is the table's ratio, which need not be the distance of two dots: the machine drifts between rounds.
+    What is written is the table's ratio, which need not be the distance of two dots: the machine
+    drifts between rounds.
     """
     grouped(
         {

@@ -1,4 +1,5 @@
-"""Pages asked for ahead: how much sooner a walk ends, and what a reader who stops early has bought in vain."""
+"""Pages asked for ahead: how much sooner a walk ends, and what a reader who stops early has bought
+in vain."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ _STOPS = (1, 2, 3, 5, 10, 30)
 
 
 def run(quick: bool, out: Path) -> None:
-    """Wall time is what prefetching is for, and 100 ms a page is far above what a busy machine adds to it."""
+    """Wall time is what prefetching is for, and 100 ms a page is far above what a busy machine adds
+    to it."""
     rounds = 1 if quick else 5
     pages = 30 if quick else PAGES
     with raw(latency=_LATENCY, comments=pages * PAGE_SIZE) as url:

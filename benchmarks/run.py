@@ -1,4 +1,5 @@
-"""`python benchmarks/run.py`, from anywhere: the same as `python -m benchmarks` in the project's folder."""
+"""`python benchmarks/run.py`, from anywhere: the same as `python -m benchmarks` in the project's
+folder."""
 
 from __future__ import annotations
 

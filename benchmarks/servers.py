@@ -1,4 +1,5 @@
-"""Servers that are not the bottleneck, each in a process of its own: nginx with canned files, or a raw asyncio protocol."""
+"""Servers that are not the bottleneck, each in a process of its own: nginx with canned files, or a
+raw asyncio protocol."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ __all__ = ["CREDITS", "PAGES", "POSTS", "RAW", "fast", "fast_name", "find_nginx"
 CREDITS = "987654"
 # 20 000 comments.
 PAGES = 100
-# More than any cache of parsed URLs holds, so that nobody is measured on the same one again and again.
+# More than any cache of parsed URLs holds, so that nobody is measured on the same one again and
+# again.
 POSTS = 2000
 RAW = "a raw asyncio protocol in Python, in a process of its own"
 
@@ -50,8 +52,8 @@ def find_nginx() -> str | None:
 
 @contextlib.contextmanager
 def nginx(by_time: bool = False) -> Iterator[str]:
-    """Serve `POSTS` posts from files, any other as the first one with an id of its own, and `PAGES` pages of comments; the value
-    is the base URL."""
+    """Serve `POSTS` posts from files, any other as the first one with an id of its own, and `PAGES`
+    pages of comments; the value is the base URL."""
     program = find_nginx()
     assert program is not None
     with tempfile.TemporaryDirectory(prefix="tokfluence-bench-") as name:
@@ -86,7 +88,8 @@ def raw(
     by_time: bool = False,
     cold: bool = False,
 ) -> Iterator[str]:
-    """The same answers from a raw asyncio protocol, each `latency` seconds late; a post has `comments` of them.
+    """The same answers from a raw asyncio protocol, each `latency` seconds late; a post has
+    `comments` of them.
 
     With `cold` a post is not found until it has been analyzed.
     """
@@ -104,7 +107,8 @@ def fast_name() -> str:
 
 @contextlib.contextmanager
 def fast(by_time: bool = False) -> Iterator[str]:
-    """nginx where it is installed; the ids of its comments grow with the time if `by_time`, else they are in no order."""
+    """nginx where it is installed; the ids of its comments grow with the time if `by_time`, else
+    they are in no order."""
     with nginx(by_time) if find_nginx() else raw(by_time=by_time) as url:
         yield url
 
@@ -129,7 +133,8 @@ def _running(server: subprocess.Popen[bytes], port: int) -> Iterator[str]:
         server.wait()
 
 
-# Different pages that are served in turn, so that a walk of any length repeats no id that is still remembered (10 000).
+# Different pages that are served in turn, so that a walk of any length repeats no id that is still
+# remembered (10 000).
 _DISTINCT = 60
 
 

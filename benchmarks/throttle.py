@@ -1,9 +1,11 @@
 """Use and refusals of the throttle, beside what everybody writes: `python -m benchmarks.throttle`.
 
-Caveats first. No server in the virtual tables: the sandbox's algorithms are asked of what arrives. nginx and HAProxy are the real ones, where they are installed, on loopback and at a
-tenth of the time scale, where a timer's lateness weighs ten times as much. Transit times are exponential, 200 ms in the mean (20 ms
-at the tenth), which has a longer tail than the margin of 0.57 s covers: a refusal in some hours of a sliding log is to be expected. Refused
-requests of the other limiters are not retried in a smarter way than they come.
+Caveats first. No server in the virtual tables: the sandbox's algorithms are asked of what arrives.
+nginx and HAProxy are the real ones, where they are installed, on loopback and at a tenth of the
+time scale, where a timer's lateness weighs ten times as much. Transit times are exponential, 200 ms
+in the mean (20 ms at the tenth), which has a longer tail than the margin of 0.57 s covers: a
+refusal in some hours of a sliding log is to be expected. Refused requests of the other limiters are
+not retried in a smarter way than they come.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
-"""Measuring in turns: every contender has a process, and one after another does the same piece of work, round by round.
+"""Measuring in turns: every contender has a process, and one after another does the same piece of
+work, round by round.
 
-The machine's speed drifts from second to second (other processes, the clock of the core), so a round's figures are
-compared with the reference's of the same round, and the medians over the rounds are told with their spread. One start of a
-process differs from another of the same contender, by up to a fifth and more in a walk of comments, and stays so while it is up. So
-all of them are started anew several times, and the spread is over all starts.
+The machine's speed drifts from second to second (other processes, the clock of the core), so a
+round's figures are compared with the reference's of the same round, and the medians over the rounds
+are told with their spread. One start of a process differs from another of the same contender, by up
+to a fifth and more in a walk of comments, and stays so while it is up. So all of them are started
+anew several times, and the spread is over all starts.
 """
 
 from __future__ import annotations
@@ -99,7 +101,8 @@ def measure(
     starts: int,
     reference: str = "hand",
 ) -> list[Row]:
-    """Have every installed contender of `names` do `order` in each of `rounds` after each of `starts`, in a new order each round."""
+    """Have every installed contender of `names` do `order` in each of `rounds` after each of
+    `starts`, in a new order each round."""
     return measure_each(names, url, {"": order}, rounds=rounds, starts=starts, reference=reference)[
         ""
     ]
@@ -114,7 +117,8 @@ def measure_each(
     starts: int,
     reference: str = "hand",
 ) -> dict[str, list[Row]]:
-    """As `measure`, with all of `orders` in every round, so that one order's figures may be compared with another's."""
+    """As `measure`, with all of `orders` in every round, so that one order's figures may be
+    compared with another's."""
     present = [name for name in names if is_installed(CONTENDERS[name])]
     per_unit: dict[tuple[str, str], list[float]] = {
         (what, name): [] for what in orders for name in present
@@ -126,7 +130,8 @@ def measure_each(
     for _ in range(starts):
         with _started(present, url) as processes:
             for index in range(rounds + 1):
-                # Shuffled: who goes first, or twice in a row, as forwards and backwards in turn would have it, is slower by a tenth.
+                # Shuffled: who goes first, or twice in a row, as forwards and backwards in turn
+                # would have it, is slower by a tenth.
                 rng.shuffle(processes)
                 for what, order in rng.sample(list(orders.items()), len(orders)):
                     for process in processes:
@@ -175,7 +180,8 @@ def ratios(mine: Sequence[float], theirs: Sequence[float]) -> list[float]:
 
 
 def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
-    """The lower quartile, the median and the upper quartile; three times the value where there is one."""
+    """The lower quartile, the median and the upper quartile; three times the value where there is
+    one."""
     if len(values) < 2:
         return values[0], values[0], values[0]
     low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
@@ -200,7 +206,8 @@ def table(
     *,
     server: str,
 ) -> str:
-    """Where ours is not what all are compared with, a column has how much it does in the same CPU time."""
+    """Where ours is not what all are compared with, a column has how much it does in the same CPU
+    time."""
     ours = next(
         (row for row in rows if row.name == "ours" and not row.low == row.high == 1.0), None
     )

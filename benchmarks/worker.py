@@ -1,7 +1,8 @@
-"""The process of one contender. It is set up once, warmed up, and then does a piece of work whenever it is told to.
+"""The process of one contender. It is set up once, warmed up, and then does a piece of work
+whenever it is told to.
 
-Orders come in as JSON lines, figures go out: CPU seconds of this process by the operating system's accounting (user and
-system), wall seconds, and how many requests or comments it did.
+Orders come in as JSON lines, figures go out: CPU seconds of this process by the operating system's
+accounting (user and system), wall seconds, and how many requests or comments it did.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ async def _work(contender: Contender, order: dict[str, Any]) -> int:
 async def _serve(contender: Contender) -> None:
     await contender.open()
     print(json.dumps({"ready": True}), flush=True)
-    # Nothing else is to run between two orders, so the loop may well stand still while it waits for one.
+    # Nothing else is to run between two orders, so the loop may well stand still while it waits for
+    # one.
     while line := sys.stdin.readline():
         order = json.loads(line)
         wall, cpu = time.perf_counter(), _cpu()

@@ -1,10 +1,12 @@
-"""Crawl a file of a million lines: flat memory, one line of progress, and the same command to go on after anything.
+"""Crawl a file of a million lines: flat memory, one line of progress, and the same command to go on
+after anything.
 
     TOKFLUENCE_TOKEN=tkf_live_... python examples/million_lines.py ids.txt out --max-credits 50000
     python examples/million_lines.py ids.txt out --sandbox
 
-The file is read line by line as the crawl gets on, never as a whole. `tokfluence crawl` does the same from a shell; this is
-how it is built into a program: a generator in, files and a report out, SIGTERM for a clean stop.
+The file is read line by line as the crawl gets on, never as a whole. `tokfluence crawl` does the
+same from a shell; this is how it is built into a program: a generator in, files and a report out,
+SIGTERM for a clean stop.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ from tokfluence_async import ConfigurationError, Progress, Sandbox, TokfluenceCl
 
 
 def lines(path: Path) -> Iterator[str]:
-    """What is to be crawled. Any iterable will do: a database cursor, a queue, an async generator."""
+    """What is to be crawled. Any iterable will do: a database cursor, a queue, an async
+    generator."""
     with path.open(encoding="utf-8") as file:
         for line in file:
             if line.strip() and not line.startswith("#"):
@@ -66,7 +69,8 @@ async def main(
 
     loop = asyncio.get_running_loop()
     for which in (signal.SIGINT, signal.SIGTERM):
-        # Where signals cannot be heard (another thread, Windows), the journal makes a hard end harmless all the same.
+        # Where signals cannot be heard (another thread, Windows), the journal makes a hard end
+        # harmless all the same.
         with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
             loop.add_signal_handler(which, hear, which)
     async with connect(sandbox) as client:

@@ -1,11 +1,13 @@
-"""A web service that shares one client over all its requests (aiohttp.web; a FastAPI lifespan looks the same).
+"""A web service that shares one client over all its requests (aiohttp.web; a FastAPI lifespan looks
+the same).
 
     TOKFLUENCE_TOKEN=tkf_live_... python examples/shared_client.py
     curl localhost:8080/posts/7234567890123456789
     curl 'localhost:8080/posts/7234567890123456789/comments?max_items=3'
 
-One client per process, not one per request: connections are reused, all requests stay within the service's limits
-together, and one budget holds for all of them. A caller who goes away cancels what was asked for him, and nothing else.
+One client per process, not one per request: connections are reused, all requests stay within the
+service's limits together, and one budget holds for all of them. A caller who goes away cancels what
+was asked for him, and nothing else.
 """
 
 from __future__ import annotations
@@ -44,7 +46,8 @@ STATUSES: dict[type[TokfluenceError], int] = {
 
 
 async def tokfluence(app: web.Application) -> AsyncIterator[None]:
-    """The client lives as long as the application. Without a `max_credits`, a crawler that finds our URL spends the wallet."""
+    """The client lives as long as the application. Without a `max_credits`, a crawler that finds
+    our URL spends the wallet."""
     async with TokfluenceClient(max_credits=int(os.environ.get("MAX_CREDITS", "10000"))) as client:
         app[CLIENT] = client
         yield
@@ -66,7 +69,8 @@ async def post(request: web.Request) -> web.Response:
 
 
 async def comments(request: web.Request) -> web.StreamResponse:
-    """JSON lines, as the pages arrive: the consumer's pace is the producer's, and memory holds a page."""
+    """JSON lines, as the pages arrive: the consumer's pace is the producer's, and memory holds a
+    page."""
     try:
         max_items = int(request.query.get("max_items", "1000"))
         found = request.app[CLIENT].posts.comments(request.match_info["post"], max_items=max_items)

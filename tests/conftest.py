@@ -1,4 +1,5 @@
-"""Every test runs on the virtual clock unless it is marked `real_time`; the sandbox and a client of it are fixtures.
+"""Every test runs on the virtual clock unless it is marked `real_time`; the sandbox and a client of
+it are fixtures.
 
 @pytest.mark.sandbox(indexed=0.0)      # options of the Sandbox
 @pytest.mark.client(max_retries=0)     # options of the client
@@ -88,7 +89,8 @@ async def client(
 
 
 def run_virtual(work: Callable[[], Any]) -> Any:
-    """Run an async function on a virtual loop of its own; for Hypothesis, whose examples must not share one."""
+    """Run an async function on a virtual loop of its own; for Hypothesis, whose examples must not
+    share one."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(work())
 
@@ -107,8 +109,9 @@ def documented() -> Mapping[str, Any]:
     return {path.stem: json.loads(path.read_bytes()) for path in FIXTURES.glob("*.json")}
 
 
-# aioresponses 0.7.9 on aiohttp 3.14: its responses lack the `stream_writer` argument, and its stream readers pause a
-# transport that is not there once a body is over 131 072 bytes. tests/canned/test_canary.py tells when this can go.
+# aioresponses 0.7.9 on aiohttp 3.14: its responses lack the `stream_writer` argument, and its
+# stream readers pause a transport that is not there once a body is over 131 072 bytes.
+# tests/canned/test_canary.py tells when this can go.
 
 
 class _Response(aiohttp.ClientResponse):
@@ -127,8 +130,8 @@ def response_class() -> type[aiohttp.ClientResponse]:
 
 @pytest.fixture
 def canned(monkeypatch: pytest.MonkeyPatch) -> Iterator[aioresponses]:
-    """Single canned answers by aioresponses. It knows nothing of time limits, cut bodies, middlewares or connections:
-    those are tested on the sandbox."""
+    """Single canned answers by aioresponses. It knows nothing of time limits, cut bodies,
+    middlewares or connections: those are tested on the sandbox."""
     monkeypatch.setattr(aioresponses_core, "stream_reader_factory", _reader)
     with aioresponses() as answers:
         monkeypatch.setattr(answers, "add", partial(answers.add, response_class=_Response))

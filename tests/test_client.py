@@ -1,4 +1,5 @@
-"""The door: what it takes, what it refuses at once, what its copies share, and any other endpoint."""
+"""The door: what it takes, what it refuses at once, what its copies share, and any other
+endpoint."""
 
 from __future__ import annotations
 
@@ -33,7 +34,7 @@ GET = "GET /v1/posts/:id"
 SEARCH = "POST /v1/ai_search"
 
 
-# --- what it is given ------------------------------------------------------------------------------------------------
+# --- what it is given -----------------------------------------------------------------------------
 
 
 def test_a_missing_token_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,11 +176,12 @@ def test_a_client_shows_no_token() -> None:
     assert repr(client) == "<TokfluenceClient of https://example.org, key 'tkf_live_abcd…'>"
 
 
-# --- what it counts --------------------------------------------------------------------------------------------------
+# --- what it counts -------------------------------------------------------------------------------
 
 
 async def test_counts_equal_the_ledger(sandbox: Sandbox, client: TokfluenceClient) -> None:
-    """What we say was spent is what the service charged, over reads, misses, pages, batches, refusals and refunds."""
+    """What we say was spent is what the service charged, over reads, misses, pages, batches,
+    refusals and refunds."""
     assert client.credits_remaining is None
     sandbox.rate_limit(to=GET, times=1)
     sandbox.upstream_error(to="POST /v1/posts/analyze", times=1)
@@ -203,7 +205,8 @@ async def test_counts_equal_the_ledger(sandbox: Sandbox, client: TokfluenceClien
 async def test_the_wallet_is_the_newest_by_sending(
     sandbox: Sandbox, client: TokfluenceClient
 ) -> None:
-    """The answer to an older request arrives last, with a larger number: it must not win (trap 18)."""
+    """The answer to an older request arrives last, with a larger number: it must not win (trap
+    18)."""
     sandbox.stall(10.0, to=GET, where=lambda entry: entry.path.endswith("/1"))
     before = sandbox.credits
 
@@ -230,7 +233,7 @@ async def test_an_unknown_charge_counts_as_spent(
     assert careful.usage.credits_spent == sandbox.credits_spent == 1
 
 
-# --- copies ----------------------------------------------------------------------------------------------------------
+# --- copies ---------------------------------------------------------------------------------------
 
 
 async def test_a_copy_shares_connections_counts_and_budget(sandbox: Sandbox) -> None:
@@ -275,7 +278,7 @@ async def test_copies_with_another_token_have_another_wallet(
     assert client.credits_remaining == sandbox.credits
 
 
-# --- any other endpoint ----------------------------------------------------------------------------------------------
+# --- any other endpoint ---------------------------------------------------------------------------
 
 
 class Interpreted(msgspec.Struct):
@@ -429,7 +432,8 @@ async def test_a_closed_client_says_so(sandbox: Sandbox) -> None:
 
 
 def test_a_base_url_left_empty_is_not_the_services(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A caller's own variable that was not set would send their token elsewhere; an empty one in the environment is unset."""
+    """A caller's own variable that was not set would send their token elsewhere; an empty one in
+    the environment is unset."""
     with pytest.raises(ConfigurationError, match="base URL"):
         TokfluenceClient("x", base_url="")
 
@@ -464,7 +468,8 @@ def test_a_base_url_left_empty_is_not_the_services(monkeypatch: pytest.MonkeyPat
     ids=str,
 )
 def test_an_option_of_another_type_is_refused_at_the_call(options: dict[str, Any]) -> None:
-    """Not later, by something that names neither the option nor the client; the `ValueError` it was before, it is still."""
+    """Not later, by something that names neither the option nor the client; the `ValueError` it was
+    before, it is still."""
     name = next(iter(options))
     told = {"token": "API token", "base_url": "base URL"}.get(name, name)
 
@@ -482,7 +487,8 @@ def test_an_option_of_another_type_is_refused_at_the_call(options: dict[str, Any
 
 
 async def test_the_throttle_in_use_can_be_asked(sandbox: Sandbox, client: TokfluenceClient) -> None:
-    """Also where none was given: how many wait and how fast it goes is asked when something is slow."""
+    """Also where none was given: how many wait and how fast it goes is asked when something is
+    slow."""
     await client.posts.get("1")
 
     assert client.with_options(max_retries=0).throttle is client.throttle

@@ -1,4 +1,5 @@
-"""The error tree: every class pickles, says what happened, and holds the numbers a caller acts on."""
+"""The error tree: every class pickles, says what happened, and holds the numbers a caller acts
+on."""
 
 from __future__ import annotations
 
@@ -105,7 +106,8 @@ def every_error() -> list[TokfluenceError]:
 
 
 def test_the_tree_is_the_documented_one() -> None:
-    """What users write `except` clauses against (design.md, *Errors*); and no class is missing here."""
+    """What users write `except` clauses against (design.md, *Errors*); and no class is missing
+    here."""
     public = {
         value
         for name in tokfluence_async.__all__

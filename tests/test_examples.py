@@ -38,7 +38,8 @@ def _load(name: str) -> ModuleType:
 
 
 def test_the_inputs_are_of_every_shape() -> None:
-    """At least sixty lines as people paste them, exactly two of them malformed, and the file's own head tells the truth."""
+    """At least sixty lines as people paste them, exactly two of them malformed, and the file's own
+    head tells the truth."""
     text = (EXAMPLES / "urls.txt").read_text("utf-8")
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
     ids: Counter[str] = Counter()
@@ -59,7 +60,8 @@ def test_the_inputs_are_of_every_shape() -> None:
 
 @pytest.mark.real_time
 def test_the_notebook_tells_its_story() -> None:
-    """Every cell runs in a kernel; two plots, a progress bar and the objects' own tables are in its output; nothing is left over."""
+    """Every cell runs in a kernel; two plots, a progress bar and the objects' own tables are in its
+    output; nothing is left over."""
     notebook = nbformat.read(EXAMPLES / "quickstart.ipynb", as_version=4)
 
     NotebookClient(

@@ -178,7 +178,8 @@ class Plain(msgspec.Struct):
 
 
 def test_structs_of_the_users_own() -> None:
-    """Any flat Struct will do, `client.request(response_type=...)` gives them; what does not fit is named."""
+    """Any flat Struct will do, `client.request(response_type=...)` gives them; what does not fit is
+    named."""
     assert frames.to_arrow([Plain("a", [1])]).to_pylist() == [{"name": "a", "numbers": [1]}]
     with pytest.raises(TypeError, match="field what"):
         frames.schema(Odd)

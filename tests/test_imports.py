@@ -1,4 +1,5 @@
-"""The picture of the rooms: an import only points down it, and importing the package loads nothing it does not need."""
+"""The picture of the rooms: an import only points down it, and importing the package loads nothing
+it does not need."""
 
 from __future__ import annotations
 
@@ -112,7 +113,8 @@ def rooms() -> Iterator[tuple[str, Path, ast.Module]]:
 
 
 def imports(tree: ast.Module, path: Path) -> Iterator[tuple[str, bool]]:
-    """(what, when the module is loaded) for each import that is ever executed; a sibling is `.name`."""
+    """(what, when the module is loaded) for each import that is ever executed; a sibling is
+    `.name`."""
     package = ("tokfluence_async", *path.relative_to(PACKAGE).parent.parts)
 
     def walk(node: ast.AST, at_load: bool) -> Iterator[tuple[str, bool]]:
@@ -148,7 +150,8 @@ def test_every_module_has_a_room() -> None:
 
 
 def test_imports_only_point_down() -> None:
-    """style.md, *The rooms*: what is below can be read, tested and trusted without what is above."""
+    """style.md, *The rooms*: what is below can be read, tested and trusted without what is
+    above."""
     upwards = {
         f"{room} -> {what[1:]}"
         for room, path, tree in rooms()
@@ -215,7 +218,8 @@ def test_drivers_compare_no_status_codes() -> None:
 
 
 def test_the_sandbox_shares_no_code_with_the_client() -> None:
-    """A shared codec would share its mistakes; they meet over loopback only, and neither way round."""
+    """A shared codec would share its mistakes; they meet over loopback only, and neither way
+    round."""
     for room, path, tree in rooms():
         ours = {what for what, _ in imports(tree, path) if what.startswith(".")}
         if room == "_sandbox":
@@ -225,7 +229,8 @@ def test_the_sandbox_shares_no_code_with_the_client() -> None:
 
 
 def test_people_import_what_users_import() -> None:
-    """The command line is the first user of the public API: of the rooms below it takes only names without I/O."""
+    """The command line is the first user of the public API: of the rooms below it takes only names
+    without I/O."""
     allowed = {
         ".__init__",
         "._cli",
@@ -246,7 +251,8 @@ def test_people_import_what_users_import() -> None:
 
 
 def loaded_by(code: str) -> set[str]:
-    # What is there before is not ours: coverage, where it measures subprocesses too, brings asyncio and sqlite3.
+    # What is there before is not ours: coverage, where it measures subprocesses too, brings asyncio
+    # and sqlite3.
     script = f"import sys\nbefore = set(sys.modules)\n{code}\nprint(*(set(sys.modules) - before))"
     quiet = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
     done = subprocess.run(
@@ -281,13 +287,14 @@ def test_models_and_errors_load_no_network() -> None:
 
 
 def test_a_client_loads_no_server_no_screen_and_no_frames() -> None:
-    """`Sandbox` brings `aiohttp.web`, the command line typer and rich; a program that has neither does not pay."""
+    """`Sandbox` brings `aiohttp.web`, the command line typer and rich; a program that has neither
+    does not pay."""
     code = "import tokfluence_async as t\nt.TokfluenceClient('x', base_url='http://127.0.0.1:1')"
 
     assert not loaded_by(code) & (HEAVY - {"anyio", "sqlite3", "aiolimiter"})
 
 
-# --- the public surface ----------------------------------------------------------------------------------------------
+# --- the public surface ---------------------------------------------------------------------------
 
 # design.md, *Public surface* and *Errors*.
 CONTRACT = [
@@ -450,7 +457,8 @@ def test_everything_public_says_what_it_promises() -> None:
 
 
 def test_nothing_public_refers_to_what_a_reader_does_not_have() -> None:
-    """Who has the package has no file of ours that is not in it, and marks that nobody explains say nothing."""
+    """Who has the package has no file of ours that is not in it, and marks that nobody explains say
+    nothing."""
     ours = ("[public]", "[seed]", "shared/", "tokfluence-api.md", "design.md", "style.md")
     found = {name for name, value in documented() for word in ours if word in value.__doc__}
 

@@ -1,4 +1,5 @@
-"""The documented bodies in, the same bodies out; and everything the page does not promise may be missing."""
+"""The documented bodies in, the same bodies out; and everything the page does not promise may be
+missing."""
 
 from __future__ import annotations
 
@@ -79,7 +80,8 @@ def decode_comment(data: Any) -> Comment:
 def test_a_post_may_lack_any_field_but_its_id(
     name: str, how: str, documented: Mapping[str, Any]
 ) -> None:
-    """The page promises no value; a post without a caption must not be an outage. None is "not said", never zero."""
+    """The page promises no value; a post without a caption must not be an outage. None is "not
+    said", never zero."""
     data = dict(documented["post"]["data"])
     if how == "null":
         data[name] = None
@@ -176,7 +178,8 @@ def test_unknown_fields_never_fail(
     ],
 )
 def test_times_are_aware_however_they_are_written(text: str, at: datetime) -> None:
-    """An aware and a naive time cannot be compared; sorting a mixed list would raise in the user's code."""
+    """An aware and a naive time cannot be compared; sorting a mixed list would raise in the user's
+    code."""
     for found in (
         decode_post({"post_id": "1", "published_at": text}).published_at,
         decode_comment({"comment_id": "c", "published_at": text}).published_at,
@@ -187,7 +190,8 @@ def test_times_are_aware_however_they_are_written(text: str, at: datetime) -> No
 
 
 def test_one_time_without_a_zone_changes_nothing_else() -> None:
-    """The slow path decodes the whole page again; the other comments come out as they would have."""
+    """The slow path decodes the whole page again; the other comments come out as they would
+    have."""
     odd = {"comment_id": "1", "published_at": "2026-01-01T00:00:00", "text": "published_at"}
     usual = {"comment_id": "2", "published_at": "2026-01-01T00:00:00+01:00", "likes": 2**70}
     body = json.dumps({"data": [odd, usual], "meta": {"total": 2, "next_cursor": 2**62}}).encode()
@@ -201,7 +205,8 @@ def test_one_time_without_a_zone_changes_nothing_else() -> None:
 
 
 def test_numbers_of_any_size_and_fractional_durations() -> None:
-    """A counter beyond 64 bits is strange but no reason to lose the post; a duration of 27.5 s is likely."""
+    """A counter beyond 64 bits is strange but no reason to lose the post; a duration of 27.5 s is
+    likely."""
     post = decode_post({"post_id": "1", "views": 2**80, "duration": 27.5, "likes": 0})
 
     assert (post.views, post.duration, post.likes) == (2**80, 27.5, 0)
@@ -258,7 +263,8 @@ SAID: list[tuple[str, str, Any]] = [
 def test_a_value_of_another_type_is_what_it_plainly_says_or_nothing(
     name: str, text: str, value: Any
 ) -> None:
-    """The page shows a value of each field and promises no type; the post is paid for, whatever one of them is."""
+    """The page shows a value of each field and promises no type; the post is paid for, whatever one
+    of them is."""
     body = f'{{"data": {{"post_id": "1", "{name}": {text}, "url": "u", "{name}_": {text}}}}}'
 
     post = Shape[PostBody](PostBody).decode(body.encode()).data
@@ -324,7 +330,8 @@ def test_any_value_of_any_field_of_a_comment_leaves_the_page(name: str, value: A
     st.sampled_from(["url", "postId", "status"]),
 )
 def test_a_number_that_no_decoder_takes_costs_no_batch(text: str, name: str) -> None:
-    """The rows of an analyze answer have no types at all, but 25 credits each; a row that is none is nobody's."""
+    """The rows of an analyze answer have no types at all, but 25 credits each; a row that is none
+    is nobody's."""
     rows = f'{{"{name}": {text}}}, {text}, {{"url": "u", "postId": "2", "status": "fresh"}}'
 
     body = Shape[AnalyzeBody](AnalyzeBody).decode(
@@ -366,7 +373,8 @@ def test_an_id_is_never_made_up(wrong: Any) -> None:
 
 
 def test_a_type_of_the_callers_own_is_taken_at_its_word() -> None:
-    """Who asks for an int in a type of their own wants an error where there is none; our objects inside it are ours."""
+    """Who asks for an int in a type of their own wants an error where there is none; our objects
+    inside it are ours."""
 
     class Page(msgspec.Struct, forbid_unknown_fields=True):
         data: list[Comment]
@@ -440,7 +448,8 @@ def report(*errors: TokfluenceError | None) -> AnalyzeReport:
 
 
 def test_a_report_splits_into_succeeded_and_failed() -> None:
-    """Both are lists, in order; iterating and counting the report is iterating and counting its outcomes."""
+    """Both are lists, in order; iterating and counting the report is iterating and counting its
+    outcomes."""
     error = NotFoundError(404, "post_not_found", "no")
     mixed = report(None, error, None)
 
@@ -451,7 +460,8 @@ def test_a_report_splits_into_succeeded_and_failed() -> None:
 
 
 def test_raise_for_errors_raises_all_of_them_and_keeps_the_report() -> None:
-    """One exception that tells every failure, and through `report` still holds what succeeded (trap 19)."""
+    """One exception that tells every failure, and through `report` still holds what succeeded (trap
+    19)."""
     first, second = (
         NotFoundError(404, "post_not_found", "no"),
         APIResponseValidationError("left out"),

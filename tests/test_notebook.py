@@ -38,7 +38,8 @@ VOID = {"progress"}
 
 
 class _Reader(HTMLParser):
-    """Holds HTML to what we write ourselves: known tags, closed in order, and links to http only."""
+    """Holds HTML to what we write ourselves: known tags, closed in order, and links to http
+    only."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -259,7 +260,8 @@ def test_no_text_becomes_markup(text: str, url: str | None, number: float | None
 
 
 async def test_running_a_cell_again_leaks_nothing(sandbox: Sandbox) -> None:
-    """`client = TokfluenceClient()` without a close, again and again: the old connections go with the old client."""
+    """`client = TokfluenceClient()` without a close, again and again: the old connections go with
+    the old client."""
     before = asyncio.all_tasks()
     for _ in range(5):
         client = TokfluenceClient(sandbox.token, base_url=sandbox.url)

@@ -1,4 +1,5 @@
-"""`posts.get` and `posts.get_many`: what comes back, what it cost, and what every documented status becomes."""
+"""`posts.get` and `posts.get_many`: what comes back, what it cost, and what every documented status
+becomes."""
 
 from __future__ import annotations
 
@@ -42,13 +43,14 @@ TOKEN = "tkf_live_" + "a" * 32
 CANNED = f"https://developers.tokfluence.com/v1/posts/{ID}"
 
 
-# --- one post --------------------------------------------------------------------------------------------------------
+# --- one post -------------------------------------------------------------------------------------
 
 
 async def test_an_odd_field_does_not_lose_a_post_that_was_paid_for(
     sandbox: Sandbox, client: TokfluenceClient
 ) -> None:
-    """A count that comes as text one day is that count; what says nothing is None, and nothing is asked for twice."""
+    """A count that comes as text one day is that count; what says nothing is None, and nothing is
+    asked for twice."""
     sent = sandbox.world.post(ID) | {
         "views": "1240000",
         "likes": 84000.0,
@@ -109,7 +111,8 @@ async def test_what_leaves_is_what_the_page_asks_for(
 async def test_a_miss_is_not_found_with_its_facts(
     sandbox: Sandbox, client: TokfluenceClient
 ) -> None:
-    """Charged and not refunded, so it is not asked again; the error holds what support and a program need."""
+    """Charged and not refunded, so it is not asked again; the error holds what support and a
+    program need."""
     with pytest.raises(NotFoundError) as caught:
         await client.posts.get(ID)
 
@@ -209,7 +212,7 @@ async def test_retries_end(sandbox: Sandbox, client: TokfluenceClient) -> None:
     assert "after 6 attempts" in str(caught.value)
 
 
-# --- canned answers --------------------------------------------------------------------------------------------------
+# --- canned answers -------------------------------------------------------------------------------
 
 
 async def test_the_documented_fixture_through_the_client(
@@ -297,7 +300,8 @@ async def test_an_echoed_token_is_shown_nowhere(canned: aioresponses, status: in
 async def test_no_traceback_with_locals_shows_the_token(
     sandbox: Sandbox, client: TokfluenceClient, fault: str, session: str
 ) -> None:
-    """Error trackers print the locals of every frame: wherever an attempt fails, headers must not lie about (trap 31)."""
+    """Error trackers print the locals of every frame: wherever an attempt fails, headers must not
+    lie about (trap 31)."""
     match fault.split():
         case ["echo", status]:
             sandbox.answer(f"<pre>Authorization: Bearer {sandbox.token}</pre>", status=int(status))
@@ -341,7 +345,7 @@ async def test_no_traceback_with_locals_shows_the_token(
     )
 
 
-# --- many posts ------------------------------------------------------------------------------------------------------
+# --- many posts -----------------------------------------------------------------------------------
 
 
 async def collect(outcomes: AsyncIterator[Outcome[Post]]) -> list[Outcome[Post]]:

@@ -34,7 +34,8 @@ async def test_timers_fire_in_their_order():
 
 
 async def test_aiolimiter_follows_the_virtual_clock():
-    """Non-round rates ask for sleeps below the clock's resolution; frozen time would spin for ever."""
+    """Non-round rates ask for sleeps below the clock's resolution; frozen time would spin for
+    ever."""
     loop = asyncio.get_running_loop()
     limiter = AsyncLimiter(7, 3.3)
     began = loop.time()

@@ -31,12 +31,14 @@ T = TypeVar("T")
 
 BASE_URL = "https://developers.tokfluence.com"
 
-# Reads in flight at once. The throttle lets 10 a second go, so this is room for answers of up to five seconds.
+# Reads in flight at once. The throttle lets 10 a second go, so this is room for answers of up to
+# five seconds.
 _MAX_CONCURRENCY = 50
 _ANALYZE_CONCURRENCY = 8
 _MAX_RETRIES = 5
-# Seconds a URL that an analyze attempt may take on top: "several seconds per URL are normal on a cold cache" [seed]. A
-# limit that is too short costs a request and a wait, one that is too long delays the notice of a dead connection.
+# Seconds a URL that an analyze attempt may take on top: "several seconds per URL are normal on a
+# cold cache" [seed]. A limit that is too short costs a request and a wait, one that is too long
+# delays the notice of a dead connection.
 _PER_URL = 15.0
 
 
@@ -46,33 +48,42 @@ class TokfluenceClient:
         async with TokfluenceClient() as client:
             post = await client.posts.get("7234567890123456789")
 
-    Without `async with`, connections open on first use; `await client.aclose()` when done. A client may be made anywhere
-    (no event loop is touched), used by any number of tasks at once, in several event loops one after another, and in several
-    threads. All clients of a process share the throttle, so that together they stay within the service's limits.
+    Without `async with`, connections open on first use; `await client.aclose()` when done. A client
+    may be made anywhere (no event loop is touched), used by any number of tasks at once, in several
+    event loops one after another, and in several threads. All clients of a process share the
+    throttle, so that together they stay within the service's limits.
 
     Args:
         token: The API token; None reads `TOKFLUENCE_TOKEN`.
-        base_url: Where the service is; None reads `TOKFLUENCE_BASE_URL`, else `https://developers.tokfluence.com`. The token goes there and nowhere else.
-        throttle: How often requests may leave; None for the documented 600 a minute per IP and 1200 per key.
+        base_url: Where the service is; None reads `TOKFLUENCE_BASE_URL`, else
+            `https://developers.tokfluence.com`. The token goes there and nowhere else.
+        throttle: How often requests may leave; None for the documented 600 a minute per IP and 1200
+            per key.
         max_concurrency: Reads in flight at once, 1 or more; in each event loop, for each key.
-        analyze_concurrency: Analyze requests in flight at once, 1 or more. The service asks to cap them; where it refuses more than so many, as many are
-            in flight, and one more is tried now and then.
-        timeout: Time limits of one attempt: seconds in total, or a `Timeout`. Waiting for a slot does not count. An analyze
-            attempt gets 15 s per URL on top. None for no limit.
+        analyze_concurrency: Analyze requests in flight at once, 1 or more. The service asks to cap
+            them; where it refuses more than so many, as many are in flight, and one more is tried
+            now and then.
+        timeout: Time limits of one attempt: seconds in total, or a `Timeout`. Waiting for a slot
+            does not count. An analyze attempt gets 15 s per URL on top. None for no limit.
         max_retries: Retries after the first attempt, 429 included; 0 means one attempt.
-        max_credits: Credits this client (with its copies) may spend at most; None for no end. What may not be spent is not sent and
-            fails with `BudgetExceededError`. A charge that is not known counts as spent.
-        keep_credits: Credits to leave in the wallet, whoever else spends from it; None for no floor. What would go below is not sent
-            and fails with `BudgetExceededError`. What is left is asked for before the first call, which costs nothing but a request.
-        max_body: Bytes of one answer's body after decompression at most; what is larger is `APIResponseValidationError`.
-        session: An `aiohttp.ClientSession` to use instead of an own one; it is not closed, and belongs to one event loop.
+        max_credits: Credits this client (with its copies) may spend at most; None for no end. What
+            may not be spent is not sent and fails with `BudgetExceededError`. A charge that is not
+            known counts as spent.
+        keep_credits: Credits to leave in the wallet, whoever else spends from it; None for no
+            floor. What would go below is not sent and fails with `BudgetExceededError`. What is
+            left is asked for before the first call, which costs nothing but a request.
+        max_body: Bytes of one answer's body after decompression at most; what is larger is
+            `APIResponseValidationError`.
+        session: An `aiohttp.ClientSession` to use instead of an own one; it is not closed, and
+            belongs to one event loop.
 
     Raises:
-        ConfigurationError: No token, or one that cannot be put into a header; a base URL that is none; an option of another type than
-            it has here.
+        ConfigurationError: No token, or one that cannot be put into a header; a base URL that is
+            none; an option of another type than it has here.
         ValueError: A number out of its range.
 
-    Own connections do not read proxies from the environment, follow no redirects, keep no cookies, and verify TLS.
+    Own connections do not read proxies from the environment, follow no redirects, keep no cookies,
+    and verify TLS.
     """
 
     def __init__(
@@ -97,7 +108,8 @@ class TokfluenceClient:
         secret = _check_token(token if token is not None else os.environ.get("TOKFLUENCE_TOKEN"))
         if base_url is None:
             base_url = os.environ.get("TOKFLUENCE_BASE_URL") or BASE_URL
-        # An empty text is refused, as it is a caller's own variable that was not set: their token would go to the service.
+        # An empty text is refused, as it is a caller's own variable that was not set: their token
+        # would go to the service.
         origin, base = _check_base_url(base_url)
         options = Options(
             token=secret,
@@ -138,8 +150,8 @@ class TokfluenceClient:
     ) -> TokfluenceClient:
         """A cheap copy with other options, which shares connections, throttle, counts and budget.
 
-        `max_credits` gives the copy a budget of its own *within* the shared one. Closing a copy, also by `async with`, leaves the
-        connections open: they are the first client's.
+        `max_credits` gives the copy a budget of its own *within* the shared one. Closing a copy,
+        also by `async with`, leaves the connections open: they are the first client's.
 
         Raises:
             ConfigurationError, ValueError: As the constructor.
@@ -170,31 +182,35 @@ class TokfluenceClient:
 
     @property
     def posts(self) -> Posts:
-        """Posts, their comments and their analysis: `get`, `get_many`, `comments`, `comment_pages`, `analyze`, `analyze_iter`,
-        `resolve` and `estimate`; `help(client.posts)` tells of each."""
+        """Posts, their comments and their analysis: `get`, `get_many`, `comments`, `comment_pages`,
+        `analyze`, `analyze_iter`, `resolve` and `estimate`; `help(client.posts)` tells of each."""
         return self._posts
 
     @property
     def credits_remaining(self) -> int | None:
         """Credits left in the wallet, as the service last said; None before its first answer.
 
-        "Last" is by the order of sending: an answer to an older request never overwrites a newer one's.
+        "Last" is by the order of sending: an answer to an older request never overwrites a newer
+        one's.
         """
         return self._engine.wallet(self._options.token).remaining
 
     @property
     def ledger(self) -> Ledger:
-        """What this client's calls have cost, by endpoint and by request id, and where the service's count differs."""
+        """What this client's calls have cost, by endpoint and by request id, and where the
+        service's count differs."""
         return self._engine.wallet(self._options.token)
 
     @property
     def throttle(self) -> Throttle:
-        """The throttle in use; `client.throttle.statistics()` says who waits for it, and how fast it lets requests go."""
+        """The throttle in use; `client.throttle.statistics()` says who waits for it, and how fast
+        it lets requests go."""
         return self._engine.throttle
 
     @property
     def usage(self) -> Usage:
-        """What this client and its copies have done so far; `credits_spent` and `credits_reserved` are those of this copy's budget."""
+        """What this client and its copies have done so far; `credits_spent` and `credits_reserved`
+        are those of this copy's budget."""
         return self._engine.usage(self._options)
 
     @overload
@@ -228,22 +244,28 @@ class TokfluenceClient:
         json: Any = None,
         response_type: Any = None,
     ) -> Any:
-        """Call any endpoint of the API through the same auth, throttle, retries, budget and decoding.
+        """Call any endpoint of the API through the same auth, throttle, retries, budget and
+        decoding.
 
         Args:
-            method: GET, POST, PUT, PATCH or DELETE. A GET is repeated under a new request id; anything else keeps its own
-                over all retries, so that the service does it at most once.
-            path: As in the API's documentation, with `/v1`. Its parts must be quoted already. Absolute URLs are refused.
+            method: GET, POST, PUT, PATCH or DELETE. A GET is repeated under a new request id;
+                anything else keeps its own over all retries, so that the service does it at most
+                once.
+            path: As in the API's documentation, with `/v1`. Its parts must be quoted already.
+                Absolute URLs are refused.
             params: The query; lists repeat their name, None is left out.
             json: The body, anything msgspec encodes.
-            response_type: The type of the *whole* body: a Struct, `dict`, `list[...]`, `msgspec.Raw`; None for plain
-                dicts and lists. An answer of more than 100,000 values is refused as anything but `msgspec.Raw`.
+            response_type: The type of the *whole* body: a Struct, `dict`, `list[...]`,
+                `msgspec.Raw`; None for plain dicts and lists. An answer of more than 100,000 values
+                is refused as anything but `msgspec.Raw`.
         Raises:
             ValueError: A method or path that is none; nothing was sent.
-            DuplicateRequestError: A write was done by an attempt whose answer was lost; it is not replayed.
+            DuplicateRequestError: A write was done by an attempt whose answer was lost; it is not
+                replayed.
             TokfluenceError: As everywhere.
 
-        What it costs is the endpoint's own price; where this package knows it, it is reserved in the budget beforehand.
+        What it costs is the endpoint's own price; where this package knows it, it is reserved in
+        the budget beforehand.
         Source: the Tokfluence API page, *The rest of the API*, *Idempotency*.
         """
         call = build_request(method, path, params, json)
@@ -253,7 +275,8 @@ class TokfluenceClient:
         return answer
 
     async def aclose(self) -> None:
-        """End background work and close the connections. Idempotent; on a `with_options` copy it does nothing."""
+        """End background work and close the connections. Idempotent; on a `with_options` copy it
+        does nothing."""
         if self._owner:
             await self._engine.aclose()
 
@@ -273,7 +296,8 @@ class TokfluenceClient:
         return f"<TokfluenceClient of {self._engine.origin}, key {self._options.token!r}>"
 
 
-# Visible ASCII. Its form is not checked beyond what a header can carry: the service knows its tokens, not we.
+# Visible ASCII. Its form is not checked beyond what a header can carry: the service knows its
+# tokens, not we.
 _TOKEN = re.compile(r"[\x21-\x7e]{1,1024}\Z")
 
 

@@ -1,7 +1,9 @@
 """The error tree. Every error says what happened, what it cost where that is known, and what to do.
 
-The fields say again, for programs, what the message says for people. No error holds a live response, a request or a
-token: all of them pickle (a multiprocessing worker can raise them), and none can leak a secret into a log.
+The fields say again, for programs, what the message says for people. No error holds a live
+response, a request or a
+token: all of them pickle (a multiprocessing worker can raise them), and none can leak a secret into
+a log.
 
 Source: the Tokfluence API page, *Errors*.
 """
@@ -38,8 +40,8 @@ __all__ = [
 
 
 class ClosedError(RuntimeError):
-    """The client was closed, before a call or under it. A mistake of the program's and no answer of the service's, so no
-    `TokfluenceError`: it ends a bulk call instead of becoming an outcome."""
+    """The client was closed, before a call or under it. A mistake of the program's and no answer of
+    the service's, so no `TokfluenceError`: it ends a bulk call instead of becoming an outcome."""
 
     def __init__(self) -> None:
         super().__init__("This client is closed; make a new one, or close it later.")
@@ -49,7 +51,8 @@ class ClosedError(RuntimeError):
 
 
 class TokfluenceError(Exception):
-    """The base of every error this package raises on purpose, but for `ClosedError` and the `ValueError` of a wrong argument.
+    """The base of every error this package raises on purpose, but for `ClosedError` and the
+    `ValueError` of a wrong argument.
 
     `str(error)` is a sentence; the attributes listed by each class carry the same facts.
     """
@@ -60,7 +63,8 @@ class TokfluenceError(Exception):
         self.__dict__.update(fields)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Rebuilt without calling any constructor, so that a subclass may take what arguments it likes.
+        # Rebuilt without calling any constructor, so that a subclass may take what arguments it
+        # likes.
         return _rebuild, (type(self), self.args, self.__dict__.copy())
 
 
@@ -74,19 +78,22 @@ def _rebuild(
 
 
 class ConfigurationError(TokfluenceError):
-    """The client cannot be used as it was set up: a token or base URL is missing or malformed. Nothing was sent."""
+    """The client cannot be used as it was set up: a token or base URL is missing or malformed.
+    Nothing was sent."""
 
 
 class JournalError(ConfigurationError):
-    """A journal, or an output file beside it, cannot be used: it is held by another process, damaged, of a newer version, or its
-    disk is full. What was recorded before stands, and a run that goes on with the same journal pays nothing twice."""
+    """A journal, or an output file beside it, cannot be used: it is held by another process,
+    damaged, of a newer version, or its disk is full. What was recorded before stands, and a run
+    that goes on with the same journal pays nothing twice."""
 
 
 class InvalidPostError(TokfluenceError, ValueError):
     """What was given names no TikTok post. Nothing was sent and nothing was charged.
 
     Attributes:
-        input: What was given: a text (cut after 200 characters) or a number as it is, of anything else its `repr`.
+        input: What was given: a text (cut after 200 characters) or a number as it is, of anything
+            else its `repr`.
         reason: Why it was refused.
     """
 
@@ -104,7 +111,8 @@ class InvalidPostError(TokfluenceError, ValueError):
 
 
 def _show(value: object) -> object:
-    # Small, picklable and printable, whatever it was: printing an int of thousands of digits raises by itself.
+    # Small, picklable and printable, whatever it was: printing an int of thousands of digits raises
+    # by itself.
     if isinstance(value, int):
         return value if value.bit_length() <= 128 else f"an integer of {value.bit_length()} bits"
     try:
@@ -115,7 +123,8 @@ def _show(value: object) -> object:
 
 
 class BudgetExceededError(TokfluenceError):
-    """Sending this could have spent more than `max_credits` allows, so it was not sent. Nothing was charged for it.
+    """Sending this could have spent more than `max_credits` allows, so it was not sent. Nothing was
+    charged for it.
 
     Attributes:
         needed: Credits this would have reserved.
@@ -143,7 +152,8 @@ class BudgetExceededError(TokfluenceError):
 
 
 class PostNotReadyError(TokfluenceError):
-    """The post was analyzed and paid for, but could not be read within the time given. Read it later for 1 credit.
+    """The post was analyzed and paid for, but could not be read within the time given. Read it
+    later for 1 credit.
 
     Attributes:
         post_id: The post.
@@ -183,27 +193,29 @@ class APIConnectionError(APIError):
     """No complete answer arrived: connecting failed, or the connection broke.
 
     Attributes:
-        sent: Whether the request may have reached the service (and so may have been charged). A read is repeated
-            under a new request id; a batch under its own, so that it is never done twice.
+        sent: Whether the request may have reached the service (and so may have been charged). A
+            read is repeated under a new request id; a batch under its own, so that it is never done
+            twice.
     """
 
     sent: bool = True
 
 
 class APITimeoutError(APIConnectionError):
-    """No complete answer arrived in time. What takes longer needs a higher `timeout=` of the client; see `Timeout` for the limits, and
-    `APIConnectionError.sent`."""
+    """No complete answer arrived in time. What takes longer needs a higher `timeout=` of the
+    client; see `Timeout` for the limits, and `APIConnectionError.sent`."""
 
 
 class APIResponseValidationError(APIError):
-    """A body that is not what the API promises: not JSON, cut short, too large, nested too deeply, or of another shape.
+    """A body that is not what the API promises: not JSON, cut short, too large, nested too deeply,
+    or of another shape.
 
     Attributes:
-        status: The HTTP status it came with, or None where no single answer is to blame (a page cursor that does not
-            advance, for instance).
+        status: The HTTP status it came with, or None where no single answer is to blame (a page
+            cursor that does not advance, for instance).
         body: The first 200 characters of the body, for a human eye.
-        malformed: True if the body was not even JSON, which a proxy's page or a cut answer is; False if it was JSON of
-            another shape, which repeating does not cure.
+        malformed: True if the body was not even JSON, which a proxy's page or a cut answer is;
+            False if it was JSON of another shape, which repeating does not cure.
     """
 
     status: int | None = None
@@ -216,8 +228,8 @@ class APIStatusError(APIError):
 
     Attributes:
         status: The HTTP status.
-        code: The service's stable word for it (`post_not_found`, ...); None if the body was not the service's, as with
-            a proxy's HTML page.
+        code: The service's stable word for it (`post_not_found`, ...); None if the body was not the
+            service's, as with a proxy's HTML page.
         message: The service's sentence, for people; it may change.
         request_id: The request's `X-Request-Id`.
         credits_remaining: `X-Credits-Remaining` of this answer, or None.
@@ -266,7 +278,8 @@ class APIStatusError(APIError):
 
 
 class AuthenticationError(APIStatusError):
-    """401: the token is missing, malformed or revoked. A revoked key fails on the very next request."""
+    """401: the token is missing, malformed or revoked. A revoked key fails on the very next
+    request."""
 
     advice = "Check the token (TOKFLUENCE_TOKEN)."
 
@@ -286,13 +299,14 @@ class NotFoundError(APIStatusError):
 
     @property
     def is_the_services(self) -> bool:
-        """Whether the service itself says so. Somebody else's 404 (a proxy's, or a wrong `base_url`'s) has no `code`, and says
-        nothing of what is in the index."""
+        """Whether the service itself says so. Somebody else's 404 (a proxy's, or a wrong
+        `base_url`'s) has no `code`, and says nothing of what is in the index."""
         return self.code is not None
 
 
 class DuplicateRequestError(APIStatusError):
-    """409: this request id was already processed. It was not done or charged again, and its answer is not replayed."""
+    """409: this request id was already processed. It was not done or charged again, and its answer
+    is not replayed."""
 
 
 class UnprocessableEntityError(APIStatusError):
@@ -312,8 +326,8 @@ class RateLimitError(APIStatusError):
 
 
 class UpstreamError(APIStatusError):
-    """502. With `code="upstream_error"` the TikTok pipeline is unreachable and the charge is refunded; without a code
-    a proxy answered, and whether the work was done is not known."""
+    """502. With `code="upstream_error"` the TikTok pipeline is unreachable and the charge is
+    refunded; without a code a proxy answered, and whether the work was done is not known."""
 
 
 class InternalServerError(APIStatusError):
@@ -333,5 +347,6 @@ _BY_STATUS: dict[int, type[APIStatusError]] = {
 
 
 def status_error(status: int) -> type[APIStatusError]:
-    """The class for an HTTP status: the documented ones have their own, other 5xx are `InternalServerError`."""
+    """The class for an HTTP status: the documented ones have their own, other 5xx are
+    `InternalServerError`."""
     return _BY_STATUS.get(status, InternalServerError if status >= 500 else APIStatusError)

@@ -1,13 +1,14 @@
 """The service's objects, as it sends them.
 
-A field is required only where an answer without it would be of no use (an object's own id, a page's `next_cursor`).
-Everything else may be missing or null, since the page of facts promises no value: None means "the service did not
-say", never zero or empty. A value of another type than is written here is read as what it plainly says (`"12"` and `12.0` are 12, a
-time without a zone is UTC), else it is None as well: an odd field costs itself, never the answer that was paid for (`_mend`).
-Unknown fields are skipped by the Structs; `crawl` keeps them, as it writes out bytes.
+A field is required only where an answer without it would be of no use (an object's own id, a page's
+`next_cursor`). Everything else may be missing or null, since the page of facts promises no value:
+None means "the service did not say", never zero or empty. A value of another type than is written
+here is read as what it plainly says (`"12"` and `12.0` are 12, a time without a zone is UTC), else
+it is None as well: an odd field costs itself, never the answer that was paid for (`_mend`). Unknown
+fields are skipped by the Structs; `crawl` keeps them, as it writes out bytes.
 
-The Structs are frozen and outside the garbage collector: they hold no cycles, and with a million of them alive a
-collector that walks them costs more than decoding did.
+The Structs are frozen and outside the garbage collector: they hold no cycles, and with a million of
+them alive a collector that walks them costs more than decoding did.
 
 Source: the Tokfluence API page, *Posts*, and its examples.
 """
@@ -51,10 +52,12 @@ class Music(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class Post(Struct, frozen=True, gc=False, kw_only=True):
-    """A TikTok post in the index, from `GET /v1/posts/:id`. None means that the service did not say.
+    """A TikTok post in the index, from `GET /v1/posts/:id`. None means that the service did not
+    say.
 
     Attributes:
-        post_id: The video id, the trailing number of its URL. A string: nineteen digits do not survive a float.
+        post_id: The video id, the trailing number of its URL. A string: nineteen digits do not
+            survive a float.
         published_at: Always aware; a time that comes without a zone is taken as UTC.
         duration: Seconds.
         comments: How many there are, as TikTok counts them; `posts.comments` streams them.
@@ -106,9 +109,10 @@ class Analysis(Struct, frozen=True, gc=False, kw_only=True):
     Attributes:
         url: The URL as the service gives it back, which may be spelled otherwise than the input.
         post_id: The video id (`postId` on the wire, in this one place).
-        status: The service's word. `analyzed` and `fresh` are documented, others may exist and pass through.
-            `duplicate_request` is ours: an earlier attempt under the same request id had done the batch, so it was
-            not charged again, and the post is to be read with `posts.get`.
+        status: The service's word. `analyzed` and `fresh` are documented, others may exist and pass
+            through. `duplicate_request` is ours: an earlier attempt under the same request id had
+            done the batch, so it was not charged again, and the post is to be read with
+            `posts.get`.
     """
 
     post_id: str = field(name="postId")
@@ -121,11 +125,13 @@ class CommentPage(Struct, frozen=True, kw_only=True):
 
     Attributes:
         items: The comments of this page that no earlier page of the same walk has given.
-        total: Comments the post has, as far as this page or one before it said; it may grow from page to page.
+        total: Comments the post has, as far as this page or one before it said; it may grow from
+            page to page.
         cursor: Comments skipped before this page.
-        next_cursor: Where the next page begins; None at the end. Passing it as `cursor` resumes the walk.
-        repeated: Comments left out of `items` because an earlier page had them: comments that arrived meanwhile
-            shifted the offsets.
+        next_cursor: Where the next page begins; None at the end. Passing it as `cursor` resumes the
+            walk.
+        repeated: Comments left out of `items` because an earlier page had them: comments that
+            arrived meanwhile shifted the offsets.
     """
 
     items: list[Comment]
@@ -147,7 +153,8 @@ class CommentPage(Struct, frozen=True, kw_only=True):
 
 
 class Outcome(Struct, Generic[T], frozen=True, kw_only=True):
-    """What became of one input of a bulk call: a value or an error, never an exception that ends the others.
+    """What became of one input of a bulk call: a value or an error, never an exception that ends
+    the others.
 
     Attributes:
         input: The first spelling under which this post was given.
@@ -183,9 +190,11 @@ class AnalyzeReport(Struct, frozen=True, kw_only=True):
     """What `posts.analyze` did. Iterating it iterates `outcomes`.
 
     Attributes:
-        outcomes: One per distinct post, in the order they were first seen; malformed inputs stand where they stood.
+        outcomes: One per distinct post, in the order they were first seen; malformed inputs stand
+            where they stood.
         duplicates: Inputs that named a post seen before; they were not sent and not charged.
-        credits_spent: Credits charged for this call. A charge that is not known (a lost answer) is counted as spent.
+        credits_spent: Credits charged for this call. A charge that is not known (a lost answer) is
+            counted as spent.
     """
 
     outcomes: list[Outcome[Analysis]]
@@ -203,7 +212,8 @@ class AnalyzeReport(Struct, frozen=True, kw_only=True):
         return [outcome for outcome in self.outcomes if not outcome.ok]
 
     def raise_for_errors(self) -> None:
-        """Raise an `ExceptionGroup` of every failed outcome's error; its `report` attribute is this report."""
+        """Raise an `ExceptionGroup` of every failed outcome's error; its `report` attribute is this
+        report."""
         errors = [outcome.error for outcome in self.outcomes if outcome.error is not None]
         if errors:
             group = ExceptionGroup(
@@ -231,13 +241,14 @@ class Progress(Struct, frozen=True, kw_only=True):
     Attributes:
         done: Inputs that have an outcome, failed ones included.
         failed: How many of `done` failed.
-        total: Distinct inputs, or None as long as the source has not ended and its length is not known.
+        total: Distinct inputs, or None as long as the source has not ended and its length is not
+            known.
         credits_spent: Credits charged for this call so far.
         credits_remaining: The wallet, as the service last said; None before the first answer.
         elapsed: Seconds since the call began.
         comments: Comments written so far (`crawl` only).
-        not_affordable: How many of `failed` are not done for want of credits: held back by a budget (`BudgetExceededError`), or refused by
-            an empty wallet (`InsufficientCreditsError`).
+        not_affordable: How many of `failed` are not done for want of credits: held back by a budget
+            (`BudgetExceededError`), or refused by an empty wallet (`InsufficientCreditsError`).
     """
 
     done: int
@@ -266,8 +277,8 @@ class CrawlReport(Struct, frozen=True, kw_only=True):
         duplicates: Inputs that named a post seen before in this run.
         credits_spent: Credits charged in this run. A charge that is not known is counted as spent.
         seconds: How long the run took.
-        stopped_by: None if everything was tried; `"budget"` (max_credits), `"credits"` (the wallet is empty) or
-            `"signal"`.
+        stopped_by: None if everything was tried; `"budget"` (max_credits), `"credits"` (the wallet
+            is empty) or `"signal"`.
     """
 
     posts: int = 0
@@ -293,14 +304,14 @@ class Usage(Struct, frozen=True, kw_only=True):
         retries: How many of them were repeats.
         throttled_seconds: Time calls spent waiting for a slot, summed over calls.
         rate_limited: Answers with status 429.
-        credits_spent: Credits charged. A charge that is not known (a lost answer, a 500) is counted as spent until
-            it is shown not to be.
+        credits_spent: Credits charged. A charge that is not known (a lost answer, a 500) is counted
+            as spent until it is shown not to be.
         bytes_received: Bytes of response bodies, after decompression.
         pace: Requests per second the throttle permits now, or None if it is switched off.
-        slowed: Whether the pace is below the limits because 429s came although our own limits held: somebody shares
-            the budget, or it has become smaller.
-        credits_reserved: Credits set aside for calls under way or about to go. The service may have charged them already; they
-            move to `credits_spent` with the answer, or are given back.
+        slowed: Whether the pace is below the limits because 429s came although our own limits held:
+            somebody shares the budget, or it has become smaller.
+        credits_reserved: Credits set aside for calls under way or about to go. The service may have
+            charged them already; they move to `credits_spent` with the answer, or are given back.
     """
 
     requests: int = 0
@@ -322,14 +333,15 @@ class Usage(Struct, frozen=True, kw_only=True):
 class Timeout(Struct, frozen=True):
     """Time limits of one attempt (one HTTP exchange), in seconds. None switches a limit off.
 
-    Waiting for a slot of the throttle or for a free place under the concurrency limit does not count. A whole call,
-    retries included, is bounded by the caller with `asyncio.timeout`.
+    Waiting for a slot of the throttle or for a free place under the concurrency limit does not
+    count. A whole call, retries included, is bounded by the caller with `asyncio.timeout`.
 
     Attributes:
         connect: To a usable connection: name, TCP and TLS.
-        read: Without a byte arriving. For analyze, `total` takes its place, as the service is silent while it works.
-        total: From the moment the request may leave to the last byte of the answer. An analyze attempt gets
-            an allowance per URL on top, as a cold URL takes several seconds.
+        read: Without a byte arriving. For analyze, `total` takes its place, as the service is
+            silent while it works.
+        total: From the moment the request may leave to the last byte of the answer. An analyze
+            attempt gets an allowance per URL on top, as a cold URL takes several seconds.
     """
 
     connect: float | None = 10.0

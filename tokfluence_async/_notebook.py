@@ -1,8 +1,10 @@
-"""What a notebook shows: `_repr_html_` of the objects people look at, and progress that redraws itself.
+"""What a notebook shows: `_repr_html_` of the objects people look at, and progress that redraws
+itself.
 
-Captions and comments are written by strangers, so every text is escaped (markup by `html.escape`, marks that reorder
-text by `_terminal`), isolated in `<bdi>` so that a right-to-left name does not turn its row around, and cut. Links lead
-to http and https only. Colours are the notebook's own: this is read in dark themes too.
+Captions and comments are written by strangers, so every text is escaped (markup by `html.escape`,
+marks that reorder text by `_terminal`), isolated in `<bdi>` so that a right-to-left name does not
+turn its row around, and cut. Links lead to http and https only. Colours are the notebook's own:
+this is read in dark themes too.
 """
 
 from __future__ import annotations
@@ -294,7 +296,8 @@ def progress_html(progress: Progress) -> str:
 
 
 def show_progress() -> Callable[[Progress], None]:
-    """A ready-made `on_progress`: in a notebook a bar that redraws itself, elsewhere one line on standard error.
+    """A ready-made `on_progress`: in a notebook a bar that redraws itself, elsewhere one line on
+    standard error.
 
         await client.posts.analyze(urls, on_progress=show_progress())
 
@@ -317,7 +320,8 @@ def show_progress() -> Callable[[Progress], None]:
 
 
 def _display() -> Callable[..., Any] | None:
-    """IPython's `display`, if a kernel is running: never imported for its own sake, it takes half a second."""
+    """IPython's `display`, if a kernel is running: never imported for its own sake, it takes half a
+    second."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     if shell is None or not hasattr(shell, "kernel"):

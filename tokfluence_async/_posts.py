@@ -1,4 +1,5 @@
-"""`client.posts`: what a user calls. Arguments are checked here, at the call; the loops are in the rooms below."""
+"""`client.posts`: what a user calls. Arguments are checked here, at the call; the loops are in the
+rooms below."""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ _BUFFER = 2 * MAX_BATCH
 
 
 class Posts:
-    """TikTok posts: read them, stream their comments, have them analyzed. Reached as `client.posts`."""
+    """TikTok posts: read them, stream their comments, have them analyzed. Reached as
+    `client.posts`."""
 
     __slots__ = ("_engine", "_options")
 
@@ -49,8 +51,8 @@ class Posts:
             post: A video id (str or int), or any URL of the post.
         Raises:
             InvalidPostError: `post` names no post; nothing was sent.
-            NotFoundError: The post is not in the index (`code="post_not_found"`). Charged and not refunded; `analyze` or
-                `resolve` brings it in.
+            NotFoundError: The post is not in the index (`code="post_not_found"`). Charged and not
+                refunded; `analyze` or `resolve` brings it in.
             TokfluenceError: Whatever else went wrong, after retries; see the error tree.
         Source: the Tokfluence API page, `GET /v1/posts/:id`; refunds.
         """
@@ -68,19 +70,21 @@ class Posts:
         max_credits: int | None = None,
         on_progress: OnProgress | None = None,
     ) -> AsyncGenerator[Outcome[Post], None]:
-        """Read many posts, some at once; yield an `Outcome` for each distinct one as it arrives. 1 credit each.
+        """Read many posts, some at once; yield an `Outcome` for each distinct one as it arrives. 1
+        credit each.
 
         Args:
-            posts: Ids and URLs, as an iterable or an async iterable; read no faster than the posts are fetched.
-                Duplicates are folded by video id.
-            max_credits: Credits this call may spend at most. What does not fit is not sent and fails with
-                `BudgetExceededError`.
-            on_progress: Called with a `Progress` at the start, a few times a second and at the end. What it raises ends the call.
+            posts: Ids and URLs, as an iterable or an async iterable; read no faster than the posts
+                are fetched. Duplicates are folded by video id.
+            max_credits: Credits this call may spend at most. What does not fit is not sent and
+                fails with `BudgetExceededError`.
+            on_progress: Called with a `Progress` at the start, a few times a second and at the end.
+                What it raises ends the call.
         Raises:
             ValueError: A negative `max_credits`.
 
-        What goes wrong with one post is its outcome's `error` and ends nothing; once the token or the wallet is
-        refused (401, 402, 403), the rest fail with that error without being sent.
+        What goes wrong with one post is its outcome's `error` and ends nothing; once the token or
+        the wallet is refused (401, 402, 403), the rest fail with that error without being sent.
         Source: the Tokfluence API page, `GET /v1/posts/:id`.
         """
         return self._resolve(posts, max_credits, on_progress, analyze_missing=False)
@@ -94,25 +98,29 @@ class Posts:
         max_items: int | None = None,
         prefetch: int = 0,
     ) -> AsyncGenerator[CommentPage, None]:
-        """Yield a post's comments page by page, in order, each comment once. Every page costs 2 credits.
+        """Yield a post's comments page by page, in order, each comment once. Every page costs 2
+        credits.
 
         Args:
             post: A video id or any URL of the post.
             cursor: Comments to skip, 0 or more; a page's `next_cursor` resumes a walk.
-            limit: Comments asked for per page, 1 to 200. A page may come back shorter: only a null `next_cursor` ends
-                the walk.
+            limit: Comments asked for per page, 1 to 200. A page may come back shorter: only a null
+                `next_cursor` ends the walk.
             max_items: Comments to yield at most; None for all.
-            prefetch: Pages to have under way ahead of the one that is read, 0 to 1000, still in order. With 0 no page
-                is paid for before it is needed. Otherwise the number grows by one with every page read, so that a
-                reader who stops early has never bought more pages in vain than it has read.
+            prefetch: Pages to have under way ahead of the one that is read, 0 to 1000, still in
+                order. With 0 no page is paid for before it is needed. Otherwise the number grows by
+                one with every page read, so that a reader who stops early has never bought more
+                pages in vain than it has read.
         Raises:
             InvalidPostError, ValueError: At the call; nothing was sent.
             NotFoundError: The post is not in the index. Charged and not refunded.
-            InsufficientCreditsError: Out of credits at some page; what was yielded before it stands.
+            InsufficientCreditsError: Out of credits at some page; what was yielded before it
+                stands.
             APIResponseValidationError: The pages do not advance, or keep coming empty.
 
-        Comments that arrive meanwhile shift the offsets. They make the service repeat some, which are left out
-        (`CommentPage.repeated`); those put before the cursor are not part of this walk, and `total` grows by them.
+        Comments that arrive meanwhile shift the offsets. They make the service repeat some, which
+        are left out (`CommentPage.repeated`); those put before the cursor are not part of this
+        walk, and `total` grows by them.
         Source: the Tokfluence API page, `GET /v1/posts/:id/comments`; refunds.
         """
         post_id = parse_post_id(post)
@@ -137,9 +145,11 @@ class Posts:
         max_items: int | None = None,
         prefetch: int = 0,
     ) -> AsyncGenerator[Comment, None]:
-        """Yield a post's comments in order, each once. Every page of up to `limit` costs 2 credits, when it is asked for.
+        """Yield a post's comments in order, each once. Every page of up to `limit` costs 2 credits,
+        when it is asked for.
 
-        As `comment_pages`, which see for arguments, costs and errors; a comment at a time. To be able to resume, use the pages.
+        As `comment_pages`, which see for arguments, costs and errors; a comment at a time. To be
+        able to resume, use the pages.
         """
         return _flat(
             self.comment_pages(
@@ -157,24 +167,31 @@ class Posts:
         journal: JournalOrPath | None = None,
         on_progress: OnProgress | None = None,
     ) -> AnalyzeReport:
-        """Have posts analyzed live. 25 credits for each distinct post, whatever comes of it (`fresh` ones too).
+        """Have posts analyzed live. 25 credits for each distinct post, whatever comes of it
+        (`fresh` ones too).
 
         Args:
-            urls: URLs and ids, as an iterable or an async iterable. Duplicates are folded by video id and not sent.
+            urls: URLs and ids, as an iterable or an async iterable. Duplicates are folded by video
+                id and not sent.
             force: Skip the service's freshness window: analyze again what was analyzed lately.
             batch_size: URLs a request, 1 to 50; None lets the planner choose. The cost is the same.
-            max_credits: Credits this call may spend at most. What fits is sent, the rest fails with `BudgetExceededError`.
-            journal: A `Journal` or its path. What it says was analyzed is not sent again; what an earlier run left in doubt is
-                settled first: asked about under its old request id and, where that proves nothing, read (1 credit a post).
-            on_progress: Called with a `Progress` at the start, a few times a second and at the end. What it raises ends the call.
+            max_credits: Credits this call may spend at most. What fits is sent, the rest fails with
+                `BudgetExceededError`.
+            journal: A `Journal` or its path. What it says was analyzed is not sent again; what an
+                earlier run left in doubt is settled first: asked about under its old request id
+                and, where that proves nothing, read (1 credit a post).
+            on_progress: Called with a `Progress` at the start, a few times a second and at the end.
+                What it raises ends the call.
         Returns:
-            A report with one outcome for each distinct input, in the order they were first seen. One failed batch never loses the others' outcomes.
+            A report with one outcome for each distinct input, in the order they were first seen.
+            One failed batch never loses the others' outcomes.
         Raises:
             ValueError: A number out of its range; nothing was sent.
-            JournalError: The journal cannot be used, or its disk is full; nothing is sent that cannot be written down.
+            JournalError: The journal cannot be used, or its disk is full; nothing is sent that
+                cannot be written down.
 
-        A cold URL takes the service several seconds. A batch keeps its request id over all its retries, so a lost answer is not
-        paid for twice: its posts come back as `duplicate_request`.
+        A cold URL takes the service several seconds. A batch keeps its request id over all its
+        retries, so a lost answer is not paid for twice: its posts come back as `duplicate_request`.
         Source: the Tokfluence API page, `POST /v1/posts/analyze`, *Idempotency*.
         """
         check_batch_size(batch_size)
@@ -202,7 +219,8 @@ class Posts:
         try:
             await unwrapped(run())
         except Exception as error:
-            # The caller's own iterator failed, or its `on_progress`. What was received is not lost with it.
+            # The caller's own iterator failed, or its `on_progress`. What was received is not lost
+            # with it.
             error.report = report()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
             error.add_note(
                 f"{len(order)} outcomes were received; they are in this exception's `report`."
@@ -223,9 +241,11 @@ class Posts:
         journal: JournalOrPath | None = None,
         on_progress: OnProgress | None = None,
     ) -> AsyncGenerator[Outcome[Analysis], None]:
-        """As `analyze`, yielding each `Outcome` as its batch finishes. `urls` is read no faster than batches leave.
+        """As `analyze`, yielding each `Outcome` as its batch finishes. `urls` is read no faster
+        than batches leave.
 
-        Stopping early ends the batches in flight; what they were charged is spent, and their posts become readable.
+        Stopping early ends the batches in flight; what they were charged is spent, and their posts
+        become readable.
         """
         check_batch_size(batch_size)
         budget = Budget(max_credits, self._options.budget)
@@ -260,23 +280,28 @@ class Posts:
         journal: JournalOrPath | None = None,
         on_progress: OnProgress | None = None,
     ) -> AsyncGenerator[Outcome[Post], None]:
-        """The cheapest way to readable posts: read (1 credit), analyze only what is missing (25), read that when it is visible (1).
+        """The cheapest way to readable posts: read (1 credit), analyze only what is missing (25),
+        read that when it is visible (1).
 
         Args:
-            urls: URLs and ids, as an iterable or an async iterable. Duplicates are folded by video id.
+            urls: URLs and ids, as an iterable or an async iterable. Duplicates are folded by video
+                id.
             refresh: "missing" reads first; "always" has everything analyzed.
             force: Skip the service's freshness window.
             batch_size: URLs an analyze request, 1 to 50; None lets the planner choose.
-            patience: Seconds a post may take after its analysis to become readable; then its outcome is
-                `PostNotReadyError`, after a handful of reads (1 credit each).
+            patience: Seconds a post may take after its analysis to become readable; then its
+                outcome is `PostNotReadyError`, after a handful of reads (1 credit each).
             max_credits: Credits this call may spend at most.
-            journal: A `Journal` or its path. Posts whose analysis it says was paid for are only read (1 credit), in this run and every
-                later one; what an earlier run left in doubt is settled first.
-            on_progress: Called with a `Progress` at the start, a few times a second and at the end. What it raises ends the call.
+            journal: A `Journal` or its path. Posts whose analysis it says was paid for are only
+                read (1 credit), in this run and every later one; what an earlier run left in doubt
+                is settled first.
+            on_progress: Called with a `Progress` at the start, a few times a second and at the end.
+                What it raises ends the call.
         Raises:
             ValueError: A number out of its range, at the call; nothing was sent.
 
-        The delay until a post is readable is not documented; it is learnt, with one post of a batch going ahead.
+        The delay until a post is readable is not documented; it is learnt, with one post of a batch
+        going ahead.
         Source: the Tokfluence API page, *Posts*.
         """
         if refresh not in ("missing", "always"):
@@ -304,15 +329,18 @@ class Posts:
         comments_per_post: int | None = None,
         journal: JournalOrPath | None = None,
     ) -> Estimate:
-        """What `resolve`, or a `crawl`, of these inputs would cost at most and at least, and how long the throttle makes it take.
+        """What `resolve`, or a `crawl`, of these inputs would cost at most and at least, and how
+        long the throttle makes it take.
 
         Sends nothing and costs nothing.
 
         Args:
             urls, refresh, patience: As `resolve`.
             comments: Whether comments are to be read too, as by `crawl`.
-            comments_per_post: Comments each post has at most; without it, what they cost at most is not known.
-            journal: What it knows as done costs nothing. A path at which there is none is left alone.
+            comments_per_post: Comments each post has at most; without it, what they cost at most is
+                not known.
+            journal: What it knows as done costs nothing. A path at which there is none is left
+                alone.
         Raises:
             JournalError: The journal cannot be used.
             ValueError: `refresh` is neither "missing" nor "always".
@@ -415,7 +443,8 @@ class Posts:
         source: Source,
         analyzer: Analyzer,
     ) -> ItemSource:
-        """The source, seen through the journal if there is one, after what an earlier run left in doubt is settled."""
+        """The source, seen through the journal if there is one, after what an earlier run left in
+        doubt is settled."""
         if journal is None:
             return source
         opened = await enter_journal(stack, journal)
@@ -431,7 +460,8 @@ class Posts:
 
 
 async def _share_delay(stack: AsyncExitStack, journal: Journal, resolver: Resolver[Any]) -> None:
-    """Begin with what an earlier run learnt of how soon posts are readable, and leave what this one learns to the next."""
+    """Begin with what an earlier run learnt of how soon posts are readable, and leave what this one
+    learns to the next."""
     visibility = resolver.visibility
     visibility.expect((await journal.learnt()).get("visible_after"))
 

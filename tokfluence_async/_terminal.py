@@ -1,9 +1,9 @@
 """The one sanitiser that stands before a terminal.
 
-Captions and comments are written by strangers. A terminal that is sent their bytes as they are may be told to move its
-cursor, change its title, answer on its input, or show a text in another order than it has (ESC and the one-byte CSI
-U+009B alike; rich prints both, even through `Text` and `escape()`). What is shown is escaped here; files and pipes get
-the text unchanged.
+Captions and comments are written by strangers. A terminal that is sent their bytes as they are may
+be told to move its cursor, change its title, answer on its input, or show a text in another order
+than it has (ESC and the one-byte CSI U+009B alike; rich prints both, even through `Text` and
+`escape()`). What is shown is escaped here; files and pipes get the text unchanged.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import re
 
 __all__ = ["escape_controls", "one_line"]
 
-# C0 but tab and newline, DEL, C1, the line separators, and the marks that reorder what follows them (embeddings, overrides,
-# isolates). Joiners, direction marks and tag characters stay: emoji and right-to-left words are made of them, and they
-# change nothing beyond themselves. Lone surrogates cannot be encoded at all.
+# C0 but tab and newline, DEL, C1, the line separators, and the marks that reorder what follows them
+# (embeddings, overrides, isolates). Joiners, direction marks and tag characters stay: emoji and
+# right-to-left words are made of them, and they change nothing beyond themselves. Lone surrogates
+# cannot be encoded at all.
 _UNSAFE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
@@ -28,8 +29,8 @@ def _escape(match: re.Match[str]) -> str:
 def escape_controls(text: str) -> str:
     """`text` with every character that steers a terminal written as `\\u001b` and its like.
 
-    Inside a JSON string that is the same string again, so escaped JSON lines can still be copied and parsed. Tabs and
-    newlines stay.
+    Inside a JSON string that is the same string again, so escaped JSON lines can still be copied
+    and parsed. Tabs and newlines stay.
     """
     return _UNSAFE.sub(_escape, text)
 

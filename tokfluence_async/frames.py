@@ -2,26 +2,31 @@
 
     from tokfluence_async import frames
 
-    table = frames.to_arrow(posts)                                  # any iterable of Structs or Outcomes
-    frame = await frames.to_pandas(client.posts.comments(post_id))  # an async generator: await it
+    table = frames.to_arrow(posts)                                  # any iterable of Structs or
+    Outcomes frame = await frames.to_pandas(client.posts.comments(post_id))  # an async generator:
+    await it
 
-Columns are typed from the Struct, never guessed from the data: an empty list gives the same schema, and a column that
-happens to be null throughout keeps its type. What is what:
+Columns are typed from the Struct, never guessed from the data: an empty list gives the same schema,
+and a column that happens to be null throughout keeps its type. What is what:
 
 - ids and texts are strings (nineteen digits do not survive a float),
 - times are timestamps in microseconds, UTC,
 - counts are 64-bit integers that may be null, in pandas `Int64`; `duration` is a float,
 - hashtags and mentions are lists of strings, music is a struct.
 
-**Outcomes** give the columns of their value with `input` (as given, as text) in front and `error` (null where all went
-well) at the end; `post_id` is filled for failed ones too, the rest of them is null.
+**Outcomes** give the columns of their value with `input` (as given, as text) in front and `error`
+(null where all went well) at the end; `post_id` is filled for failed ones too, the rest of them is
+null.
 
-**Integers beyond 64 bits** decode well from JSON and fit no column. They become null, with a `RuntimeWarning` that says how
-many and where: a count so large is a mistake of the sender's, and one cell must not cost the frame. JSON lines keep them.
+**Integers beyond 64 bits** decode well from JSON and fit no column. They become null, with a
+`RuntimeWarning` that says how many and where: a count so large is a mistake of the sender's, and
+one cell must not cost the frame. JSON lines keep them.
 """
 
-# pyarrow and pandas come without type information, so what they return is unknown to pyright; mypy takes it for Any.
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyarrow and pandas come without type information, so what they return is unknown to pyright; mypy
+# takes it for Any.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false,
+# reportUnknownVariableType=false
 # pyright: reportUnknownParameterType=false, reportUnknownArgumentType=false
 
 from __future__ import annotations
@@ -58,7 +63,8 @@ __all__ = ["schema", "to_arrow", "to_pandas", "to_polars"]
 
 F = TypeVar("F")
 
-# Rows converted at a time: the Structs of one chunk and its columns are alive together, not those of the whole job.
+# Rows converted at a time: the Structs of one chunk and its columns are alive together, not those
+# of the whole job.
 _CHUNK = 65_536
 _INT64 = range(-(2**63), 2**63)
 
@@ -85,10 +91,11 @@ def to_arrow(rows: Rows | AsyncRows, row_type: Any = None) -> pa.Table | Awaitab
     """A `pyarrow.Table` of Structs or Outcomes.
 
     Args:
-        rows: An iterable, or an async iterable (then await the result): a list, a generator, a `CommentPage`, an
-            `AnalyzeReport`, `client.posts.comments(...)`, `client.posts.get_many(...)`.
-        row_type: What the rows are, such as `Post` or `Outcome[Post]`. Needed only where the rows cannot tell: there are none,
-            or all of them are failed Outcomes.
+        rows: An iterable, or an async iterable (then await the result): a list, a generator, a
+            `CommentPage`, an `AnalyzeReport`, `client.posts.comments(...)`,
+            `client.posts.get_many(...)`.
+        row_type: What the rows are, such as `Post` or `Outcome[Post]`. Needed only where the rows
+            cannot tell: there are none, or all of them are failed Outcomes.
     Raises:
         ValueError: The rows cannot tell, and `row_type` was not given.
         TypeError: A row is of another type than the first.
@@ -124,8 +131,8 @@ def to_pandas(
 ) -> pd.DataFrame | Awaitable[pd.DataFrame]:
     """A `pandas.DataFrame` of Structs or Outcomes. Arguments and errors as for `to_arrow`.
 
-    Counts are `Int64` and flags `boolean`, as pandas' own types turn a column with one null into floats; texts are `string`,
-    times `datetime64[us, UTC]`, lists and music are objects.
+    Counts are `Int64` and flags `boolean`, as pandas' own types turn a column with one null into
+    floats; texts are `string`, times `datetime64[us, UTC]`, lists and music are objects.
     """
     _need("pyarrow")
     _need("pandas")
@@ -159,7 +166,8 @@ def _as_pandas(table: pa.Table) -> pd.DataFrame:
     import pandas as pd
     import pyarrow as pa
 
-    # Of the fields that are null in one row, pandas' own types would make floats (counts) or objects (flags).
+    # Of the fields that are null in one row, pandas' own types would make floats (counts) or
+    # objects (flags).
     nullable = {
         pa.int64(): pd.Int64Dtype(),
         pa.bool_(): pd.BooleanDtype(),
@@ -330,7 +338,8 @@ def _fitting(cell: Any) -> Any:
 
 
 def _text(text: str) -> str:
-    """`text` with lone surrogates, which UTF-8 cannot hold, replaced: an input is whatever a caller gave."""
+    """`text` with lone surrogates, which UTF-8 cannot hold, replaced: an input is whatever a caller
+    gave."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -346,7 +355,8 @@ def _float(cell: float) -> Any:
 
 
 def _arrow_type(hint: Any, name: str) -> tuple[pa.DataType, Callable[[Any], Any] | None]:
-    """The column type of a field's annotation, and how its cells are made fit for it (None: they are)."""
+    """The column type of a field's annotation, and how its cells are made fit for it (None: they
+    are)."""
     import pyarrow as pa
 
     hint = _plain(hint)

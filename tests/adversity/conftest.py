@@ -1,7 +1,8 @@
 """The bad days: a hostile network and a hostile server, met by the real client.
 
-Three kinds of opponent: the sandbox with scripted faults (it also says what was charged), raw asyncio servers that
-answer with whatever bytes a test likes, and real proxies. What must hold afterwards is said once, in `check_money`.
+Three kinds of opponent: the sandbox with scripted faults (it also says what was charged), raw
+asyncio servers that answer with whatever bytes a test likes, and real proxies. What must hold
+afterwards is said once, in `check_money`.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ async def rig(
 
 
 def check_money(sandbox: Sandbox, client: TokfluenceClient) -> None:
-    """What holds under every fault: one door to the wire, no batch billed twice, and no credit that we do not know of."""
+    """What holds under every fault: one door to the wire, no batch billed twice, and no credit that
+    we do not know of."""
     usage = client.usage
     assert usage.requests == sandbox.requests_received
     assert sandbox.billed_twice() == []
@@ -60,7 +62,8 @@ def check_money(sandbox: Sandbox, client: TokfluenceClient) -> None:
     assert all(entry.headers["authorization"] == f"Bearer {TOKEN}" for entry in sandbox.requests)
 
 
-# What a user does, once each: (the endpoint that suffers, the call, credits it costs when nothing goes wrong).
+# What a user does, once each: (the endpoint that suffers, the call, credits it costs when nothing
+# goes wrong).
 
 
 async def get(client: TokfluenceClient) -> Any:
@@ -102,12 +105,13 @@ CALLS: dict[str, tuple[str, Callable[[TokfluenceClient], Awaitable[Any]], dict[s
 }
 
 
-# --- raw servers ------------------------------------------------------------------------------------------------------
+# --- raw servers ----------------------------------------------------------------------------------
 
 
 @dataclass
 class Request:
-    """One request as its bytes came. Its repr shows none of them: it is among the locals of tracebacks."""
+    """One request as its bytes came. Its repr shows none of them: it is among the locals of
+    tracebacks."""
 
     head: bytes = field(repr=False)
     body: bytes = field(repr=False)
@@ -125,9 +129,11 @@ Behaviour = Callable[[Request, asyncio.StreamReader, asyncio.StreamWriter], Awai
 
 @dataclass
 class RawServer:
-    """Answers the n-th request with the n-th behaviour, the last one for ever; closes the connection after each.
+    """Answers the n-th request with the n-th behaviour, the last one for ever; closes the
+    connection after each.
 
-    A behaviour is bytes to send, or a coroutine function that does what it likes with the connection.
+    A behaviour is bytes to send, or a coroutine function that does what it likes with the
+    connection.
     """
 
     behaviours: list[bytes | Behaviour]
@@ -200,12 +206,13 @@ def http(body: bytes, status: str = "200 OK", **headers: str) -> bytes:
 GOOD_POST = http(b'{"data":{"post_id":"' + POST_ID.encode() + b'"}}', X_Credits_Remaining="41")
 
 
-# --- what no test may do ----------------------------------------------------------------------------------------------
+# --- what no test may do --------------------------------------------------------------------------
 
 
 @pytest.fixture(autouse=True)
 def quiet(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
-    """Whatever happened: the token is in no log record, at any level, and nothing was printed to standard error."""
+    """Whatever happened: the token is in no log record, at any level, and nothing was printed to
+    standard error."""
     caplog.set_level(logging.DEBUG)
     yield
     assert SECRET not in "\n".join(

@@ -1,4 +1,5 @@
-"""A service that takes so many analyze batches at once and refuses the next: met by fewer at once, whatever the pace."""
+"""A service that takes so many analyze batches at once and refuses the next: met by fewer at once,
+whatever the pace."""
 
 from __future__ import annotations
 
@@ -39,7 +40,8 @@ async def analyze(
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize("most", [1, 2, 4, 8])
 async def test_fewer_are_sent_at_once(most: int, status: int) -> None:
-    """Nothing fails, little is refused, the places are used, and what a proxy refused is not taken for spent at the end."""
+    """Nothing fails, little is refused, the places are used, and what a proxy refused is not taken
+    for spent at the end."""
     async with rig(indexed=0.0, seconds_per_url=1.0) as (sandbox, client):
         fault = limit(sandbox, most, status=status)
 
@@ -52,7 +54,8 @@ async def test_fewer_are_sent_at_once(most: int, status: int) -> None:
 
 
 async def test_a_limit_that_stays_costs_little_and_one_that_goes_is_found_out() -> None:
-    """One place more is tried now and then, each time that fails only after twice as many answers."""
+    """One place more is tried now and then, each time that fails only after twice as many
+    answers."""
     async with rig(indexed=0.0, seconds_per_url=1.0) as (sandbox, client):
         fault = limit(sandbox, 3)
         await analyze(client, 400, batch_size=2)
@@ -69,7 +72,8 @@ async def test_a_limit_that_stays_costs_little_and_one_that_goes_is_found_out() 
 
 @pytest.mark.parametrize("share", [0.01, 0.03])
 async def test_ordinary_refusals_take_no_places_away(share: float) -> None:
-    """A limit was there and has gone; from then on some batches are refused at random, as where a budget is shared."""
+    """A limit was there and has gone; from then on some batches are refused at random, as where a
+    budget is shared."""
     rng = random.Random(3)
     async with rig(indexed=0.0, seconds_per_url=10.0) as (sandbox, client):
         limit(sandbox, 4)
@@ -85,7 +89,8 @@ async def test_ordinary_refusals_take_no_places_away(share: float) -> None:
 
 
 async def test_waiting_for_a_place_does_not_count_against_the_deadline() -> None:
-    """Eight batches of 200 s, one at a time: the last waits for 23 minutes, and a call may be retried for 15."""
+    """Eight batches of 200 s, one at a time: the last waits for 23 minutes, and a call may be
+    retried for 15."""
     async with rig(indexed=0.0, seconds_per_url=4.0) as (sandbox, client):
         limit(sandbox, 1)
 

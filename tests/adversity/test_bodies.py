@@ -55,13 +55,14 @@ def bomb(size: int, coding: str) -> bytes:
     return b"".join(packer.compress(piece) for _ in range(size // MIB)) + packer.flush()
 
 
-# --- size -------------------------------------------------------------------------------------------------------------
+# --- size -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("own", [True, False], ids=["success", "error"])
 @pytest.mark.parametrize("coding", ["gzip", "deflate"])
 async def test_a_bomb_costs_little_memory(coding: str, own: bool) -> None:
-    """Trap 28: a small body that unpacks to a thousand times its size is given up at the cap, whatever its status."""
+    """Trap 28: a small body that unpacks to a thousand times its size is given up at the cap,
+    whatever its status."""
     answer = http(bomb(96 * MIB, coding), "200 OK" if own else "500 Oops", Content_Encoding=coding)
     async with raw_rig(answer, max_retries=0, max_body=MIB) as (_, client):
         tracemalloc.start()
@@ -127,7 +128,8 @@ READ_AS: dict[str, Callable[[TokfluenceClient], Any]] = {
 async def test_an_answer_of_a_million_small_things_costs_little_memory(
     read_as: str, status: str
 ) -> None:
-    """Below the cap on size, 31 KiB on the wire were 1 GB of Python objects, and the event loop stood still for seconds."""
+    """Below the cap on size, 31 KiB on the wire were 1 GB of Python objects, and the event loop
+    stood still for seconds."""
     for piece in DENSE.values():
         many = piece * (8 * MIB // len(piece))
         body = (
@@ -150,7 +152,8 @@ async def test_an_answer_of_a_million_small_things_costs_little_memory(
 
 
 async def test_a_batch_of_a_million_rows_is_in_doubt() -> None:
-    """The answer cannot be used; the batch may have been done, so nothing of it is sent under another id."""
+    """The answer cannot be used; the batch may have been done, so nothing of it is sent under
+    another id."""
     body = b'{"data":[' + b"[]," * (4 * MIB // 3) + b"[]]}"
     async with raw_rig(http(gzip.compress(body), Content_Encoding="gzip"), max_retries=1) as (
         server,
@@ -172,7 +175,8 @@ async def test_as_raw_an_answer_may_hold_whatever_it_likes() -> None:
 @pytest.mark.parametrize("fault", ["huge_body", "gzip_bomb", "nested_body"])
 @pytest.mark.parametrize("call", CALLS)
 async def test_a_hostile_body_in_passing_is_survived(call: str, fault: str) -> None:
-    """A batch whose answer cannot be used was done: the repeat under its id shows it. Nothing is billed twice."""
+    """A batch whose answer cannot be used was done: the repeat under its id shows it. Nothing is
+    billed twice."""
     route, do, options = CALLS[call]
     async with rig({"max_body": 4 * MIB}, **options) as (sandbox, client):
         size = {"depth": 200_000} if fault == "nested_body" else {"size": 32 * MIB}
@@ -208,7 +212,7 @@ async def test_the_cap_is_on_the_body_and_not_one_byte_less() -> None:
                     await client.posts.get(POST_ID)
 
 
-# --- shape ------------------------------------------------------------------------------------------------------------
+# --- shape ----------------------------------------------------------------------------------------
 
 DEPTH = 20_000
 BODIES: dict[str, bytes] = {
@@ -247,7 +251,8 @@ BODIES: dict[str, bytes] = {
 )
 @pytest.mark.parametrize("body", BODIES)
 async def test_whatever_the_body_the_error_is_ours(body: str, status: str) -> None:
-    """Trap 27: decoders leave by four doors, and all of them lead to one error; a status is told whatever its body."""
+    """Trap 27: decoders leave by four doors, and all of them lead to one error; a status is told
+    whatever its body."""
     async with raw_rig(http(BODIES[body], status), max_retries=1) as (server, client):
         for call in (
             lambda: client.posts.get(POST_ID),
@@ -273,7 +278,8 @@ async def test_whatever_the_body_the_error_is_ours(body: str, status: str) -> No
 
 @pytest.mark.real_time
 def test_deep_nesting_does_not_kill_a_thread_with_a_small_stack() -> None:
-    """Trap 26: msgspec recurses per level; in such a thread that is not an exception but the end of the process."""
+    """Trap 26: msgspec recurses per level; in such a thread that is not an exception but the end of
+    the process."""
     caught: list[BaseException] = []
 
     async def main() -> None:
@@ -303,7 +309,7 @@ def test_deep_nesting_does_not_kill_a_thread_with_a_small_stack() -> None:
     ] * 3
 
 
-# --- heads and framing ------------------------------------------------------------------------------------------------
+# --- heads and framing ----------------------------------------------------------------------------
 
 BROKEN: dict[str, bytes] = {
     "nothing": b"",
@@ -346,7 +352,8 @@ BROKEN: dict[str, bytes] = {
 
 @pytest.mark.parametrize("broken", BROKEN)
 async def test_what_is_not_http_is_an_error_of_ours(broken: str) -> None:
-    """Both kinds of call; each attempt counted; the budget is told that it may have been charged."""
+    """Both kinds of call; each attempt counted; the budget is told that it may have been
+    charged."""
     async with raw_rig(BROKEN[broken], max_retries=1, timeout=5) as (server, client):
         with pytest.raises(APIError) as caught:
             await client.posts.get(POST_ID)
@@ -354,7 +361,8 @@ async def test_what_is_not_http_is_an_error_of_ours(broken: str) -> None:
         report = await client.posts.analyze(ids(2), batch_size=2)
 
         assert all(isinstance(outcome.error, APIError) for outcome in report.outcomes)
-        # Most of these say nothing of closing, so a repeat may go out on a connection that is just being closed.
+        # Most of these say nothing of closing, so a repeat may go out on a connection that is just
+        # being closed.
         assert client.usage.requests >= len(server.requests) >= 2
         batch = [request for request in server.requests if request.body]
         assert len({request.header("x-request-id") for request in batch}) == 1
@@ -405,7 +413,8 @@ HEADERS = [
 @pytest.mark.parametrize("own", [True, False], ids=["own session", "user's session"])
 @pytest.mark.parametrize("header", HEADERS)
 async def test_no_header_says_what_ends_a_job(header: str, own: bool) -> None:
-    """A header is an aside. Whatever it says, a batch ends in its answer or in an error of ours, and the other batches go on."""
+    """A header is an aside. Whatever it says, a batch ends in its answer or in an error of ours,
+    and the other batches go on."""
     for text in NONSENSE.values():
         headers = {"Retry-After": "1", "X-Credits-Remaining": "7"} | {header: text}
         said: Any = {name.replace("-", "_"): value for name, value in headers.items()}
@@ -432,7 +441,8 @@ async def test_no_header_says_what_ends_a_job(header: str, own: bool) -> None:
 
 
 async def test_an_impossible_cost_does_not_end_the_budget() -> None:
-    """A batch costs 25 a URL at most; a figure beyond that, believed, would leave every later call unsent."""
+    """A batch costs 25 a URL at most; a figure beyond that, believed, would leave every later call
+    unsent."""
     row = (
         b'{"data":[{"url":"","postId":"'
         + POST_ID.encode()
@@ -474,7 +484,8 @@ async def test_interim_answers_without_end_meet_the_total() -> None:
 
 
 async def test_bytes_after_an_answer_do_not_become_the_next_one() -> None:
-    """A response nobody asked for (desynchronised proxy, smuggling) must not be taken for the next call's."""
+    """A response nobody asked for (desynchronised proxy, smuggling) must not be taken for the next
+    call's."""
     wanted = GOOD_POST.replace(b"Connection: close\r\n", b"")
     stray = wanted.replace(POST_ID[-3:].encode(), b"666")
 
@@ -524,7 +535,8 @@ async def test_a_server_that_echoes_the_token_gets_it_into_no_error(
 @pytest.mark.parametrize("own", [True, False], ids=["own session", "user's session"])
 @pytest.mark.parametrize("then", ["stays open", "closes"])
 async def test_an_answer_without_a_request_is_nobodys(stray: str, own: bool, then: str) -> None:
-    """HAProxy tells an idle connection 408 before it closes it; taken for the next call's, it would be another post's."""
+    """HAProxy tells an idle connection 408 before it closes it; taken for the next call's, it would
+    be another post's."""
     first = GOOD_POST.replace(b"Connection: close\r\n", b"")
     other = http(b'{"data":{"post_id":"666"}}', stray).replace(b"Connection: close\r\n", b"")
 
@@ -552,7 +564,8 @@ async def test_an_answer_without_a_request_is_nobodys(stray: str, own: bool, the
 
 
 async def test_a_server_that_speaks_first_is_given_up() -> None:
-    """SSH and SMTP greet their callers: that is no HTTP, on however many connections it is tried."""
+    """SSH and SMTP greet their callers: that is no HTTP, on however many connections it is
+    tried."""
     greeted = 0
 
     async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -24,7 +24,8 @@ def free_port() -> int:
 
 @pytest.mark.parametrize("own", [True, False], ids=["own session", "user's session"])
 async def test_a_refused_connection_was_never_sent_and_costs_nothing(own: bool) -> None:
-    """Repeated as often as was said; the error says that nothing left, and the budget is untouched."""
+    """Repeated as often as was said; the error says that nothing left, and the budget is
+    untouched."""
     session = None if own else aiohttp.ClientSession()
     async with TokfluenceClient(
         TOKEN,
@@ -45,7 +46,8 @@ async def test_a_refused_connection_was_never_sent_and_costs_nothing(own: bool) 
 
 
 async def test_a_server_that_comes_back_is_found() -> None:
-    """A restart of the service is a few refused connections; a batch keeps its id over them and is sent once."""
+    """A restart of the service is a few refused connections; a batch keeps its id over them and is
+    sent once."""
     port = free_port()
     async with TokfluenceClient(
         TOKEN, base_url=f"http://127.0.0.1:{port}", max_retries=8
@@ -96,7 +98,8 @@ def server_context(certificate: Path) -> ssl.SSLContext:
 
 
 async def test_a_certificate_signed_by_nobody_is_refused(certificate: Path) -> None:
-    """Verification is on, and no option switches it off: the request, with its token, never leaves."""
+    """Verification is on, and no option switches it off: the request, with its token, never
+    leaves."""
     async with raw_rig(GOOD_POST, listen={"ssl": server_context(certificate)}, max_retries=1) as (
         server,
         client,

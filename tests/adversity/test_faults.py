@@ -1,4 +1,5 @@
-"""Every fault the sandbox knows, under every call: what is on the wire, what is charged, what the user gets."""
+"""Every fault the sandbox knows, under every call: what is on the wire, what is charged, what the
+user gets."""
 
 from __future__ import annotations
 
@@ -50,9 +51,10 @@ FAULTS: dict[str, Callable[..., Fault]] = {
 }
 
 
-# Whether a 500 was charged, and whether it used up its id, is not documented. A batch keeps its id over a 500, so a service that
-# charges every 500 anew under one id, or that burns an id for work it did not do, cannot be told from one that did the work
-# ("409 by history" in design.md). Neither is a fault that a client can make invisible.
+# Whether a 500 was charged, and whether it used up its id, is not documented. A batch keeps its id
+# over a 500, so a service that charges every 500 anew under one id, or that burns an id for work it
+# did not do, cannot be told from one that did the work ("409 by history" in design.md). Neither is
+# a fault that a client can make invisible.
 UNKNOWABLE = {
     ("500 before, charged", "analyze"),
     ("500 before, charged", "resolve"),
@@ -75,7 +77,8 @@ def grid() -> list[Any]:
 async def test_a_passing_fault_is_invisible_and_paid_for_once(
     call: str, fault: str, burn: bool
 ) -> None:
-    """Whatever happens to two requests of a call, its user gets what was asked for, and the ledgers agree."""
+    """Whatever happens to two requests of a call, its user gets what was asked for, and the ledgers
+    agree."""
     route, do, options = CALLS[call]
     async with rig(refusals_burn_ids=burn, **options) as (sandbox, client):
         expected = await do(client) if call.startswith("comments") else None
@@ -92,7 +95,8 @@ async def test_a_passing_fault_is_invisible_and_paid_for_once(
 async def test_a_fault_without_end_ends_the_call_and_hides_no_charge(
     call: str, fault: str, burn: bool
 ) -> None:
-    """Retries run out: the error is one of ours, says how often it was tried, and every charge is known."""
+    """Retries run out: the error is one of ours, says how often it was tried, and every charge is
+    known."""
     route, do, options = CALLS[call]
     async with rig(
         {"max_retries": 2, "max_concurrency": 1, "analyze_concurrency": 1}, **options
@@ -109,7 +113,8 @@ async def test_a_fault_without_end_ends_the_call_and_hides_no_charge(
         assert {getattr(error, "attempts", 3) for error in raised} <= {3}
         check_money(sandbox, client)
 
-        # Nothing is left taken: as soon as the weather is better, the same client works, with its one place of each kind.
+        # Nothing is left taken: as soon as the weather is better, the same client works, with its
+        # one place of each kind.
         sandbox.clear_faults()
         sandbox.index(POST_ID)
         assert (await client.posts.get(POST_ID)).post_id == POST_ID

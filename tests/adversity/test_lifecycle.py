@@ -34,11 +34,12 @@ def outcome_stream(client: TokfluenceClient, name: str, source: Any) -> AsyncIte
 BULK = ["get_many", "analyze_iter", "resolve"]
 
 
-# --- opening and closing ----------------------------------------------------------------------------------------------
+# --- opening and closing --------------------------------------------------------------------------
 
 
 async def test_without_async_with_connections_open_on_first_use() -> None:
-    """A constructor touches no loop (trap 38); `aclose` leaves nothing behind, and may be called again."""
+    """A constructor touches no loop (trap 38); `aclose` leaves nothing behind, and may be called
+    again."""
     before = asyncio.all_tasks()
     async with Sandbox(token=TOKEN) as sandbox:
         client = await asyncio.get_running_loop().run_in_executor(
@@ -58,7 +59,8 @@ async def test_without_async_with_connections_open_on_first_use() -> None:
 
 
 async def test_a_copy_closed_leaves_its_parent_open() -> None:
-    """Trap 5: `async with client.with_options(...)` is natural to write, and must not take the pool away."""
+    """Trap 5: `async with client.with_options(...)` is natural to write, and must not take the pool
+    away."""
     async with rig() as (sandbox, client):
         await client.posts.get(POST_ID)
         async with client.with_options(timeout=5) as copy:
@@ -73,7 +75,8 @@ async def test_a_copy_closed_leaves_its_parent_open() -> None:
 
 @pytest.mark.parametrize("call", ["get", "comments", "request", "analyze", *BULK])
 async def test_use_after_close_is_a_clear_error(call: str) -> None:
-    """Not a hang, not an outcome that blames the network, and no warning about what was not awaited."""
+    """Not a hang, not an outcome that blames the network, and no warning about what was not
+    awaited."""
     async with rig() as (sandbox, client):
         started = client.posts.comments(POST_ID)
         await anext(started)
@@ -105,7 +108,8 @@ async def test_use_after_close_is_a_clear_error(call: str) -> None:
     ["at work", "in the throttle", "in line for a place", "in a backoff", "at a closed gate"],
 )
 async def test_closing_ends_calls_in_flight_with_a_clear_error(scene: str) -> None:
-    """They end at once, whatever they were waiting for, and say why; nothing is left running and nothing hangs."""
+    """They end at once, whatever they were waiting for, and say why; nothing is left running and
+    nothing hangs."""
     before = asyncio.all_tasks()
     async with Sandbox(token=TOKEN) as sandbox:
         throttle = Throttle(1, 60, burst=1) if scene == "in the throttle" else None
@@ -154,7 +158,7 @@ async def test_closing_from_inside_a_callback_and_twice_at_once() -> None:
             await asyncio.gather(client.aclose(), client.aclose(), source.aclose())
 
 
-# --- generators -------------------------------------------------------------------------------------------------------
+# --- generators -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -162,7 +166,8 @@ async def test_closing_from_inside_a_callback_and_twice_at_once() -> None:
 )
 @pytest.mark.parametrize("name", [*BULK, "comments", "comment_pages"])
 async def test_a_generator_left_early_leaves_nothing(name: str, how: str) -> None:
-    """PEP 789 and trap 20: whichever way it ends, its background work ends with it, and the client goes on."""
+    """PEP 789 and trap 20: whichever way it ends, its background work ends with it, and the client
+    goes on."""
     async with rig(
         {"max_concurrency": 2, "analyze_concurrency": 1}, comments_per_post=2000, indexed=0.5
     ) as (
@@ -220,7 +225,8 @@ async def consume(source: AsyncIterator[Any]) -> None:
 
 @pytest.mark.parametrize("name", BULK)
 async def test_a_slow_consumer_slows_the_reading_of_its_input(name: str) -> None:
-    """Trap 21: a million inputs are not read ahead of who reads the results; what is ahead has a bound."""
+    """Trap 21: a million inputs are not read ahead of who reads the results; what is ahead has a
+    bound."""
     pulled = 0
 
     def source() -> Iterator[str]:
@@ -288,12 +294,13 @@ async def test_an_input_that_fails_ends_the_call_with_its_error() -> None:
         check_money(sandbox, client)
 
 
-# --- loops, threads, processes ----------------------------------------------------------------------------------------
+# --- loops, threads, processes --------------------------------------------------------------------
 
 
 @pytest.mark.real_time
 def test_one_client_in_two_loops_one_after_another() -> None:
-    """Trap 6: `asyncio.run` twice, as scripts and notebooks do, with one client and one throttle."""
+    """Trap 6: `asyncio.run` twice, as scripts and notebooks do, with one client and one
+    throttle."""
     holder: list[TokfluenceClient] = []
 
     async def main() -> int:
@@ -323,7 +330,8 @@ def test_one_client_in_two_loops_one_after_another() -> None:
 
 @pytest.mark.real_time
 def test_one_client_in_two_threads_at_once() -> None:
-    """Each loop has its own connections and places; counts, throttle and budget are shared and lose nothing."""
+    """Each loop has its own connections and places; counts, throttle and budget are shared and lose
+    nothing."""
     failures: list[BaseException] = []
     with asyncio.Runner() as runner:
         sandbox = Sandbox(token=TOKEN, per_ip=None, per_key=None)
@@ -368,7 +376,8 @@ def test_one_client_in_two_threads_at_once() -> None:
 
 
 def run_script(script: str, *options: str) -> subprocess.CompletedProcess[str]:
-    """The script in a process of its own, where every warning is an error and asyncio's debug mode is on."""
+    """The script in a process of its own, where every warning is an error and asyncio's debug mode
+    is on."""
     head = """
         import asyncio, gc, logging, os, sys, socket, threading
         logging.getLogger("asyncio").setLevel(logging.ERROR)  # debug mode warns of slow turns; this machine may be busy
@@ -504,7 +513,8 @@ FORGOTTEN = {
 
 @pytest.fixture(scope="module")
 def complaints() -> dict[str, str]:
-    """What each scene, one after another in one process, printed to standard error; the rest is from its end."""
+    """What each scene, one after another in one process, printed to standard error; the rest is
+    from its end."""
     scenes = {name: textwrap.dedent(script) for name, script in FORGOTTEN.items()}
     script = f"""
         for name, scene in {scenes!r}.items():
@@ -526,7 +536,8 @@ def complaints() -> dict[str, str]:
 @pytest.mark.real_time
 @pytest.mark.parametrize("name", [*FORGOTTEN, "the end of the process"])
 def test_a_client_that_is_forgotten_is_quiet(complaints: dict[str, str], name: str) -> None:
-    """No "Unclosed client session", no ResourceWarning, no task destroyed: in notebooks nobody closes anything."""
+    """No "Unclosed client session", no ResourceWarning, no task destroyed: in notebooks nobody
+    closes anything."""
     assert complaints[name] == ""
     if name == "collected in its loop":
         assert complaints["stdout"] == "0\n"
@@ -579,7 +590,8 @@ CHILDREN = {
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.parametrize("child", CHILDREN)
 def test_a_forked_child_does_not_touch_its_parents_connections(child: str) -> None:
-    """Trap 38: they share sockets and the selector; a close in the child would take both from the parent."""
+    """Trap 38: they share sockets and the selector; a close in the child would take both from the
+    parent."""
     body = textwrap.dedent(CHILDREN[child]).strip().replace("\n", "\n" + " " * 16)
     script = FORKED.replace("CHILD", body)
     if "sys.exit" in child or child.startswith("ends"):
@@ -594,7 +606,7 @@ def test_a_forked_child_does_not_touch_its_parents_connections(child: str) -> No
     assert (done.stdout, done.stderr, done.returncode) == ("7 True True\n", "", 0)
 
 
-# --- many at once -----------------------------------------------------------------------------------------------------
+# --- many at once ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("reads", "batches"), [(1, 1), (7, 2), (50, 8)])

@@ -23,11 +23,12 @@ def now() -> float:
     return asyncio.get_running_loop().time()
 
 
-# --- the three limits -------------------------------------------------------------------------------------------------
+# --- the three limits -----------------------------------------------------------------------------
 
 
 async def test_a_connection_that_is_never_accepted_meets_the_connect_limit() -> None:
-    """Nothing was sent then, and nothing is charged; the backlog of a listener that never accepts plays the black hole."""
+    """Nothing was sent then, and nothing is charged; the backlog of a listener that never accepts
+    plays the black hole."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
@@ -124,7 +125,8 @@ async def test_none_switches_every_limit_off() -> None:
 
 @pytest.mark.parametrize("own", [True, False], ids=["own session", "user's session"])
 async def test_waiting_for_a_slot_and_a_place_is_not_timed(own: bool) -> None:
-    """Trap 2: under load calls wait for minutes, with limits of seconds, and none dies without having been sent."""
+    """Trap 2: under load calls wait for minutes, with limits of seconds, and none dies without
+    having been sent."""
     session = None if own else aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=2))
     options = {
         "session": session,
@@ -162,7 +164,8 @@ async def test_a_users_small_pool_is_waited_for() -> None:
 async def test_a_slow_connection_takes_a_slot_when_it_is_there(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A slot is good for the moment it was given: fifty slots gathered while connecting would leave as one burst."""
+    """A slot is good for the moment it was given: fifty slots gathered while connecting would leave
+    as one burst."""
     connect = aiohttp.TCPConnector._create_connection
     slow = True
 
@@ -198,7 +201,8 @@ async def test_a_slow_connection_takes_a_slot_when_it_is_there(
 async def test_a_callers_timeout_is_prompt_everywhere(
     call: str, name: str, scene: Callable[[Sandbox], Any]
 ) -> None:
-    """`asyncio.timeout` ends a call at its second, wherever it waits, and the client is as good as new."""
+    """`asyncio.timeout` ends a call at its second, wherever it waits, and the client is as good as
+    new."""
     async with rig(
         {"max_concurrency": 1, "analyze_concurrency": 1, "max_retries": 1000}, indexed=0.0
     ) as (
@@ -233,7 +237,7 @@ async def drain(source: AsyncIterator[Any]) -> list[Any]:
     return [item async for item in source]
 
 
-# --- cancelled at every turn ------------------------------------------------------------------------------------------
+# --- cancelled at every turn ----------------------------------------------------------------------
 
 
 class CountingLoop(VirtualLoop):
@@ -284,7 +288,8 @@ CANCELLED: dict[str, tuple[Callable[[TokfluenceClient], Awaitable[Any]], dict[st
 @pytest.mark.real_time  # the loop is of its own making
 @pytest.mark.parametrize("name", CANCELLED)
 def test_cancelling_at_any_turn_leaves_nothing(name: str) -> None:
-    """At the k-th turn of the loop, for every k: no task, no place, no slot, no reservation, no connection outlives it."""
+    """At the k-th turn of the loop, for every k: no task, no place, no slot, no reservation, no
+    connection outlives it."""
     do, options = CANCELLED[name]
     options = dict(options)
     fault = options.pop("fault", None)

@@ -1,4 +1,5 @@
-"""Real reverse proxies between client and service: they buffer, compress, cut, answer by themselves, and send twice."""
+"""Real reverse proxies between client and service: they buffer, compress, cut, answer by
+themselves, and send twice."""
 
 from __future__ import annotations
 
@@ -43,7 +44,8 @@ http {{
 }}
 """
 
-# `retry-on` makes HAProxy send requests again of any method, analyze included: the worst that can stand in between.
+# `retry-on` makes HAProxy send requests again of any method, analyze included: the worst that can
+# stand in between.
 HAPROXY = """
 global
     maxconn 500
@@ -125,7 +127,8 @@ async def behind(
 
 
 def check_money(sandbox: Sandbox, client: TokfluenceClient) -> None:
-    """The proxy may have sent more than we did; it must not cost more than we know of, nor a batch twice."""
+    """The proxy may have sent more than we did; it must not cost more than we know of, nor a batch
+    twice."""
     usage = client.usage
     assert sandbox.billed_twice() == []
     assert usage.credits_spent >= sandbox.credits_spent
@@ -146,7 +149,8 @@ async def everything(client: TokfluenceClient) -> None:
 
 
 async def test_everything_works_through_it(proxy: str, tmp_path: Path) -> None:
-    """Compressed, in small buffers, over connections that it closes every few requests; and nothing is paid twice."""
+    """Compressed, in small buffers, over connections that it closes every few requests; and nothing
+    is paid twice."""
     async with behind(proxy, tmp_path, indexed=[POST_ID], comments_per_post=450) as (
         sandbox,
         client,
@@ -175,7 +179,8 @@ FAULTS: dict[str, Callable[[Sandbox, str], Fault]] = {
 async def test_faults_behind_it_are_survived_and_paid_for_once(
     proxy: str, tmp_path: Path, fault: str
 ) -> None:
-    """A proxy that sends again under the same id gets 409: a read is then repeated under a new one, a batch was done."""
+    """A proxy that sends again under the same id gets 409: a read is then repeated under a new one,
+    a batch was done."""
     async with behind(proxy, tmp_path, indexed=[POST_ID], comments_per_post=450) as (
         sandbox,
         client,
@@ -197,7 +202,8 @@ async def test_faults_behind_it_are_survived_and_paid_for_once(
 
 
 async def test_a_service_that_is_down_is_told_by_status(proxy: str, tmp_path: Path) -> None:
-    """The proxy's own 502 or 503 in HTML: no code, no credits, an error of ours; when the service is back, so are we."""
+    """The proxy's own 502 or 503 in HTML: no code, no credits, an error of ours; when the service
+    is back, so are we."""
     async with behind(proxy, tmp_path, indexed=[POST_ID]) as (sandbox, client):
         port = sandbox.port
         await client.posts.get(POST_ID)

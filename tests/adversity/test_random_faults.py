@@ -1,4 +1,5 @@
-"""Random bad days: any faults, in any order, under any calls. The money has to be right on all of them."""
+"""Random bad days: any faults, in any order, under any calls. The money has to be right on all of
+them."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ CALM = settings(
     deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 
-# A 500 whose charge or id is not what the answer says cannot be told from one that did the work; see `UNKNOWABLE`.
+# A 500 whose charge or id is not what the answer says cannot be told from one that did the work;
+# see `UNKNOWABLE`.
 _HIDDEN = {fault for fault, *_ in UNKNOWABLE}
 
 FAULT = st.tuples(
@@ -50,7 +52,8 @@ CALL = st.sampled_from(
 
 
 async def do(client: TokfluenceClient, sandbox: Sandbox, call: str, start: int) -> None:
-    """One call on posts of its own. Whatever it ends in is an outcome or an error of ours, and what it gives is right."""
+    """One call on posts of its own. Whatever it ends in is an outcome or an error of ours, and what
+    it gives is right."""
     posts = ids(7, start)
     errors: list[Any] = []
     try:
@@ -106,7 +109,8 @@ def test_on_any_bad_day_the_money_is_right(
     max_credits: int | None,
     indexed: float,
 ) -> None:
-    """Nothing is billed twice, nothing is charged that we do not know of, no budget is exceeded, and nothing stays taken."""
+    """Nothing is billed twice, nothing is charged that we do not know of, no budget is exceeded,
+    and nothing stays taken."""
 
     async def day() -> None:
         options = {
@@ -143,7 +147,8 @@ def test_on_any_bad_day_the_money_is_right(
 @pytest.mark.parametrize("remember", [0.0, 5.0, 86_400.0])
 @pytest.mark.parametrize("when", ["still at work", "done"])
 async def test_a_lost_answer_whose_repeat_comes_at_once(remember: float, when: str) -> None:
-    """An id still at work is a 409 as well: its posts are waited for, not paid for. How long ids live is not documented."""
+    """An id still at work is a 409 as well: its posts are waited for, not paid for. How long ids
+    live is not documented."""
     seconds = 30.0 if when == "still at work" else 0.0
     async with rig(
         {"timeout": None}, indexed=0.0, seconds_per_url=seconds, remember_ids=remember
@@ -164,7 +169,8 @@ async def test_a_lost_answer_whose_repeat_comes_at_once(remember: float, when: s
 
 @pytest.mark.parametrize("max_credits", range(0, 130, 10))
 async def test_a_budget_holds_over_lost_answers(max_credits: int) -> None:
-    """What fits is sent, the rest is not; and what may have been charged has been reserved before."""
+    """What fits is sent, the rest is not; and what may have been charged has been reserved
+    before."""
     async with rig({"max_credits": max_credits}, indexed=0.0) as (sandbox, client):
         sandbox.drop_answer(to=ANALYZE, times=2)
         sandbox.drop_answer(to=POST, times=2)

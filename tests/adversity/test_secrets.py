@@ -1,4 +1,5 @@
-"""The token goes to the configured origin and nowhere else: not into errors, tracebacks with locals, pickles or logs."""
+"""The token goes to the configured origin and nowhere else: not into errors, tracebacks with
+locals, pickles or logs."""
 
 from __future__ import annotations
 
@@ -38,7 +39,8 @@ from .test_faults import FAULTS
 
 
 def everything_shown(error: BaseException) -> str:
-    """All that a log, a debugger or a crash reporter would write down of an error, its causes and contexts included."""
+    """All that a log, a debugger or a crash reporter would write down of an error, its causes and
+    contexts included."""
     seen: list[BaseException] = []
     left: list[BaseException | None] = [error]
     text = ""
@@ -107,7 +109,8 @@ async def test_no_garbage_brings_the_token_to_light(broken: str) -> None:
 @pytest.mark.parametrize("seconds", [0.0, 0.5, 2.0, 6.0])
 @pytest.mark.parametrize("scene", ["stall", "body", "gate"])
 async def test_a_cancelled_call_does_not_show_it(scene: str, seconds: float) -> None:
-    """A `CancelledError` passes through our frames and aiohttp's; with locals, all of them are printed."""
+    """A `CancelledError` passes through our frames and aiohttp's; with locals, all of them are
+    printed."""
     async with rig() as (sandbox, client):
         if scene == "gate":
             sandbox.rate_limit(times=None, retry_after=100)
@@ -140,7 +143,8 @@ async def test_every_status_error_pickles_without_it(status: int) -> None:
 
 
 async def test_the_client_itself_does_not_show_it() -> None:
-    """Its repr tells the origin and the key's display prefix, the only part that may be shown [public]."""
+    """Its repr tells the origin and the key's display prefix, the only part that may be shown
+    [public]."""
     async with rig() as (_, client):
         await client.posts.get(POST_ID)
         report = await client.posts.analyze(ids(2))
@@ -188,7 +192,8 @@ async def test_what_a_proxy_echoes_is_masked_in_outcomes_and_logs() -> None:
 
 
 async def test_another_origin_sees_nothing() -> None:
-    """Two clients, two services: each token at its own; the same holds for an absolute URL given by mistake."""
+    """Two clients, two services: each token at its own; the same holds for an absolute URL given by
+    mistake."""
     async with raw_rig(GOOD_POST) as (server, client), Sandbox(token=TOKEN) as other:
         with pytest.raises(ValueError, match="path"):
             await client.request("GET", f"{other.url}/v1/posts/1")

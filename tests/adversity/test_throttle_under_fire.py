@@ -1,4 +1,5 @@
-"""The limits of the service hold on the bad days too: jitter on the way, faults, retries, several clients, keys, loops."""
+"""The limits of the service hold on the bad days too: jitter on the way, faults, retries, several
+clients, keys, loops."""
 
 from __future__ import annotations
 
@@ -30,9 +31,11 @@ async def hammer(client: TokfluenceClient, count: int, start: int = 0) -> None:
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 async def test_no_429_under_jitter_faults_and_retries(algorithm: str) -> None:
-    """On the way they take 200 ms in the mean and differ by twice that, a third of them fails; none is one too many."""
+    """On the way they take 200 ms in the mean and differ by twice that, a third of them fails; none
+    is one too many."""
     rng = random.Random(7)
-    # A sliding counter takes the last window for even. At 60 that is right to a request, and one may be one too many; see `_pace`.
+    # A sliding counter takes the last window for even. At 60 that is right to a request, and one
+    # may be one too many; see `_pace`.
     fine = algorithm == "sliding_counter"
     options = {"throttle": None if fine else throttle(), "max_retries": 8}
     limits = {} if fine else LIMITS
@@ -82,7 +85,8 @@ async def test_a_new_client_does_not_start_with_a_full_bucket() -> None:
 
 
 async def test_waiters_that_give_up_swallow_no_slot() -> None:
-    """Trap 11: of two hundred callers every second one is cancelled while it waits; the pace of the others is whole."""
+    """Trap 11: of two hundred callers every second one is cancelled while it waits; the pace of the
+    others is whole."""
     async with rig({"throttle": throttle(), "max_concurrency": 200}, **LIMITS) as (sandbox, client):
         calls = [asyncio.create_task(client.posts.get(post_id)) for post_id in ids(200)]
         await asyncio.sleep(5)
@@ -142,7 +146,8 @@ async def test_a_full_queue_of_reads_delays_an_analysis_by_a_slot_or_two() -> No
 
 
 async def test_a_key_that_is_refused_keeps_no_other_from_its_slots() -> None:
-    """Calls that wait for a slot hold a place each; one key's stand there while its gate is closed for five minutes."""
+    """Calls that wait for a slot hold a place each; one key's stand there while its gate is closed
+    for five minutes."""
     async with rig({"throttle": throttle(), "max_concurrency": 20}, **LIMITS) as (sandbox, client):
         other = client.with_options(token=sandbox.add_key("tkf_live_" + "B" * 32).token)
         of_one = {"to": "GET /v1/posts/:id", "where": lambda entry: entry.key == TOKEN[:13]}
@@ -163,8 +168,9 @@ async def test_a_key_that_is_refused_keeps_no_other_from_its_slots() -> None:
 
 @pytest.mark.parametrize(("stall", "fresh"), [(0.2, False), (0.9, True), (30.0, True)])
 async def test_a_loop_that_is_late_sends_nothing_on_an_old_slot(stall: float, fresh: bool) -> None:
-    """Somebody computes in the loop just when a slot is granted. Its request, which runs after that, does not leave as if the
-    slot were new: it lets it go and takes another, unless half the margin covers the delay."""
+    """Somebody computes in the loop just when a slot is granted. Its request, which runs after
+    that, does not leave as if the slot were new: it lets it go and takes another, unless half the
+    margin covers the delay."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualLoop)
     async with rig({"throttle": Throttle(60, None, burst=1)}, per_ip=60, per_key=None) as (
@@ -190,7 +196,8 @@ async def test_a_loop_that_is_late_sends_nothing_on_an_old_slot(stall: float, fr
 
 
 async def test_those_in_line_for_a_slot_learn_at_once_of_a_wait_that_is_too_long() -> None:
-    """A 429 that asks for a day: nobody hangs, wherever a call stands; a patient client's calls stay, and keep their order."""
+    """A 429 that asks for a day: nobody hangs, wherever a call stands; a patient client's calls
+    stay, and keep their order."""
     async with rig({"throttle": throttle(), "max_concurrency": 50}, **LIMITS) as (sandbox, client):
         patient = client.with_options(token=sandbox.add_key("tkf_live_" + "B" * 32).token)
         sandbox.rate_limit(retry_after=86_400, nth=20)

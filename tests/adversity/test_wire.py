@@ -1,4 +1,5 @@
-"""One door to the wire: what leaves is what we counted, under an id, a token and a slot of its own."""
+"""One door to the wire: what leaves is what we counted, under an id, a token and a slot of its
+own."""
 
 from __future__ import annotations
 
@@ -40,7 +41,8 @@ from .test_faults import FAULTS
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("own", [True, False], ids=["own session", "user's session"])
 async def test_aiohttp_never_sends_by_itself(call: str, when: Any, own: bool) -> None:
-    """Trap 1: a reused connection that dies is noticed by us, and the repeat has an id of its own (a batch keeps its)."""
+    """Trap 1: a reused connection that dies is noticed by us, and the repeat has an id of its own
+    (a batch keeps its)."""
     route, do, options = CALLS[call]
     async with AsyncExitStack() as stack:
         session = None if own else await stack.enter_async_context(aiohttp.ClientSession())
@@ -71,7 +73,8 @@ async def test_without_retries_a_dead_connection_is_one_request() -> None:
 
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_a_users_session_is_counted_and_charged_like_our_own(fault: str) -> None:
-    """Its connector is not ours, so what we know about the wire comes from elsewhere; it has to be as good."""
+    """Its connector is not ours, so what we know about the wire comes from elsewhere; it has to be
+    as good."""
     async with (
         aiohttp.ClientSession() as session,
         rig({"session": session, "timeout": 30.0, "max_retries": 1}, indexed=0.0) as (
@@ -114,7 +117,8 @@ async def test_a_users_session_is_never_closed() -> None:
 async def test_a_request_that_nobody_waited_for_is_counted_and_charged(
     own: bool, limit: str
 ) -> None:
-    """It left, and the service works on when its client hangs up: the budget must not hear "nothing was sent"."""
+    """It left, and the service works on when its client hangs up: the budget must not hear "nothing
+    was sent"."""
     async with AsyncExitStack() as stack:
         session = None if own else await stack.enter_async_context(aiohttp.ClientSession())
         options: dict[str, Any] = {"session": session, "max_retries": 0}
@@ -134,7 +138,8 @@ async def test_a_request_that_nobody_waited_for_is_counted_and_charged(
 
 
 async def test_a_slot_is_taken_for_every_physical_send() -> None:
-    """Repeats count at the service like first sends: under a steady fault no window sees more than the limit."""
+    """Repeats count at the service like first sends: under a steady fault no window sees more than
+    the limit."""
     async with rig(
         {"throttle": Throttle(30, 60, burst=2), "max_concurrency": 20, "max_retries": 50},
         per_ip=30,
@@ -182,7 +187,8 @@ async def test_a_redirect_is_an_error_and_the_token_stays(
 
 
 async def test_cookies_of_the_service_are_not_sent_back() -> None:
-    """The API ignores cookies [public]; what a proxy sets must not make requests grow or tell runs apart."""
+    """The API ignores cookies [public]; what a proxy sets must not make requests grow or tell runs
+    apart."""
     head = http(b'{"data":{"post_id":"1"}}', Set_Cookie="session=abc; Path=/")
     async with raw_rig(head) as (server, client):
         await client.posts.get("1")
@@ -204,7 +210,8 @@ async def test_proxies_in_the_environment_are_not_obeyed(monkeypatch: pytest.Mon
 
 
 async def test_a_read_that_a_proxy_sent_twice_was_charged() -> None:
-    """409 under an id that is new means that somebody in between repeated it: the answer is lost, its price is not."""
+    """409 under an id that is new means that somebody in between repeated it: the answer is lost,
+    its price is not."""
     conflict = http(b'{"error":{"code":"duplicate_request","message":"seen"}}', "409 Conflict")
     async with raw_rig(conflict, GOOD_POST) as (server, client):
         await client.posts.get(POST_ID)
@@ -214,7 +221,8 @@ async def test_a_read_that_a_proxy_sent_twice_was_charged() -> None:
 
 
 async def test_a_batch_that_a_proxy_sent_twice_was_charged() -> None:
-    """HAProxy's `retry-on` repeats an analyze call whose answer was lost, and passes the 409 on as the first answer."""
+    """HAProxy's `retry-on` repeats an analyze call whose answer was lost, and passes the 409 on as
+    the first answer."""
     async with rig(indexed=0.0, seconds_per_url=0.0) as (sandbox, client):
         conflict = {"error": {"code": "duplicate_request", "message": "seen"}}
         sandbox.answer(conflict, status=409, to=ANALYZE, when="after")
@@ -226,9 +234,10 @@ async def test_a_batch_that_a_proxy_sent_twice_was_charged() -> None:
         check_money(sandbox, client)
 
 
-# --- 429 --------------------------------------------------------------------------------------------------------------
+# --- 429 ------------------------------------------------------------------------------------------
 
-# The header and what follows from it; where it says nothing that can be followed, the first pause of our own.
+# The header and what follows from it; where it says nothing that can be followed, the first pause
+# of our own.
 RETRY_AFTER = {
     "seconds": ("7", 7.0),
     "zero": ("0", 0.0),
@@ -248,7 +257,8 @@ RETRY_AFTER = {
 
 @pytest.mark.parametrize("case", RETRY_AFTER)
 async def test_a_retry_after_is_never_shortened(case: str) -> None:
-    """Trap 14: whatever form it has, nor drawn out; and nothing else leaves on that key before, not even a fresh call."""
+    """Trap 14: whatever form it has, nor drawn out; and nothing else leaves on that key before, not
+    even a fresh call."""
     text, seconds = RETRY_AFTER[case]
     moments: list[float] = []
     seen = asyncio.Event()
@@ -286,7 +296,8 @@ async def test_a_retry_after_is_never_shortened(case: str) -> None:
 
 @pytest.mark.parametrize("text", ["1000000", "1e99", "9" * 400, "Fri, 31 Dec 2999 23:59:59 GMT"])
 async def test_a_huge_retry_after_ends_the_call_at_once(text: str) -> None:
-    """A wait of days is for the caller to decide: the error says how long, and nothing more is sent meanwhile."""
+    """A wait of days is for the caller to decide: the error says how long, and nothing more is sent
+    meanwhile."""
     body = b'{"error":{"code":"rate_limited","message":"come back tomorrow"}}'
     async with raw_rig(http(body, "429 Too Many", Retry_After=text)) as (server, client):
         began = asyncio.get_running_loop().time()
@@ -304,13 +315,14 @@ async def test_a_huge_retry_after_ends_the_call_at_once(text: str) -> None:
 
 @pytest.mark.parametrize("status", [429, 500])
 async def test_waiting_to_try_again_holds_no_connection_and_no_place(status: int) -> None:
-    """Trap 4: while one key's calls wait out a refusal or a backoff, another key's go through the one place there is."""
+    """Trap 4: while one key's calls wait out a refusal or a backoff, another key's go through the
+    one place there is."""
     async with rig({"max_concurrency": 1}) as (sandbox, client):
         other = client.with_options(token=sandbox.add_key("tkf_live_" + "B" * 32).token)
         await client.posts.get(POST_ID)
         if status == 429:
-            # The first 429 closes both gates, as it does not say whose budget is empty; the second, with the other key
-            # answered in between, closes only that of its own key.
+            # The first 429 closes both gates, as it does not say whose budget is empty; the second,
+            # with the other key answered in between, closes only that of its own key.
             sandbox.rate_limit(retry_after=1)
             await client.posts.get(POST_ID)
             await other.posts.get(POST_ID)
@@ -348,7 +360,8 @@ async def test_after_a_burst_of_429_nobody_storms_back() -> None:
 
 
 async def test_calls_that_wait_at_a_closed_gate_go_in_the_order_they_came() -> None:
-    """First come, first served: also where a 429 made them wait, and all could go at one instant."""
+    """First come, first served: also where a 429 made them wait, and all could go at one
+    instant."""
     many = [str(7234567890123456789 + n) for n in range(20)]
     async with (
         Sandbox(throttle=None) as sandbox,

@@ -51,13 +51,14 @@ def statuses(outcomes: Any) -> list[str]:
     ]
 
 
-# --- the report ------------------------------------------------------------------------------------------------------
+# --- the report -----------------------------------------------------------------------------------
 
 
 async def test_one_outcome_for_each_distinct_post_in_first_seen_order(
     sandbox: Sandbox, client: TokfluenceClient
 ) -> None:
-    """Whatever order the batches finish in; duplicates in any spelling are neither sent nor billed."""
+    """Whatever order the batches finish in; duplicates in any spelling are neither sent nor
+    billed."""
     sandbox.seconds_per_url = lambda post_id: 60.0 - int(post_id)
     inputs = [
         url(3),
@@ -177,7 +178,8 @@ async def test_other_wrong_arguments_are_refused_at_the_call(
 async def test_analyze_calls_in_flight_are_capped(
     sandbox: Sandbox, client: TokfluenceClient
 ) -> None:
-    """ "Cap concurrent analyze calls" [seed]: on the wire, as the service sees it; and the cap is reached."""
+    """ "Cap concurrent analyze calls" [seed]: on the wire, as the service sees it; and the cap is
+    reached."""
     await client.posts.analyze(range(1, 61), batch_size=5)
 
     assert sandbox.peak_in_flight(ANALYZE) == 3
@@ -208,7 +210,7 @@ async def test_left_to_choose_batches_use_all_workers_and_shrink(
     assert sandbox.peak_in_flight(ANALYZE) == 8
 
 
-# --- rows ------------------------------------------------------------------------------------------------------------
+# --- rows -----------------------------------------------------------------------------------------
 
 
 async def test_rows_are_matched_by_id_whatever_order_and_spelling(
@@ -268,7 +270,7 @@ async def test_unknown_statuses_pass_through(sandbox: Sandbox, client: Tokfluenc
     assert all(outcome.ok for outcome in report)
 
 
-# --- as batches finish -----------------------------------------------------------------------------------------------
+# --- as batches finish ----------------------------------------------------------------------------
 
 
 async def test_outcomes_come_as_batches_finish(sandbox: Sandbox, client: TokfluenceClient) -> None:
@@ -285,7 +287,8 @@ async def test_outcomes_come_as_batches_finish(sandbox: Sandbox, client: Tokflue
 async def test_a_batch_leaves_with_what_has_arrived(
     sandbox: Sandbox, client: TokfluenceClient, gap: float
 ) -> None:
-    """A slow source: nobody waits for fifty to come together, and nobody pays a request per URL of a quick one."""
+    """A slow source: nobody waits for fifty to come together, and nobody pays a request per URL of
+    a quick one."""
     loop = asyncio.get_running_loop()
 
     async def source() -> AsyncIterator[int]:
@@ -353,7 +356,8 @@ async def test_an_async_source_that_raises_likewise(
 async def test_input_is_read_no_faster_than_it_is_sent(
     sandbox: Sandbox, client: TokfluenceClient
 ) -> None:
-    """A consumer that stops holds back reading and spending: at most a few hundred inputs are taken in (trap 21)."""
+    """A consumer that stops holds back reading and spending: at most a few hundred inputs are taken
+    in (trap 21)."""
     read = 0
 
     def numbers() -> Iterator[int]:
@@ -371,7 +375,7 @@ async def test_input_is_read_no_faster_than_it_is_sent(
     assert sandbox.credits_spent <= read * 25
 
 
-# --- money -----------------------------------------------------------------------------------------------------------
+# --- money ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", [401, 402, 403])
@@ -392,7 +396,8 @@ async def test_a_refused_account_stops_sending(
     assert len(report) == 100
     assert sandbox.requests_received <= 4
     assert sandbox.credits_spent == 250
-    # Of a 403 the page says "other 4xx are not refunded", so it is counted as spent; 401 and 402 are not.
+    # Of a 403 the page says "other 4xx are not refunded", so it is counted as spent; 401 and 402
+    # are not.
     assert report.credits_spent == 250 + (
         125 * (sandbox.requests_received - 2) if status == 403 else 0
     )
@@ -467,7 +472,8 @@ async def test_a_lost_answer_is_not_paid_for_twice(
 async def test_whatever_may_have_run_keeps_its_id(
     sandbox: Sandbox, client: TokfluenceClient, fault: str
 ) -> None:
-    """500 after the work, a proxy's 502, a 200 cut short, a reset: the id goes out again, and 409 settles it."""
+    """500 after the work, a proxy's 502, a 200 cut short, a reset: the id goes out again, and 409
+    settles it."""
     options = {"when": "after"} if fault in ("internal_error", "proxy_error") else {}
     getattr(sandbox, fault)(to=ANALYZE, **options)
 
@@ -499,7 +505,8 @@ async def test_refusals_alone_are_tried_until_done(
 async def test_after_refusals_and_a_lost_answer_only_the_index_knows(
     sandbox: Sandbox, client: TokfluenceClient, first: str
 ) -> None:
-    """Refused, then done with the answer lost: each post is read (1 credit), found, and not analyzed again."""
+    """Refused, then done with the answer lost: each post is read (1 credit), found, and not
+    analyzed again."""
     getattr(sandbox, first)(to=ANALYZE, times=1)
     sandbox.drop_answer(to=ANALYZE, times=1)
 
@@ -518,8 +525,8 @@ async def test_after_refusals_and_a_lost_answer_only_the_index_knows(
 async def test_a_refused_id_and_a_fault_that_did_nothing_are_told_apart_by_reading(
     sandbox: Sandbox, client: TokfluenceClient
 ) -> None:
-    """Refused (which burnt the id), then a proxy's 502 before the work: 409, yet nothing was done. The reads show it,
-    and the batch goes out under a new id."""
+    """Refused (which burnt the id), then a proxy's 502 before the work: 409, yet nothing was done.
+    The reads show it, and the batch goes out under a new id."""
     sandbox.refusals_burn_ids = True
     sandbox.rate_limit(to=ANALYZE, times=1)
     sandbox.proxy_error(to=ANALYZE, when="before", times=1)
@@ -552,8 +559,9 @@ async def test_only_what_is_missing_goes_out_again(
 async def test_a_read_that_fails_leaves_its_post_open_and_no_other(
     sandbox: Sandbox, client: TokfluenceClient, fault: int
 ) -> None:
-    """Refused, then lost, then the read that was to tell fails: that post's outcome is the error, and it is not sent
-    again as long as nobody knows. The rest of its batch and the other batches stand."""
+    """Refused, then lost, then the read that was to tell fails: that post's outcome is the error,
+    and it is not sent again as long as nobody knows. The rest of its batch and the other batches
+    stand."""
     sandbox.rate_limit(to=ANALYZE, times=1)
     sandbox.drop_answer(to=ANALYZE, times=1)
     sandbox.answer(
@@ -584,8 +592,8 @@ async def test_a_read_that_fails_leaves_its_post_open_and_no_other(
 async def test_a_402_takes_nothing_back_of_an_attempt_that_may_have_run(
     sandbox: Sandbox, client: TokfluenceClient, tmp_path: Path, journaled: bool
 ) -> None:
-    """A service may look at the wallet before it looks at ids: what was done and lost has emptied it. To send what still fits
-    under another id would bill it twice."""
+    """A service may look at the wallet before it looks at ids: what was done and lost has emptied
+    it. To send what still fits under another id would bill it twice."""
     journal = tmp_path / "journal" if journaled else None
     sandbox.drop_answer(to=ANALYZE)
     empty = {"error": {"code": "insufficient_credits", "message": "Out of API credits."}}
@@ -605,7 +613,8 @@ async def test_a_402_takes_nothing_back_of_an_attempt_that_may_have_run(
 async def test_what_a_proxy_refuses_takes_nothing_back_of_an_attempt_that_may_have_run(
     sandbox: Sandbox, client: TokfluenceClient, tmp_path: Path, status: int
 ) -> None:
-    """Done, the answer lost, and then something in between says no: the batch stays in doubt, and the next run settles it."""
+    """Done, the answer lost, and then something in between says no: the batch stays in doubt, and
+    the next run settles it."""
     sandbox.drop_answer(to=ANALYZE)
     sandbox.answer("<html>maintenance</html>", status=status, to=ANALYZE)
 
@@ -634,7 +643,8 @@ def hide(sandbox: Sandbox, post_id: str, until: float) -> None:
 async def test_posts_become_readable_one_after_the_other(
     sandbox: Sandbox, client: TokfluenceClient
 ) -> None:
-    """Refused, done, lost: that one post is there says that the batch was worked, not that the others can be read already."""
+    """Refused, done, lost: that one post is there says that the batch was worked, not that the
+    others can be read already."""
     now = asyncio.get_running_loop().time()
     for n, seconds in ((1, 20.0), (2, 9.0)):
         hide(sandbox, str(n), now + seconds)
@@ -652,7 +662,8 @@ async def test_posts_become_readable_one_after_the_other(
 async def test_a_read_that_fails_does_not_say_that_the_batch_is_done(
     sandbox: Sandbox, client: TokfluenceClient
 ) -> None:
-    """The post that goes ahead cannot be read for a proxy's 503: another one goes ahead, and its being readable is waited for."""
+    """The post that goes ahead cannot be read for a proxy's 503: another one goes ahead, and its
+    being readable is waited for."""
     now = asyncio.get_running_loop().time()
     hide(sandbox, "1", now + 15.0)
     hide(sandbox, "2", now + 15.0)
@@ -670,7 +681,8 @@ async def test_a_read_that_fails_does_not_say_that_the_batch_is_done(
 async def test_what_is_settled_stands_when_the_rest_of_its_batch_fails(
     sandbox: Sandbox, client: TokfluenceClient, left: int | None
 ) -> None:
-    """Two of three were done; the third goes out again, and is refused: for its form, or as the wallet is (nearly) empty."""
+    """Two of three were done; the third goes out again, and is refused: for its form, or as the
+    wallet is (nearly) empty."""
     hide(sandbox, "1", math.inf)
     sandbox.rate_limit(to=ANALYZE)
     sandbox.drop_answer(to=ANALYZE)
@@ -694,7 +706,8 @@ async def test_what_is_settled_stands_when_the_rest_of_its_batch_fails(
 async def test_what_was_left_out_is_looked_for_until_it_can_be_there(
     sandbox: Sandbox, client: TokfluenceClient, tmp_path: Path
 ) -> None:
-    """A 200 without one of its rows: that post was charged. The next run, at once, reads it, and again, before it pays for it anew."""
+    """A 200 without one of its rows: that post was charged. The next run, at once, reads it, and
+    again, before it pays for it anew."""
     sandbox.analyze_rows = lambda rows: [row for row in rows if row["postId"] != "2"]
     await client.posts.analyze([1, 2, 3], batch_size=3, journal=tmp_path / "journal")
     sandbox.analyze_rows = None
@@ -731,7 +744,8 @@ async def test_a_resolve_that_was_cancelled_at_a_409_is_not_paid_for_again_by_an
 async def test_a_timeout_does_not_buy_twice_while_the_first_is_at_work(
     sandbox: Sandbox, client: TokfluenceClient
 ) -> None:
-    """409 comes early, while the first attempt is still in flight at the service: it settles the batch."""
+    """409 comes early, while the first attempt is still in flight at the service: it settles the
+    batch."""
     sandbox.seconds_per_url = 100.0
     hasty = client.with_options(timeout=5.0)
 
@@ -753,7 +767,8 @@ async def slow_after_two() -> AsyncIterator[int]:
 async def test_a_batch_gets_the_time_that_earlier_ones_show_it_to_need(
     sandbox: Sandbox, client: TokfluenceClient
 ) -> None:
-    """At 30 s a URL ten take 300 s, and 60 s and 15 a URL are 210: to hang up then is to ask again for what is at work."""
+    """At 30 s a URL ten take 300 s, and 60 s and 15 a URL are 210: to hang up then is to ask again
+    for what is at work."""
     sandbox.seconds_per_url = 30.0
 
     seen = [outcome async for outcome in client.posts.analyze_iter(slow_after_two(), batch_size=10)]
@@ -767,7 +782,8 @@ async def test_a_batch_gets_the_time_that_earlier_ones_show_it_to_need(
 async def test_a_time_that_was_asked_for_is_kept_whatever_earlier_batches_show(
     sandbox: Sandbox, client: TokfluenceClient
 ) -> None:
-    """`timeout=` is the caller's word: after 50 s and 15 a URL the batch is asked for again, and the 409 settles it."""
+    """`timeout=` is the caller's word: after 50 s and 15 a URL the batch is asked for again, and
+    the 409 settles it."""
     sandbox.seconds_per_url = 30.0
 
     seen = [outcome async for outcome in client.posts.analyze_iter(slow_after_two(), batch_size=10)]
@@ -851,12 +867,13 @@ def script(sandbox: Sandbox, fault: str) -> None:
 def test_under_any_history_everything_is_analyzed_once_and_nothing_twice(
     faults: list[str], burn: bool, posts: int, batch_size: int
 ) -> None:
-    """Refusals, lost answers and proxies in any order, ids burnt by refusals or not: no post is billed twice, every
-    outcome says it was done, and the posts are in the index."""
+    """Refusals, lost answers and proxies in any order, ids burnt by refusals or not: no post is
+    billed twice, every outcome says it was done, and the posts are in the index."""
 
     if burn:
-        # Then a fault before the work uses the id up as well, and nothing tells it from a lost answer: such a batch is
-        # taken as done (design.md, *409 by history*), and `resolve` is the one to find out.
+        # Then a fault before the work uses the id up as well, and nothing tells it from a lost
+        # answer: such a batch is taken as done (design.md, *409 by history*), and `resolve` is the
+        # one to find out.
         faults = [fault for fault in faults if not fault.endswith("_before")]
 
     async def work() -> None:
@@ -878,7 +895,7 @@ def test_under_any_history_everything_is_analyzed_once_and_nothing_twice(
         runner.run(work())
 
 
-# --- progress --------------------------------------------------------------------------------------------------------
+# --- progress -------------------------------------------------------------------------------------
 
 
 async def test_progress_counts_up_to_the_end(sandbox: Sandbox, client: TokfluenceClient) -> None:
@@ -915,7 +932,8 @@ async def test_the_total_of_an_async_source_is_not_known(
 async def test_progress_that_raises_ends_the_call_before_anything_is_paid_for(
     sandbox: Sandbox, client: TokfluenceClient
 ) -> None:
-    """The caller's own mistake is not hidden; most of them show at once, as with a factory that was not called."""
+    """The caller's own mistake is not hidden; most of them show at once, as with a factory that was
+    not called."""
 
     def made() -> Any:
         return print
@@ -969,7 +987,8 @@ def test_types_of_outcomes() -> None:
 async def test_batches_pass_the_keys_token_bucket_whatever_the_concurrency(
     sandbox: Sandbox,
 ) -> None:
-    """A hundred workers and answers in no time: beyond the burst, batches join the throttle's line at the key's pace."""
+    """A hundred workers and answers in no time: beyond the burst, batches join the throttle's line
+    at the key's pace."""
     throttle = Throttle(per_ip=None, per_key=60, period=60.0, burst=5, jitter=0.0)
     ids = [str(7234567890123456789 + n) for n in range(40)]
     loop = asyncio.get_running_loop()

@@ -1,4 +1,5 @@
-"""A batch's life: the table by itself, and against a model of the service in a rule-based state machine."""
+"""A batch's life: the table by itself, and against a model of the service in a rule-based state
+machine."""
 
 from __future__ import annotations
 
@@ -47,7 +48,8 @@ def test_every_state_that_is_sent_knows_every_end_of_an_attempt() -> None:
 
 
 def test_what_may_have_run_is_never_released() -> None:
-    """Released posts go out under a new id, and would be paid for again; whoever refuses now says nothing of the attempt before."""
+    """Released posts go out under a new id, and would be paid for again; whoever refuses now says
+    nothing of the attempt before."""
     for (state, _), after in TABLE.items():
         if state in (BatchState.DOUBT, BatchState.MIXED, BatchState.CLAIMED):
             assert after is not BatchState.RELEASED
@@ -132,8 +134,9 @@ def test_the_table_and_the_retry_rules_read_a_409_alike(state: BatchState) -> No
 POLICY = RetryPolicy(max_retries=4, deadline=1e9)
 POSTS = ("a", "b", "c")
 PRICE = 25
-# How long the service may work at a batch, and how long until a post can be read. What the driver waits before it takes a
-# post for not done is longer than both together, as in `Analyzer.allowance`. Posts become readable one after the other.
+# How long the service may work at a batch, and how long until a post can be read. What the driver
+# waits before it takes a post for not done is longer than both together, as in
+# `Analyzer.allowance`. Posts become readable one after the other.
 WORK, VISIBLE, ALLOWANCE, HOUR = 40.0, 5.0, 60.0, 3600.0
 
 
@@ -207,8 +210,8 @@ FATES = (
 
 
 class BatchLife(RuleBasedStateMachine):
-    """A driver that follows the table, the retry rules and the journal's promises, one step a rule: so that a crash may fall
-    between any two. What is on disk survives; what is not does not."""
+    """A driver that follows the table, the retry rules and the journal's promises, one step a rule:
+    so that a crash may fall between any two. What is on disk survives; what is not does not."""
 
     @initialize(
         burns=st.booleans(),
@@ -253,7 +256,8 @@ class BatchLife(RuleBasedStateMachine):
     @precondition(lambda self: self.state in SENT and self.row is not None)
     @rule(fates=st.lists(st.sampled_from(FATES), min_size=1, max_size=4))
     def send_some(self, fates: list[str]) -> None:
-        """As many attempts as the retry rules allow; the crashes between them are those after fewer."""
+        """As many attempts as the retry rules allow; the crashes between them are those after
+        fewer."""
         for fate in fates:
             if self.state in SENT and self.row is not None:
                 self.send(fate)
@@ -308,7 +312,8 @@ class BatchLife(RuleBasedStateMachine):
     )
     @rule()
     def settle_old(self) -> None:
-        """The service may have forgotten the id: only reading is safe, once no attempt can be at work any more."""
+        """The service may have forgotten the id: only reading is safe, once no attempt can be at
+        work any more."""
         self.service.now = max(self.service.now, self.last_sent + ALLOWANCE)
         self.done.update(
             (post, self.service.now) for post in self.sending if self.service.can_read(post)
@@ -318,7 +323,8 @@ class BatchLife(RuleBasedStateMachine):
     @precondition(lambda self: self.done)
     @rule()
     def look_again(self) -> None:
-        """A later run: what a 409 was taken to have done, and cannot be read after an hour, was not done."""
+        """A later run: what a 409 was taken to have done, and cannot be read after an hour, was not
+        done."""
         for post, at in list(self.done.items()):
             if self.service.now - at > HOUR and not self.service.can_read(post):
                 del self.done[post]
@@ -332,7 +338,8 @@ class BatchLife(RuleBasedStateMachine):
     @precondition(lambda self: self.row is not None and self.state in (*SENT, BatchState.CLAIMED))
     @rule()
     def call_fails_and_the_next_run_reloads(self) -> None:
-        """Cancelled, or out of retries: the batch stays where it is, and comes back as one of an earlier process."""
+        """Cancelled, or out of retries: the batch stays where it is, and comes back as one of an
+        earlier process."""
         self.give_up()
         if self.row is not None:
             self.state = step(self.state, BatchEvent.RELOADED)

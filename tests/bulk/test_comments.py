@@ -46,7 +46,7 @@ def cursors(sandbox: Sandbox) -> list[int]:
     ]
 
 
-# --- a walk ----------------------------------------------------------------------------------------------------------
+# --- a walk ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.sandbox(comments_per_post=450)
@@ -109,8 +109,8 @@ async def test_a_walk_is_resumed_by_cursor(sandbox: Sandbox, client: TokfluenceC
 async def test_no_page_is_paid_for_before_it_is_needed(
     sandbox: Sandbox, client: TokfluenceClient, prefetch: int
 ) -> None:
-    """Default: exactly the pages read. Ahead: the window grows with every page read, so never more in vain than read,
-    and nothing before the second page is asked for."""
+    """Default: exactly the pages read. Ahead: the window grows with every page read, so never more
+    in vain than read, and nothing before the second page is asked for."""
     pages = client.posts.comment_pages(ID, limit=100, prefetch=prefetch)
     for read in range(1, 16):
         await anext(pages)
@@ -126,7 +126,8 @@ async def test_no_page_is_paid_for_before_it_is_needed(
 @pytest.mark.sandbox(comments_per_post=2000, latency=1.0, throttle=None)
 @pytest.mark.client(throttle=None)
 async def test_prefetch_is_ordered_and_bounded(sandbox: Sandbox, client: TokfluenceClient) -> None:
-    """Answers may overtake each other; what is yielded does not. On the wire never more than the window and one."""
+    """Answers may overtake each other; what is yielded does not. On the wire never more than the
+    window and one."""
     sandbox.stall(7.0, to=COMMENTS, nth=5)
 
     found = [
@@ -143,7 +144,8 @@ async def test_prefetch_is_ordered_and_bounded(sandbox: Sandbox, client: Tokflue
 async def test_sixteen_pages_ahead_take_a_ninth_of_the_time(
     sandbox: Sandbox, client: TokfluenceClient
 ) -> None:
-    """A hundred pages at 0.1 s each, without a throttle on either side; and not one of them in vain."""
+    """A hundred pages at 0.1 s each, without a throttle on either side; and not one of them in
+    vain."""
     seconds = {}
     for prefetch in (0, 16):
         began, before = asyncio.get_running_loop().time(), sandbox.requests_received
@@ -185,7 +187,7 @@ async def test_max_items_of_nothing_asks_for_nothing(
     assert sandbox.requests_received == 0
 
 
-# --- the list moves --------------------------------------------------------------------------------------------------
+# --- the list moves -------------------------------------------------------------------------------
 
 
 @pytest.mark.sandbox(comments_per_post=30)
@@ -193,7 +195,8 @@ async def test_max_items_of_nothing_asks_for_nothing(
 async def test_comments_that_arrive_are_not_given_twice(
     sandbox: Sandbox, client: TokfluenceClient, prefetch: int
 ) -> None:
-    """Three arrive after each page and shift the offsets: the service repeats three, which are left out and counted."""
+    """Three arrive after each page and shift the offsets: the service repeats three, which are left
+    out and counted."""
     original = ids_of(sandbox, 30)
     pages: list[CommentPage] = []
 
@@ -229,9 +232,11 @@ def test_a_walk_against_its_model(
     inserts: list[int],
     latencies: list[float],
 ) -> None:
-    """Any stride, window, start and end, answers overtaking each other, comments arriving before any request.
+    """Any stride, window, start and end, answers overtaking each other, comments arriving before
+    any request.
 
-    Each comment at most once, those that were there at the start all and in order; and every credit accounted for.
+    Each comment at most once, those that were there at the start all and in order; and every credit
+    accounted for.
     """
 
     async def work() -> None:
@@ -320,7 +325,8 @@ def test_stopping_early_never_wastes_more_than_was_read(
 async def test_a_service_that_gives_fewer_than_asked_for(
     sandbox: Sandbox, client: TokfluenceClient, prefetch: int
 ) -> None:
-    """Only a null `next_cursor` ends the walk; pages ahead are placed by the stride seen, so none is in vain (trap 22)."""
+    """Only a null `next_cursor` ends the walk; pages ahead are placed by the stride seen, so none
+    is in vain (trap 22)."""
     found = [comment.comment_id async for comment in client.posts.comments(ID, prefetch=prefetch)]
 
     assert found == ids_of(sandbox, 100)
@@ -440,7 +446,8 @@ async def test_a_gap_of_empty_pages_is_walked_through(answers: aioresponses) -> 
 
 
 async def test_pages_of_nothing_but_repeats_go_on(answers: aioresponses) -> None:
-    """A burst of new comments shifts the list by more than pages: repeats are no empty pages, and no end."""
+    """A burst of new comments shifts the list by more than pages: repeats are no empty pages, and
+    no end."""
 
     def page(c: int) -> dict[str, Any]:
         body = [{"comment_id": f"c{max(c - 8, 0)}"}] if c < 20 else [{"comment_id": "last"}]
@@ -471,8 +478,9 @@ UNSTEADY: dict[str, Callable[[int, int], tuple[int, int]]] = {
 async def test_an_unsteady_service_is_not_asked_ahead_for_long(
     answers: aioresponses, prefetch: int, unsteady: str
 ) -> None:
-    """A page asked for ahead is bought in vain where the page before it ends elsewhere or is of a newer list. That must not
-    go on for the whole walk: 167 pages were bought where 35 were needed."""
+    """A page asked for ahead is bought in vain where the page before it ends elsewhere or is of a
+    newer list. That must not go on for the whole walk: 167 pages were bought where 35 were
+    needed."""
     asked: list[int] = []
 
     def page(cursor: int) -> dict[str, Any]:
@@ -495,7 +503,8 @@ async def test_an_unsteady_service_is_not_asked_ahead_for_long(
 async def test_one_page_of_an_older_list_costs_one_page(
     answers: aioresponses, older: set[int]
 ) -> None:
-    """A replica that lags now and then: its page is asked for again, the others that are under way are good."""
+    """A replica that lags now and then: its page is asked for again, the others that are under way
+    are good."""
     asked: list[int] = []
 
     def page(cursor: int) -> dict[str, Any]:
@@ -515,7 +524,8 @@ async def test_one_page_of_an_older_list_costs_one_page(
 
 
 async def test_a_page_without_a_total_loses_nothing_behind_it(answers: aioresponses) -> None:
-    """It is asked for again, and a comment has arrived meanwhile: the pages that were asked for before that are older, and go."""
+    """It is asked for again, and a comment has arrived meanwhile: the pages that were asked for
+    before that are older, and go."""
     listed = [f"c{n}" for n in range(100)]
 
     def page(cursor: int) -> dict[str, Any]:
@@ -542,7 +552,8 @@ async def test_a_page_without_a_total_loses_nothing_behind_it(answers: aiorespon
 async def test_a_total_that_does_not_tell_the_truth_closes_the_window(
     answers: aioresponses, prefetch: int
 ) -> None:
-    """A counter that lags behind the list says nothing about which page is older. More repeats than it tells of give it away."""
+    """A counter that lags behind the list says nothing about which page is older. More repeats than
+    it tells of give it away."""
     views: dict[int, int] = {50: 3}  # a page ahead that was looked up late: three have arrived
     arrived = 0
 
@@ -586,7 +597,8 @@ async def test_a_total_that_is_told_no_longer_closes_the_window(answers: aioresp
 
 
 async def test_without_a_total_nothing_is_asked_for_ahead(answers: aioresponses) -> None:
-    """Whether a page ahead is of an older list than the page before it, so that comments lie between the two, shows only in it."""
+    """Whether a page ahead is of an older list than the page before it, so that comments lie
+    between the two, shows only in it."""
 
     def page(cursor: int) -> dict[str, Any]:
         data = [{"comment_id": f"c{n}"} for n in range(cursor, min(cursor + 10, 300))]
@@ -651,7 +663,7 @@ async def test_one_id_twice_in_a_page_is_given_once(answers: aioresponses) -> No
     assert (len(page), page.repeated) == (1, 1)
 
 
-# --- errors ----------------------------------------------------------------------------------------------------------
+# --- errors ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -751,7 +763,7 @@ async def test_a_passing_fault_loses_no_comment(sandbox: Sandbox, client: Tokflu
     assert len({entry.request_id for entry in sandbox.requests}) == sandbox.requests_received
 
 
-# --- memory ----------------------------------------------------------------------------------------------------------
+# --- memory ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("total", ["told", "not told"])
@@ -777,7 +789,8 @@ async def test_many_comments_that_arrive_at_once_push_nothing_into_it_twice(
 
     asked = scripted(answers, page)
     found: list[str] = []
-    # Without a total nobody knows that they arrived, and five pages of nothing new are taken for a list without an end.
+    # Without a total nobody knows that they arrived, and five pages of nothing new are taken for a
+    # list without an end.
     with (
         contextlib.nullcontext()
         if total == "told"
@@ -800,7 +813,8 @@ async def test_many_comments_that_arrive_at_once_push_nothing_into_it_twice(
 async def test_comments_that_no_total_tells_of_push_nothing_into_it_twice(
     answers: aioresponses, shift: int, leave: bool, in_order: bool
 ) -> None:
-    """As many leave at the end as arrive in front, or `total` is a counter that lags: it stays what it was."""
+    """As many leave at the end as arrive in front, or `total` is a counter that lags: it stays what
+    it was."""
     numbers = range(10_000, 14_000)
     listed = [f"c{n if in_order else n * 7919 % 10_007}" for n in numbers]
     first = list(listed)

@@ -56,7 +56,8 @@ def test_rows_are_matched_by_video_id_whatever_order_or_spelling(
 
 
 def test_rows_nobody_asked_for_are_left_out() -> None:
-    """And so are rows that name nothing, and second rows of one post: the first one's word stands."""
+    """And so are rows that name nothing, and second rows of one post: the first one's word
+    stands."""
     rows = [
         row("99"),
         row(None),
@@ -72,7 +73,8 @@ def test_rows_nobody_asked_for_are_left_out() -> None:
 
 
 def test_a_row_whose_id_is_another_posts_is_known_by_its_url() -> None:
-    """`postId` first, else the URL: a service that reports an internal id in the one still says which in the other."""
+    """`postId` first, else the URL: a service that reports an internal id in the one still says
+    which in the other."""
     found = match_rows(REFS, [row("123456", REFS[2].url)])
 
     assert set(found) == {"3"}
@@ -80,7 +82,8 @@ def test_a_row_whose_id_is_another_posts_is_known_by_its_url() -> None:
 
 @pytest.mark.parametrize("word", ["analyzed", "fresh", "queued", "", None, "ANALYZED", "näher"])
 def test_any_status_passes_through(word: str | None) -> None:
-    """Two are documented, others may exist: a closed enum would turn a new one into an outage (trap 23)."""
+    """Two are documented, others may exist: a closed enum would turn a new one into an outage (trap
+    23)."""
     found = match_rows(REFS, [row("1", None, word)])
 
     assert found["1"].status == (word or "")
@@ -107,7 +110,8 @@ def test_every_size_is_one_the_service_takes(
 
 
 def test_batches_shrink_towards_the_end() -> None:
-    """So that no worker is busy for minutes when the others are done (performance.md, *Analyze*)."""
+    """So that no worker is busy for minutes when the others are done (performance.md,
+    *Analyze*)."""
     planner = Planner(8)
     planner.observe(100, 50.0)
     left, sizes = 1000, list[int]()
@@ -123,7 +127,8 @@ def test_batches_shrink_towards_the_end() -> None:
 
 
 def test_no_batch_is_expected_to_take_longer_than_45_seconds() -> None:
-    """Nothing seen: ten. Then by the seconds per URL seen so far; a very slow service gets single URLs."""
+    """Nothing seen: ten. Then by the seconds per URL seen so far; a very slow service gets single
+    URLs."""
     planner = Planner(8)
     assert planner.next_size(1000) == 10
     assert planner.expected(7) == 0.0

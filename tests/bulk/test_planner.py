@@ -1,4 +1,5 @@
-"""How large the next batch is, and what it may take; the makespans themselves are `benchmarks/planner.py`'s to show."""
+"""How large the next batch is, and what it may take; the makespans themselves are
+`benchmarks/planner.py`'s to show."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ def seen(planner: Planner, pairs: list[tuple[int, float]]) -> Planner:
     return planner
 
 
-# The same seconds for every size: what is left for the URLs is nothing, and came out a little below it.
+# The same seconds for every size: what is left for the URLs is nothing, and came out a little below
+# it.
 @example(8, None, [(urls, 1.3) for urls in (14, 15, 29, 7, 1, 28)], 0)
 @given(
     st.integers(1, 64),
@@ -50,7 +52,8 @@ def test_a_size_that_was_asked_for_is_kept() -> None:
 
 
 def test_the_first_batches_are_small_and_differ() -> None:
-    """A URL may take a minute, and one size alone does not tell what a request costs from what a URL costs."""
+    """A URL may take a minute, and one size alone does not tell what a request costs from what a
+    URL costs."""
     planner = Planner(8)
     sizes = []
     for _ in range(6):
@@ -113,7 +116,8 @@ def test_scattered_seconds_are_not_taken_for_a_cost_per_request() -> None:
 
 
 def test_what_an_earlier_run_saw_saves_the_small_first_batches() -> None:
-    """A journal's run is resumed with what it learnt: the seconds of a URL, and whether they come with the URL or with the request."""
+    """A journal's run is resumed with what it learnt: the seconds of a URL, and whether they come
+    with the URL or with the request."""
     serial = seen(Planner(8), [(n, 2.0 * n) for n in (10, 4, 7, 10, 4, 7)] * 50)
     parallel = seen(Planner(8), [(n, 5.0) for n in (10, 4, 7, 10, 4, 7)] * 50)
 
@@ -150,7 +154,8 @@ def test_an_earlier_run_counts_as_a_hundred_urls() -> None:
 
 
 def test_as_long_as_few_urls_were_seen_they_may_take_longer_than_it_seems() -> None:
-    """Heavy-tailed seconds begin with a mean that is too low; a batch cut by it is the longest request of the job."""
+    """Heavy-tailed seconds begin with a mean that is too low; a batch cut by it is the longest
+    request of the job."""
     sizes = [
         seen(Planner(8), [(urls, 3.0 * urls)]).next_size(100_000)
         for urls in (1, 4, 25, 100, 10_000)
@@ -161,7 +166,8 @@ def test_as_long_as_few_urls_were_seen_they_may_take_longer_than_it_seems() -> N
 
 
 def test_of_few_batches_a_cost_per_request_has_to_be_very_plain() -> None:
-    """Four points lie near some line by chance; then a serial service would get batches of fifty."""
+    """Four points lie near some line by chance; then a serial service would get batches of
+    fifty."""
     rising = [(10, 22.5), (4, 12.5), (7, 19.0), (8, 18.0)]  # about 6 + 1.6 a URL, give or take one
 
     assert seen(Planner(8), rising).fit()[0] == 0.0

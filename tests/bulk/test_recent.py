@@ -17,7 +17,8 @@ SOME = st.lists(st.integers(0, 60).map(str), max_size=6)
 def test_what_was_given_lately_is_remembered_by_whole_pages(
     pages: list[list[str]], near: int
 ) -> None:
-    """It forgets a page at a time: what came last is known, to a page less than `near`, and memory stays below a page more."""
+    """It forgets a page at a time: what came last is known, to a page less than `near`, and memory
+    stays below a page more."""
     recent = Recent(near, near)
     given_ids: list[str] = []
 
@@ -63,7 +64,8 @@ def test_what_was_given_before_that_is_known_as_far_back_as_asked(
 def test_a_walk_gives_each_once_in_whatever_order_the_list_is(
     order: str, limit: int, arrivals: list[int], rng: random.Random
 ) -> None:
-    """Arrivals at the front shift it, so the next page begins with what was given. In order or not, all of the first list comes once."""
+    """Arrivals at the front shift it, so the next page begins with what was given. In order or not,
+    all of the first list comes once."""
     listed = [f"{n:03}" for n in range(100, 160)]
     if order == "down":
         listed.reverse()
@@ -90,7 +92,8 @@ def test_a_walk_gives_each_once_in_whatever_order_the_list_is(
 
 @pytest.mark.parametrize("step", [1, -1])
 def test_what_goes_on_in_order_is_new_however_long_the_walk(step: int) -> None:
-    """Nothing has to be looked up for that; what then breaks the order is looked for among all that is remembered."""
+    """Nothing has to be looked up for that; what then breaks the order is looked for among all that
+    is remembered."""
     recent = Recent(size=1000, near=10)
     walk = [f"{n:05}" for n in range(20_000)[::step]]
     for at in range(0, 20_000, 50):
@@ -115,7 +118,8 @@ def test_what_stands_twice_on_one_page_comes_once(page: list[str]) -> None:
 def test_a_page_that_stands_among_those_given_is_seen_without_being_told(
     ordered: bool, shift: int, more: int, stride: int
 ) -> None:
-    """As far as a thousand back, if it is as long as those, and whether or not it reaches beyond what was given."""
+    """As far as a thousand back, if it is as long as those, and whether or not it reaches beyond
+    what was given."""
     ids = [f"{n:05}" for n in range(3000)]
     if not ordered:
         random.Random(1).shuffle(ids)

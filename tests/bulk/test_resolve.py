@@ -1,4 +1,5 @@
-"""The cheapest way to readable posts: what is there is read, what is missing is analyzed, and read when it can be."""
+"""The cheapest way to readable posts: what is there is read, what is missing is analyzed, and read
+when it can be."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ async def collect(outcomes: AsyncIterator[Outcome[Post]]) -> dict[object, Outcom
 
 
 def too_early(sandbox: Sandbox) -> int:
-    """Reads of posts that had been analyzed and were not readable yet: each a credit spent to learn that."""
+    """Reads of posts that had been analyzed and were not readable yet: each a credit spent to learn
+    that."""
     analyzed_at: dict[str, float] = {}
     misses = 0
     for entry in sandbox.requests:
@@ -78,8 +80,9 @@ async def test_only_what_is_missing_is_analyzed_then_read(
 async def test_polls_are_few_whatever_the_delay(
     sandbox: Sandbox, client: TokfluenceClient, delay: float
 ) -> None:
-    """One post of a batch goes ahead; the others wait for what it finds. Of 200 posts, at most those of the batches that
-    came back before anything was known ask too early, a few times each."""
+    """One post of a batch goes ahead; the others wait for what it finds. Of 200 posts, at most
+    those of the batches that came back before anything was known ask too early, a few times
+    each."""
     sandbox.visibility_delay = delay
 
     outcomes = await collect(client.posts.resolve(range(1, 201)))
@@ -110,7 +113,8 @@ async def test_polls_stay_few_when_the_delay_varies(
 async def test_a_post_that_never_becomes_readable(
     sandbox: Sandbox, client: TokfluenceClient
 ) -> None:
-    """A failed outcome after its time, after a handful of reads and not dozens; the others do not wait for it."""
+    """A failed outcome after its time, after a handful of reads and not dozens; the others do not
+    wait for it."""
     loop = asyncio.get_running_loop()
     began = loop.time()
     at = {
@@ -226,7 +230,8 @@ def test_under_any_faults_every_post_is_read_and_none_billed_twice(
     delay: float,
     batch_size: int | None,
 ) -> None:
-    """The invariant of the main job: whatever fails on the way, each post once, for 25 credits at most."""
+    """The invariant of the main job: whatever fails on the way, each post once, for 25 credits at
+    most."""
 
     async def work() -> None:
         async with (
@@ -255,8 +260,8 @@ def test_under_any_faults_every_post_is_read_and_none_billed_twice(
 async def test_a_batch_that_is_still_at_work_is_waited_for(
     sandbox: Sandbox, client: TokfluenceClient
 ) -> None:
-    """The attempt timed out, the 409 came early, the work goes on at the service: the posts are waited for, not
-    analyzed again."""
+    """The attempt timed out, the 409 came early, the work goes on at the service: the posts are
+    waited for, not analyzed again."""
     hasty = client.with_options(timeout=2.0)
 
     outcomes = await collect(hasty.posts.resolve([1, 2], batch_size=2))
@@ -335,7 +340,7 @@ async def test_wrong_arguments_are_refused_at_the_call(
     assert sandbox.requests_received == 0
 
 
-# --- when to read ----------------------------------------------------------------------------------------------------
+# --- when to read ---------------------------------------------------------------------------------
 
 
 @given(st.floats(0.1, 1e5), st.floats(0.0, 1e5))

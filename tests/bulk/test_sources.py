@@ -1,4 +1,5 @@
-"""Inputs: folded by video id, in order, read no faster than used, and never the end of a job by being malformed."""
+"""Inputs: folded by video id, in order, read no faster than used, and never the end of a job by
+being malformed."""
 
 from __future__ import annotations
 
@@ -153,7 +154,8 @@ async def test_an_input_that_raises_ends_there_and_keeps_the_error() -> None:
 
 
 async def test_several_readers_share_an_async_input() -> None:
-    """An async generator cannot be advanced by two at once; readers take turns and each item goes to one."""
+    """An async generator cannot be advanced by two at once; readers take turns and each item goes
+    to one."""
 
     async def slow() -> AsyncIterator[int]:
         for n in range(1, 21):

@@ -36,7 +36,8 @@ def test_a_cold_index_is_not_read_for_long() -> None:
 
 
 def test_a_cold_start_does_not_cost_the_warm_rest() -> None:
-    """Inputs come in runs; what a run of cached posts would cost unread is 26 times what it should."""
+    """Inputs come in runs; what a run of cached posts would cost unread is 26 times what it
+    should."""
     inputs = [False] * 500 + [True] * 500
     assert cost(inputs) <= 1.03 * clairvoyant(inputs)
 

@@ -1,4 +1,5 @@
-"""Why `canned` in conftest.py is more than `aioresponses()`: each of these fails when its half of the shim can go."""
+"""Why `canned` in conftest.py is more than `aioresponses()`: each of these fails when its half of
+the shim can go."""
 
 from __future__ import annotations
 

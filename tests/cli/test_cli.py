@@ -47,7 +47,8 @@ Run = Callable[..., Result]
 
 @pytest.fixture
 def sandboxes(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """The embedded sandbox of a command: `options` go to it, `made` is it. The command runs on a virtual clock."""
+    """The embedded sandbox of a command: `options` go to it, `made` is it. The command runs on a
+    virtual clock."""
     held: dict[str, Any] = {"options": {}, "prepare": None}
 
     def make(**options: Any) -> Sandbox:
@@ -79,7 +80,7 @@ def _file(path: Path) -> list[Any]:
     return _lines(path.read_text("utf-8"))
 
 
-# --- post ------------------------------------------------------------------------------------------------------------
+# --- post -----------------------------------------------------------------------------------------
 
 
 def test_posts_are_json_lines_on_standard_output(run: Run, sandboxes: dict[str, Any]) -> None:
@@ -137,7 +138,8 @@ def test_quiet_keeps_errors_only(run: Run, sandboxes: dict[str, Any]) -> None:
 def test_json_logs_are_json_lines(
     run: Run, sandboxes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All of standard error, the library's own log included, is for programs then; no token is in it."""
+    """All of standard error, the library's own log included, is for programs then; no token is in
+    it."""
     monkeypatch.setenv("TOKFLUENCE_LOG", "debug")
 
     result = run("post", ID, "nope", "--sandbox", "--json-logs")
@@ -151,7 +153,7 @@ def test_json_logs_are_json_lines(
     assert ID in next(event["message"] for event in events if event["event"] == "log")
 
 
-# --- wrong usage -----------------------------------------------------------------------------------------------------
+# --- wrong usage ----------------------------------------------------------------------------------
 
 
 def test_a_missing_token_is_status_2_and_one_line(run: Run, tmp_path: Path) -> None:
@@ -385,7 +387,7 @@ def test_help_and_version(run: Run) -> None:
         assert "Example" in shown.stdout
 
 
-# --- comments --------------------------------------------------------------------------------------------------------
+# --- comments -------------------------------------------------------------------------------------
 
 
 def test_comments_come_in_order(run: Run, sandboxes: dict[str, Any]) -> None:
@@ -437,7 +439,7 @@ def test_comments_of_an_unknown_post(run: Run, sandboxes: dict[str, Any]) -> Non
     assert "'nope' is not a TikTok post" in malformed.stderr
 
 
-# --- analyze ---------------------------------------------------------------------------------------------------------
+# --- analyze --------------------------------------------------------------------------------------
 
 
 def test_analyze_reads_a_file_and_skips_comments(
@@ -470,11 +472,12 @@ def test_standard_input_that_is_not_text_is_status_2(run: Run, sandboxes: dict[s
     assert "standard input is not UTF-8 text" in result.stderr
 
 
-# --- crawl -----------------------------------------------------------------------------------------------------------
+# --- crawl ----------------------------------------------------------------------------------------
 
 
 def test_the_main_job_on_real_input(run: Run, sandboxes: dict[str, Any], tmp_path: Path) -> None:
-    """The README's first command: every post and comment once, the two malformed lines told with their numbers."""
+    """The README's first command: every post and comment once, the two malformed lines told with
+    their numbers."""
     out = tmp_path / "out"
 
     result = run("crawl", URLS, "-o", out, "--comments", "--sandbox")
@@ -563,7 +566,8 @@ def test_a_folder_of_a_sandbox_elsewhere_is_one_of_the_sandbox(
 def test_a_sandbox_that_is_served_goes_on_where_an_embedded_one_ended(
     run: Run, sandboxes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All addresses of this machine count as one, for the command as for the library; and one file says so, not two."""
+    """All addresses of this machine count as one, for the command as for the library; and one file
+    says so, not two."""
     path, out = tmp_path / "urls.txt", tmp_path / "out"
     path.write_text("1\n")
     assert run("crawl", path, "-o", out, "--sandbox").exit_code == 0
@@ -641,7 +645,8 @@ def test_a_crawl_stops_at_its_budget_and_goes_on(
 def test_the_summary_of_a_crawl_without_credits_adds_up(
     run: Run, sandboxes: dict[str, Any], tmp_path: Path
 ) -> None:
-    """Written, finished, to go: each post is once in the sum of the last two, in this run and in the next."""
+    """Written, finished, to go: each post is once in the sum of the last two, in this run and in
+    the next."""
     path = tmp_path / "urls.txt"
     path.write_text("nope\n1\n" + "".join(f"{n}\n" for n in range(1, 21)))
     args = ["crawl", path, "-o", tmp_path / "out", "--sandbox", "--comments", "--max-credits", "31"]
@@ -763,7 +768,8 @@ def test_a_dry_run_knows_what_an_earlier_run_has_done(run: Run, tmp_path: Path) 
 def test_a_dry_run_into_a_folder_of_the_other_world_says_that_the_run_will_want_another(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It sends nothing, so there is nothing to refuse; what that folder's journal holds as done is not done there."""
+    """It sends nothing, so there is nothing to refuse; what that folder's journal holds as done is
+    not done there."""
     path, out = tmp_path / "urls", tmp_path / "out"
     path.write_text("1\n2\n3\n")
     run("crawl", path, "-o", out, "--sandbox")
@@ -793,7 +799,8 @@ def test_a_dry_run_into_a_folder_of_the_other_world_says_that_the_run_will_want_
 
 
 def test_a_sandbox_knows_what_the_one_before_it_had_analyzed(run: Run, tmp_path: Path) -> None:
-    """Each run brings its own; the folder's journal says what was paid for, and a service would not have forgotten it."""
+    """Each run brings its own; the folder's journal says what was paid for, and a service would not
+    have forgotten it."""
     (tmp_path / "urls").write_text("".join(f"{n}\n" for n in range(1, 9)))
     first = run("crawl", tmp_path / "urls", "-o", tmp_path / "out", "--sandbox")
 
@@ -903,7 +910,7 @@ def test_a_crawl_that_is_refused_leaves_no_table(
     assert not [path for path in tmp_path.iterdir() if "parquet" in path.name]
 
 
-# --- formats on standard output --------------------------------------------------------------------------------------
+# --- formats on standard output -------------------------------------------------------------------
 
 
 def test_csv_on_standard_output_is_safe_for_spreadsheets(
@@ -1003,7 +1010,7 @@ def test_csv_spreads_music_and_keeps_numbers() -> None:
     assert (second["music.title"], second["likes"]) == ("", "")
 
 
-# --- signals ---------------------------------------------------------------------------------------------------------
+# --- signals --------------------------------------------------------------------------------------
 
 
 def _signalling(times: int, which: signal.Signals = signal.SIGINT) -> Callable[[str], float]:
@@ -1153,7 +1160,7 @@ def test_a_read_is_given_up_at_the_first_signal(run: Run, sandboxes: dict[str, A
     assert "Stopped; what was written stands" in result.stderr
 
 
-# --- errors ----------------------------------------------------------------------------------------------------------
+# --- errors ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -1237,7 +1244,8 @@ async def test_data_is_escaped_on_a_terminal(form: str, monkeypatch: pytest.Monk
     assert not set(shown) & {"\x1b", "\x9b"}
 
 
-# Whatever Unicode says steers: control characters, line and paragraph separators, and what reorders the text after it.
+# Whatever Unicode says steers: control characters, line and paragraph separators, and what reorders
+# the text after it.
 STEERING = "".join(
     character
     for character in map(chr, range(sys.maxunicode + 1))
@@ -1251,7 +1259,8 @@ STEERING = "".join(
 async def test_no_character_that_steers_reaches_a_terminal_and_every_one_a_pipe(
     form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """U+009B begins a sequence as ESC [ does; each of the 76 is tried. Only a row's line break is left, and a tab in CSV."""
+    """U+009B begins a sequence as ESC [ does; each of the 76 is tried. Only a row's line break is
+    left, and a tab in CSV."""
     comment = Comment(comment_id="1", text=f"x{STEERING}\u200f\U0001f469\u200d\U0001f680")
     written: list[str] = []
     for kind in (_Terminal, io.TextIOWrapper):
@@ -1284,7 +1293,7 @@ def test_parquet_is_refused_by_a_terminal(monkeypatch: pytest.MonkeyPatch) -> No
         Output("parquet", Comment)
 
 
-# --- tables that follow ----------------------------------------------------------------------------------------------
+# --- tables that follow ---------------------------------------------------------------------------
 
 
 def test_a_table_follows_lines_as_they_are_completed(tmp_path: Path) -> None:
@@ -1374,13 +1383,14 @@ def test_a_killed_crawl_leaves_a_readable_table_or_none(tmp_path: Path) -> None:
     )
 
     assert done.returncode == 3
-    # Of a line that the kill overtook on its way to the journal, the run after it knows nothing, and takes it out.
+    # Of a line that the kill overtook on its way to the journal, the run after it knows nothing,
+    # and takes it out.
     lines = (tmp_path / "posts.jsonl").read_text("utf-8").splitlines()
     assert pq.read_table(tmp_path / "posts.parquet").num_rows == len(lines)
     assert not list(tmp_path.glob(".*.part"))
 
 
-# --- inputs ----------------------------------------------------------------------------------------------------------
+# --- inputs ---------------------------------------------------------------------------------------
 
 
 def test_a_file_knows_its_length_and_its_malformed_lines(tmp_path: Path) -> None:
@@ -1480,7 +1490,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         open_inputs(str(path), "tokfluence crawl -")
 
 
-# --- the screen ------------------------------------------------------------------------------------------------------
+# --- the screen -----------------------------------------------------------------------------------
 
 
 def _snapshot(**changes: Any) -> Snapshot:
@@ -1504,7 +1514,8 @@ def _draw(width: int, snapshot: Snapshot) -> list[str]:
 
 @pytest.mark.parametrize("width", [20, 40, 80, 200])
 def test_the_display_fits_every_terminal(width: int) -> None:
-    """No line is longer than the terminal is wide, and all numbers are there where there is room."""
+    """No line is longer than the terminal is wide, and all numbers are there where there is
+    room."""
     lines = _draw(width, _snapshot())
 
     assert max(map(len, lines)) <= width
@@ -1550,7 +1561,8 @@ def test_the_display_of_one() -> None:
 
 
 def test_credits_on_their_way_make_the_sum_whole(capsys: pytest.CaptureFixture[str]) -> None:
-    """What is left has lost the price of batches in flight already, and what is spent has not got it yet."""
+    """What is left has lost the price of batches in flight already, and what is spent has not got
+    it yet."""
     snapshot = _snapshot(credits_spent=143, credits_reserved=225, credits_remaining=999_632)
 
     assert "143 credits spent, up to 225 on their way, 999,632 left" in "\n".join(
@@ -1688,7 +1700,8 @@ def test_json_on_standard_error_holds_no_character_that_steers(
 
 
 def test_nothing_reaches_a_terminal_that_would_steer_it() -> None:
-    """Comments are written by strangers; rich prints ESC as it is, and reads `[/nope]` as markup."""
+    """Comments are written by strangers; rich prints ESC as it is, and reads `[/nope]` as
+    markup."""
     console = Console(
         width=80, file=io.StringIO(), force_terminal=True, color_system=None, markup=False
     )
@@ -1706,7 +1719,7 @@ def test_nothing_reaches_a_terminal_that_would_steer_it() -> None:
     assert "owned\x07" not in shown
 
 
-# --- the real command ------------------------------------------------------------------------------------------------
+# --- the real command -----------------------------------------------------------------------------
 
 
 def _command(*args: object) -> list[str]:
@@ -1720,7 +1733,8 @@ _ENV = {name: value for name, value in os.environ.items() if not name.startswith
 
 @pytest.mark.real_time
 def test_a_reader_who_leaves_ends_the_command_quietly() -> None:
-    """`tokfluence … | head` is the most usual thing to do; the status is that of every tool killed by SIGPIPE."""
+    """`tokfluence … | head` is the most usual thing to do; the status is that of every tool killed
+    by SIGPIPE."""
     world = Sandbox().world
     popular = next(
         str(n) for n in range(1, 1000) if world.total_comments(str(n)) > 2500
@@ -1806,7 +1820,8 @@ def test_a_terminal_gets_escaped_data_and_a_pipe_the_text_itself() -> None:
 
 
 def _with_canned_answer(body: bytes, answered: threading.Event) -> tuple[str, str]:
-    """The output of `tokfluence post 1` to a pipe and to a terminal, from a server that answers `body`."""
+    """The output of `tokfluence post 1` to a pipe and to a terminal, from a server that answers
+    `body`."""
     from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
     class Handler(BaseHTTPRequestHandler):

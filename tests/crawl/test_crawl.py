@@ -111,7 +111,8 @@ async def test_a_run_with_nothing_new_sends_nothing(
 async def test_what_is_not_utf_8_is_a_failure_and_no_line(
     where: str, out: Path, sandbox: Sandbox, client: TokfluenceClient
 ) -> None:
-    """The lines are bytes as they came, and one that cannot be decoded makes the whole file unreadable."""
+    """The lines are bytes as they came, and one that cannot be decoded makes the whole file
+    unreadable."""
     data: Any = sandbox.world.post(IDS[0]) | {"new": "tail"}
     if where == "comments":
         data = [sandbox.world.comment(IDS[0], 0) | {"new": "tail"}]
@@ -192,7 +193,8 @@ async def test_failed_inputs_are_tried_again_and_the_failures_are_those_of_the_l
 async def test_comments_go_on_at_their_cursor_also_when_new_ones_have_shifted_it(
     out: Path, sandbox: Sandbox, client: TokfluenceClient
 ) -> None:
-    """Pages that are written are not bought again, and comments that were written do not come twice."""
+    """Pages that are written are not bought again, and comments that were written do not come
+    twice."""
     sandbox.proxy_error(to=COMMENTS, nth=3, times=None)
     first = await crawl(client, IDS[:1], out, comments=True)
     sandbox.clear_faults()
@@ -250,7 +252,8 @@ async def test_analyses_of_a_run_that_died_are_only_read(
 async def test_a_409_that_proves_nothing_is_settled_by_the_reading_that_is_due_anyway(
     out: Path, sandbox: Sandbox, client: TokfluenceClient
 ) -> None:
-    """The id was used up by a 500 that did no work: the posts never come, so they are analyzed after all, once."""
+    """The id was used up by a 500 that did no work: the posts never come, so they are analyzed
+    after all, once."""
     sandbox.internal_error(to=ANALYZE, when="before", charged=0)
     once = client.with_options(max_retries=0)
     await crawl(once, IDS[:4], out, batch_size=50)
@@ -334,7 +337,8 @@ async def test_a_stop_finishes_what_is_in_flight_and_the_next_run_the_rest(
 
 @pytest.mark.sandbox(indexed=0.0, seconds_per_url=12.0)
 async def test_grace_ends(out: Path, sandbox: Sandbox, client: TokfluenceClient) -> None:
-    """A batch can take minutes; who asks to stop waits for `grace`, and the journal remembers the rest."""
+    """A batch can take minutes; who asks to stop waits for `grace`, and the journal remembers the
+    rest."""
     stop = asyncio.Event()
     task = asyncio.create_task(crawl(client, IDS, out, stop=stop, grace=5.0))
     await asyncio.sleep(10)
@@ -402,7 +406,7 @@ async def test_progress_is_told_and_ends_with_the_whole(
     assert (told[-1].done, told[-1].failed, told[-1].total) == (21, 1, 21)
 
 
-# --- folders and files it cannot use -------------------------------------------------------------------------------------
+# --- folders and files it cannot use --------------------------------------------------------------
 
 
 async def test_a_folder_that_is_a_file_is_one_clear_error(
@@ -421,7 +425,8 @@ async def test_a_folder_that_is_a_file_is_one_clear_error(
 async def test_a_folder_that_cannot_be_written_is_one_clear_error(
     out: Path, sandbox: Sandbox, client: TokfluenceClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And stays as it was. The superuser may write everywhere, so the question is answered for it."""
+    """And stays as it was. The superuser may write everywhere, so the question is answered for
+    it."""
     out.mkdir()
     monkeypatch.setattr(_crawl.os, "access", lambda *_: False)
     with pytest.raises(ConfigurationError, match="cannot be written"):
@@ -463,7 +468,8 @@ SERVICE = "http://service.invalid"  # never reached
 async def test_posts_of_another_origin_are_not_mixed_with_these(
     out: Path, sandbox: Sandbox, client: TokfluenceClient
 ) -> None:
-    """What a sandbox has made up would count as the service's, and be left out of the next run as done."""
+    """What a sandbox has made up would count as the service's, and be left out of the next run as
+    done."""
     await crawl(client, IDS[:2], out)
 
     async with TokfluenceClient("x", base_url=SERVICE) as other:
@@ -576,7 +582,8 @@ async def test_a_number_out_of_its_range_is_an_error_at_the_call(
 async def test_a_full_disk_ends_the_run_and_more_room_finishes_it(
     tmp_path: Path, sandbox: Sandbox, client: TokfluenceClient
 ) -> None:
-    """A real file system of 1 MB: whole lines or none, and nothing bought twice that was recorded."""
+    """A real file system of 1 MB: whole lines or none, and nothing bought twice that was
+    recorded."""
     out = tmp_path / "small"
     out.mkdir()
     if shell(f"mount -t tmpfs -o size=1m tmpfs {out}") != 0:
@@ -623,7 +630,8 @@ class _Full(io.RawIOBase):
 async def test_a_full_disk_met_by_many_inputs_at_once_is_one_error(
     out: Path, client: TokfluenceClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each input that fails meets it anew, in a task of its own; a user catches JournalError and no group of them."""
+    """Each input that fails meets it anew, in a task of its own; a user catches JournalError and no
+    group of them."""
     opened = Path.open
 
     def open_(self: Path, *args: Any, **more: Any) -> Any:
@@ -643,7 +651,7 @@ async def test_a_full_disk_met_by_many_inputs_at_once_is_one_error(
     assert isinstance(caught.value.__cause__, OSError)
 
 
-# --- lines -------------------------------------------------------------------------------------------------------------
+# --- lines ----------------------------------------------------------------------------------------
 
 
 def test_objects_that_span_lines_are_put_on_one() -> None:
@@ -683,7 +691,8 @@ def test_a_comment_that_brings_a_post_id_has_one_still() -> None:
 def test_lines_hold_what_came_and_the_post_in_front(
     comments: list[dict[str, Any]], indent: int | None, escaped: bool
 ) -> None:
-    """A line for each, whatever its texts hold and however it was laid out: braces in texts, objects in objects."""
+    """A line for each, whatever its texts hold and however it was laid out: braces in texts,
+    objects in objects."""
     page = [
         Raw(json.dumps(comment, indent=indent, ensure_ascii=escaped).encode())
         for comment in comments

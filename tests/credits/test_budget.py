@@ -129,7 +129,8 @@ def test_a_floor_trusts_the_lowest_value_until_a_call_was_alone() -> None:
 def test_a_floor_is_never_passed_in_whatever_order_debits_and_answers_come(
     keep: int, calls: list[tuple[int, int, int]]
 ) -> None:
-    """A model of the wallet: each call is debited some turns after it is sent, and answered some turns after that."""
+    """A model of the wallet: each call is debited some turns after it is sent, and answered some
+    turns after that."""
     wallet = 300
     budget = Budget(keep=keep)
     budget.saw(wallet)
@@ -158,7 +159,7 @@ def test_a_floor_is_never_passed_in_whatever_order_debits_and_answers_come(
         assert wallet >= keep
 
 
-# --- on the wire -------------------------------------------------------------------------------------------------------
+# --- on the wire ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("limit", [0, 1, 24, 25, 99, 777])
@@ -185,7 +186,8 @@ async def test_max_credits_is_not_passed_by_one_credit(
 async def test_usage_tells_what_is_set_aside_for_calls_under_way(
     sandbox: Sandbox, client: TokfluenceClient
 ) -> None:
-    """Charged at the service, and not yet spent here: without it a display's numbers do not add up. A copy tells its own."""
+    """Charged at the service, and not yet spent here: without it a display's numbers do not add up.
+    A copy tells its own."""
     copy = client.with_options(max_credits=100)
     under_way = asyncio.create_task(copy.posts.analyze(IDS[:3]))
     await asyncio.sleep(1.0)
@@ -261,7 +263,7 @@ async def test_a_floor_looks_again_in_the_next_job() -> None:
         assert outcome.ok
 
 
-# --- the ledger --------------------------------------------------------------------------------------------------------
+# --- the ledger -----------------------------------------------------------------------------------
 
 
 async def test_a_ledger_shows_its_account() -> None:
@@ -282,7 +284,8 @@ async def test_a_ledger_shows_its_account() -> None:
 
 @pytest.mark.sandbox(indexed=0.4)
 async def test_the_ledger_is_the_services_own(sandbox: Sandbox, client: TokfluenceClient) -> None:
-    """By endpoint and by request id, with everything in flight at once, and no difference found where there is none."""
+    """By endpoint and by request id, with everything in flight at once, and no difference found
+    where there is none."""
     outcomes = [outcome async for outcome in client.posts.resolve(IDS)]
     async for _ in client.posts.comment_pages(IDS[0], prefetch=3):
         pass

@@ -97,7 +97,8 @@ async def test_without_a_throttle_nothing_waits_for_it(sandbox: Sandbox) -> None
 
 
 def test_the_prices_are_the_pages() -> None:
-    """1 to read, 25 to analyze, 2 a page of comments; the first read after an analysis may come early a few times."""
+    """1 to read, 25 to analyze, 2 a page of comments; the first read after an analysis may come
+    early a few times."""
     said = build_estimate(new=100, comments=True, comments_per_post=450, pace=10.0)
     assert said.credits_at_least == 100 * (1 + 2)
     assert said.credits_at_most == 100 * (1 + 25 + 1 + 3 * 2) + 6

@@ -1,4 +1,5 @@
-"""The short way to the wire, beside the way through the session: same requests, same errors, exact limits, nothing left behind."""
+"""The short way to the wire, beside the way through the session: same requests, same errors, exact
+limits, nothing left behind."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ from tokfluence_async._http.transport import Transport
 POST_ID = "7234567890123456789"
 POST = "GET /v1/posts/:id"
 
-# The way a client's requests take: without the session between, or through it as with untested versions of aiohttp.
+# The way a client's requests take: without the session between, or through it as with untested
+# versions of aiohttp.
 WAYS = {"direct": True, "session": False}
 
 
@@ -117,7 +119,8 @@ async def test_a_silence_ends_at_its_time(
 async def test_bytes_that_arrive_put_the_silence_off(
     sandbox: Sandbox, via: Callable[..., TokfluenceClient]
 ) -> None:
-    """A slow answer is no silent one, as long as something comes; then the silence counts from the last byte."""
+    """A slow answer is no silent one, as long as something comes; then the silence counts from the
+    last byte."""
     sandbox.drip(piece=100, every=2.0)
     sandbox.stall(seconds=7.0, nth=2, to=POST)
     client = via(timeout=Timeout(read=3.0, total=500.0))
@@ -167,7 +170,8 @@ async def test_no_limits_at_all(sandbox: Sandbox, via: Callable[..., TokfluenceC
 async def test_a_limit_does_not_swallow_a_cancellation(
     sandbox: Sandbox, via: Callable[..., TokfluenceClient]
 ) -> None:
-    """Both at the same moment: whoever cancelled is told so, and a limit leaves no cancellation behind."""
+    """Both at the same moment: whoever cancelled is told so, and a limit leaves no cancellation
+    behind."""
     sandbox.stall(to=POST, times=2)
     client = via(timeout=Timeout(read=None, total=5.0))
     loop = asyncio.get_running_loop()
@@ -253,7 +257,8 @@ async def test_interim_answers_are_passed_over(way: str) -> None:
 
 
 async def test_a_path_in_front_of_the_api_is_kept_and_quoted(way: str) -> None:
-    """A gateway's prefix is part of the base URL; a blank or an umlaut in it must not break the request line."""
+    """A gateway's prefix is part of the base URL; a blank or an umlaut in it must not break the
+    request line."""
     assert way
     lines: list[bytes] = []
 
@@ -286,7 +291,8 @@ async def test_only_tested_versions_go_directly(way: str, sandbox: Sandbox) -> N
 async def test_replaced_session_methods_are_gone_through(
     client: TokfluenceClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """aioresponses and tracing put their own in the place of `ClientSession._request`, and want to see calls."""
+    """aioresponses and tracing put their own in the place of `ClientSession._request`, and want to
+    see calls."""
     seen: list[str] = []
     original = aiohttp.ClientSession._request
 
@@ -300,7 +306,7 @@ async def test_replaced_session_methods_are_gone_through(
     assert seen == ["GET"]
 
 
-# --- limits of one length --------------------------------------------------------------------------------------------
+# --- limits of one length -------------------------------------------------------------------------
 
 
 async def _wait(deadlines: Deadlines, began: list[float], stop_after: float | None) -> float:
@@ -322,7 +328,8 @@ async def _wait(deadlines: Deadlines, began: list[float], stop_after: float | No
 
 
 async def test_each_limit_is_exact_and_an_idle_one_leaves_no_timer() -> None:
-    """Of two lengths, started at different times, some stopped in between: one timer serves all, to the moment."""
+    """Of two lengths, started at different times, some stopped in between: one timer serves all, to
+    the moment."""
     loop = asyncio.get_running_loop()
     alarm = Alarm(loop)
     kinds = [Deadlines(loop, alarm, 10.0), Deadlines(loop, alarm, 3.0)]
@@ -373,7 +380,8 @@ async def test_one_request_after_another_sets_one_timer_each(
 
 
 async def test_lengths_nobody_uses_are_forgotten(sandbox: Sandbox) -> None:
-    """Every size of analyze batch has a total of its own; a client that lives for months must not keep them all."""
+    """Every size of analyze batch has a total of its own; a client that lives for months must not
+    keep them all."""
     async with TokfluenceClient(sandbox.token, base_url=sandbox.url) as client:
         for seconds in range(10, 40):
             await client.with_options(timeout=float(seconds)).posts.get(POST_ID)

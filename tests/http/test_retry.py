@@ -67,7 +67,7 @@ policies = st.builds(
 )
 
 
-# --- 409 by the history of its id ------------------------------------------------------------------------------------
+# --- 409 by the history of its id -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,8 @@ policies = st.builds(
 def test_a_409_is_read_by_what_its_id_has_been_through(
     past: Past, kind: Kind, batch: bool, expected: Decision
 ) -> None:
-    """The table of design.md: done after a lost answer, used up after refusals, and after both only the index knows."""
+    """The table of design.md: done after a lost answer, used up after refusals, and after both only
+    the index knows."""
     assert decide(DUPLICATE, 1, kind, past, batch=batch, policy=ROOMY) == expected
 
 
@@ -123,7 +124,7 @@ def test_what_an_attempt_does_to_its_id(error: TokfluenceError, effect: Past) ->
     assert effect_of(error) == effect
 
 
-# --- which errors are worth another attempt --------------------------------------------------------------------------
+# --- which errors are worth another attempt -------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -216,7 +217,8 @@ def test_the_bounds_hold_for_every_error_and_history(
     rand: float,
     batch: bool,
 ) -> None:
-    """No more attempts than allowed, none beyond the deadline, never earlier than asked for, never longer than the cap."""
+    """No more attempts than allowed, none beyond the deadline, never earlier than asked for, never
+    longer than the cap."""
     decision = decide(
         error, attempt, kind, past, batch=batch, policy=policy, elapsed=elapsed, rand=rand
     )
@@ -245,8 +247,8 @@ def test_no_retries_means_one_attempt(
 
 @given(st.floats(0.0, 1e6, allow_nan=False), st.integers(1, 5))
 def test_a_retry_after_is_never_cut(asked: float, attempt: int) -> None:
-    """Not to the cap, and not by jitter: earlier than asked is another 429 (trap 14). Beyond the deadline the call ends
-    at once rather than after the wait."""
+    """Not to the cap, and not by jitter: earlier than asked is another 429 (trap 14). Beyond the
+    deadline the call ends at once rather than after the wait."""
     policy = RetryPolicy(max_retries=5, cap=1.0, deadline=500.0)
 
     decision = decide(status(429, retry_after=asked), attempt, READ, policy=policy, rand=0.0)
@@ -287,7 +289,8 @@ def test_the_bounds_of_backoff_are_these() -> None:
 
 
 def test_cancellation_is_none_of_these_errors() -> None:
-    """`decide` is only ever asked about our own tree, of which CancelledError, SystemExit and their like are no part."""
+    """`decide` is only ever asked about our own tree, of which CancelledError, SystemExit and their
+    like are no part."""
     for foreign in (
         asyncio.CancelledError,
         KeyboardInterrupt,

@@ -1,4 +1,5 @@
-"""Jobs whose every request would fail alike end early: where something else than the API answers, and where the account is refused."""
+"""Jobs whose every request would fail alike end early: where something else than the API answers,
+and where the account is refused."""
 
 from __future__ import annotations
 
@@ -77,7 +78,8 @@ async def test_a_wrong_address_is_said_to_be_one(
 async def test_a_refused_token_ends_those_in_line_too(
     sandbox: Sandbox, tmp_path: Path, call: str
 ) -> None:
-    """A service that counts bad logins may lock the key; and what waits for a slot would only be refused as well."""
+    """A service that counts bad logins may lock the key; and what waits for a slot would only be
+    refused as well."""
     async with TokfluenceClient(TOKEN, base_url=sandbox.url) as client:
         if call == "crawl":
             with pytest.raises(AuthenticationError):

@@ -1,4 +1,5 @@
-"""The journal: written before it is sent, told after it is written, and clear about files it cannot use."""
+"""The journal: written before it is sent, told after it is written, and clear about files it cannot
+use."""
 
 from __future__ import annotations
 
@@ -64,7 +65,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "journal.sqlite"
 
 
-# --- batches and posts -------------------------------------------------------------------------------------------------
+# --- batches and posts ----------------------------------------------------------------------------
 
 
 async def test_what_was_about_to_be_sent_is_in_doubt_after_a_restart(path: Path) -> None:
@@ -156,7 +157,8 @@ async def test_records_of_concurrent_calls_share_a_commit(
 
 
 async def test_many_rows_take_few_statements(path: Path) -> None:
-    """Between two statements the thread waits for the event loop, 5 ms where that computes: a thousand would take seconds."""
+    """Between two statements the thread waits for the event loop, 5 ms where that computes: a
+    thousand would take seconds."""
     ids = [str(n) for n in range(1, 2346)]
     statements: list[str] = []
     async with Journal(path) as journal:
@@ -176,7 +178,8 @@ async def test_many_rows_take_few_statements(path: Path) -> None:
 async def test_every_row_of_a_commit_is_kept_with_its_own_values(
     path: Path, tmp_path: Path, count: int
 ) -> None:
-    """However they are divided among statements, in the order that makes sense: a post, its pages, the end of its walk."""
+    """However they are divided among statements, in the order that makes sense: a post, its pages,
+    the end of its walk."""
     posts = [str(n) for n in range(1, count + 1)]
     async with Journal(path) as journal:
         output = await journal.attach("posts.jsonl", tmp_path / "posts.jsonl")
@@ -196,11 +199,12 @@ async def test_every_row_of_a_commit_is_kept_with_its_own_values(
     assert pages == [[] if n % 2 else [b"page %d\n" % n] for n in range(count)]
 
 
-# --- output files ------------------------------------------------------------------------------------------------------
+# --- output files ---------------------------------------------------------------------------------
 
 
 async def test_torn_and_unknown_lines_are_cut_after_a_crash(path: Path, tmp_path: Path) -> None:
-    """What the journal does not know of was bought but not recorded; it will be bought and written again."""
+    """What the journal does not know of was bought but not recorded; it will be bought and written
+    again."""
     out = tmp_path / "posts.jsonl"
     async with Journal(path) as journal:
         await journal.write_post(await journal.attach("posts.jsonl", out), IDS[0], b'{"a":1}\n')
@@ -233,7 +237,8 @@ async def test_an_output_that_lost_lines_is_an_error_and_is_left_alone(
 async def test_lines_without_their_journal_are_an_error_and_are_left_alone(
     path: Path, tmp_path: Path
 ) -> None:
-    """A journal that was lost, or truncated to nothing, would have everything bought and written once more."""
+    """A journal that was lost, or truncated to nothing, would have everything bought and written
+    once more."""
     out = tmp_path / "posts.jsonl"
     out.write_bytes(b'{"a":1}\n')
     path.touch()
@@ -248,7 +253,8 @@ async def test_lines_without_their_journal_are_an_error_and_are_left_alone(
 async def test_lines_that_wait_for_the_disk_are_bounded(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A disk that is slower than the network slows the network down, and does not fill the memory."""
+    """A disk that is slower than the network slows the network down, and does not fill the
+    memory."""
     monkeypatch.setattr(_journal, "_BACKLOG", 1000)
     async with Journal(path) as journal:
         output = await journal.attach("posts.jsonl", tmp_path / "posts.jsonl")
@@ -261,7 +267,7 @@ async def test_lines_that_wait_for_the_disk_are_bounded(
     assert (tmp_path / "posts.jsonl").stat().st_size == 5000
 
 
-# --- files it cannot use -----------------------------------------------------------------------------------------------
+# --- files it cannot use --------------------------------------------------------------------------
 
 
 async def test_two_journals_never_share_a_file(path: Path) -> None:
@@ -321,7 +327,8 @@ async def test_a_truncated_journal_is_damaged_and_said_to_be(path: Path, left: i
 
 
 async def test_no_damage_leaves_by_another_door(path: Path, tmp_path: Path) -> None:
-    """SQLite quotes what it cannot read, and Python cannot always read the quotation; what is in a row may be anything too."""
+    """SQLite quotes what it cannot read, and Python cannot always read the quotation; what is in a
+    row may be anything too."""
     out = tmp_path / "comments.jsonl"
     async with Journal(path) as journal:
         for n in range(30):
@@ -396,7 +403,8 @@ async def test_a_damaged_schema_is_damage(path: Path) -> None:
 async def test_a_path_that_is_no_files_is_refused(
     wrong: str, client: TokfluenceClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SQLite takes some for a database in memory: a record that is gone with the process, of what was paid for."""
+    """SQLite takes some for a database in memory: a record that is gone with the process, of what
+    was paid for."""
     monkeypatch.chdir(tmp_path)
 
     with pytest.raises(JournalError, match=r"cannot be opened: .*path of a file"):
@@ -433,7 +441,7 @@ async def test_a_folder_that_is_not_there_is_one_clear_error(tmp_path: Path) -> 
         await Journal(tmp_path / "missing" / "journal.sqlite").open()
 
 
-# --- a full disk -------------------------------------------------------------------------------------------------------
+# --- a full disk ----------------------------------------------------------------------------------
 
 
 async def test_a_full_disk_ends_the_run_and_keeps_what_was_recorded(
@@ -473,7 +481,8 @@ async def test_a_full_disk_ends_the_run_and_keeps_what_was_recorded(
 async def test_a_write_that_takes_only_a_part_is_gone_on_with(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a disk does that is nearly full, and any system for more than 2 GB; with more lines than it takes at once, too."""
+    """As a disk does that is nearly full, and any system for more than 2 GB; with more lines than
+    it takes at once, too."""
     writev = os.writev
     monkeypatch.setattr(
         _journal.os, "writev", lambda fd, parts: writev(fd, [b"".join(parts)[:100]])
@@ -514,7 +523,7 @@ async def test_nothing_is_sent_that_cannot_be_written_down(
     assert sandbox.requests_received == 0
 
 
-# --- life cycle --------------------------------------------------------------------------------------------------------
+# --- life cycle -----------------------------------------------------------------------------------
 
 
 async def test_a_journal_opens_once_and_closes_twice(path: Path) -> None:
@@ -556,7 +565,7 @@ async def test_what_was_learnt_is_there_in_the_next_run(path: Path) -> None:
         assert await journal.learnt() == {"urls": 10.0, "seconds": 25.5}
 
 
-# --- with analyze and resolve ------------------------------------------------------------------------------------------
+# --- with analyze and resolve ---------------------------------------------------------------------
 
 
 @pytest.mark.sandbox(indexed=0.0)
@@ -582,7 +591,8 @@ async def test_what_the_journal_knows_is_not_analyzed_again(
 async def test_a_batch_in_doubt_is_asked_about_under_its_old_id(
     path: Path, sandbox: Sandbox, client: TokfluenceClient, done: bool
 ) -> None:
-    """A 409 means it was done, and its posts are read, 1 credit each; a 200 means it never ran. Neither is paid twice."""
+    """A 409 means it was done, and its posts are read, 1 credit each; a 200 means it never ran.
+    Neither is paid twice."""
     if done:
         sandbox.drop_answer(to=ANALYZE)
     else:
@@ -724,7 +734,8 @@ async def test_analyze_iter_takes_a_journal_too(
 async def test_every_call_with_a_journal_leaves_what_it_learnt_to_the_next(
     path: Path, sandbox: Sandbox, client: TokfluenceClient, how: str
 ) -> None:
-    """Seconds per URL, so that no small batches are needed to find them out; and when posts are readable: early reads cost credits."""
+    """Seconds per URL, so that no small batches are needed to find them out; and when posts are
+    readable: early reads cost credits."""
 
     def received(route: str) -> int:
         return sum(entry.route == route for entry in sandbox.requests)
@@ -782,7 +793,8 @@ async def test_a_source_over_a_journal_counts_as_its_inputs_do(path: Path) -> No
 async def test_a_doubt_that_was_taken_up_and_cancelled_is_taken_up_again(
     path: Path, sandbox: Sandbox, client: TokfluenceClient
 ) -> None:
-    """By the next call with the same open journal: those that were waiting for their turn as well as those under way."""
+    """By the next call with the same open journal: those that were waiting for their turn as well
+    as those under way."""
     sandbox.drop_answer(to=ANALYZE, times=None)
     async with Journal(path) as journal:
         await client.posts.analyze(IDS, batch_size=1, journal=journal)
@@ -806,7 +818,8 @@ async def test_a_doubt_that_was_taken_up_and_cancelled_is_taken_up_again(
 async def test_what_an_earlier_run_sent_again_may_still_be_at_work(
     path: Path, sandbox: Sandbox, client: TokfluenceClient
 ) -> None:
-    """First sent an hour ago, and once more a moment ago, done and lost: its id may be forgotten, but its posts are on their way."""
+    """First sent an hour ago, and once more a moment ago, done and lost: its id may be forgotten,
+    but its posts are on their way."""
     clock = Clock()
     sandbox.refuse_connection(to=ANALYZE)
     sandbox.drop_answer(to=ANALYZE)

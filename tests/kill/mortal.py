@@ -1,7 +1,8 @@
-"""A crawl in a process of its own, which is to be killed; run by multiprocessing's fork server, which imports this once.
+"""A crawl in a process of its own, which is to be killed; run by multiprocessing's fork server,
+which imports this once.
 
-It can kill itself at the n-th boundary: each time the journal's thread is about to write lines, has written them (or half of
-them), is about to commit, or has committed.
+It can kill itself at the n-th boundary: each time the journal's thread is about to write lines, has
+written them (or half of them), is about to commit, or has committed.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from tokfluence_async._journal.journal import _Work
 
 
 def _hurry() -> None:
-    """The sandbox is quick here, as the clock is real. In the child only: the tests' own process imports this file too."""
+    """The sandbox is quick here, as the clock is real. In the child only: the tests' own process
+    imports this file too."""
     _visibility._FIRST = 0.02
     _analyze._LINGER = 0.01
     _journal._LAZY = 0.004  # more boundaries
@@ -56,7 +58,8 @@ class MortalJournal(Journal):
 def live(
     url: str, token: str, out: str, inputs: list[str], boundary: int, options: dict[str, Any]
 ) -> None:
-    """Crawl until done or killed. The exit status is 0 when all is done, 3 when stopped by a signal."""
+    """Crawl until done or killed. The exit status is 0 when all is done, 3 when stopped by a
+    signal."""
     _hurry()
     Path(out).mkdir(exist_ok=True)
     sys.exit(asyncio.run(_live(url, token, Path(out), inputs, boundary, options)))

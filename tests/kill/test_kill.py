@@ -115,7 +115,8 @@ class Crawl:
         return status
 
     def check(self) -> None:
-        """Every post and comment exactly once, whole; nothing analyzed twice, and nothing that was in the index."""
+        """Every post and comment exactly once, whole; nothing analyzed twice, and nothing that was
+        in the index."""
         posts = [json.loads(line) for line in lines(self.out / "posts.jsonl")]
         assert Counter(post["post_id"] for post in posts) == Counter(POSTS)
         comments = Counter(
@@ -148,7 +149,8 @@ async def test_a_crawl_killed_at_random_moments_pays_nothing_twice_and_writes_ev
     while kills < AT_RANDOM:
         async with world(seed=seed) as sandbox:
             crawl = Crawl(processes, sandbox, tmp_path / f"after {kills}", POSTS)
-            # Each life lasts a little longer than the last, so that the crawl ends on a slow machine too.
+            # Each life lasts a little longer than the last, so that the crawl ends on a slow
+            # machine too.
             while (
                 status := await crawl.live(
                     kill_after=chance.uniform(0.02, 0.12) * (1 + crawl.kills / 25)
@@ -164,7 +166,8 @@ async def test_a_crawl_killed_at_random_moments_pays_nothing_twice_and_writes_ev
 async def test_a_crawl_killed_at_every_journal_boundary_pays_nothing_twice_and_writes_everything_once(
     first: int, processes: Any, tmp_path: Path
 ) -> None:
-    """Before the lines, with half of them, between lines and commit, after the commit: each is a state to wake up in."""
+    """Before the lines, with half of them, between lines and commit, after the commit: each is a
+    state to wake up in."""
     async with world(seed=first) as sandbox:
         crawl = Crawl(processes, sandbox, tmp_path / "out", POSTS)
         boundary = first

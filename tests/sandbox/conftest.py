@@ -96,7 +96,8 @@ async def opened() -> AsyncIterator[AsyncExitStack]:
 
 @pytest.fixture
 def start(opened: AsyncExitStack) -> Callable[..., Any]:
-    """Start a sandbox with these options; gives a caller. By default each request has a connection of its own.
+    """Start a sandbox with these options; gives a caller. By default each request has a connection
+    of its own.
 
     On a reused connection aiohttp would send a read again by itself, and the sandbox would see two.
     """

@@ -47,7 +47,8 @@ async def test_bodies_are_shaped_as_documented(start: Callable[..., Any]) -> Non
 
 
 def test_the_fixtures_are_the_documented_ones() -> None:
-    """They are copied from the API page's folder, byte for byte; this catches an accidental reformat."""
+    """They are copied from the API page's folder, byte for byte; this catches an accidental
+    reformat."""
     for path in (Path(__file__).parent.parent / "fixtures").glob("*.json"):
         text = path.read_text()
         assert text.startswith("{\n  ")
@@ -156,7 +157,8 @@ async def test_prices(start: Callable[..., Any]) -> None:
 
 
 async def test_duplicates_and_fresh_urls_are_billed_too(start: Callable[..., Any]) -> None:
-    """ "Charged for every URL submitted": twice in a batch is twice, and the second time it is fresh."""
+    """ "Charged for every URL submitted": twice in a batch is twice, and the second time it is
+    fresh."""
     api = await start(indexed=0.0)
 
     answer = await api.analyze(POST_ID, POST_ID)
@@ -334,7 +336,8 @@ async def test_whether_a_refusal_uses_its_id_up_is_a_choice(
 
 
 async def test_a_refusal_does_not_renew_an_id_that_was_processed(start: Callable[..., Any]) -> None:
-    """A 429 for an id that is done must not make the sandbox forget or remember it otherwise than before."""
+    """A 429 for an id that is done must not make the sandbox forget or remember it otherwise than
+    before."""
     api = await start(refusals_burn_ids=True, remember_ids=100)
     await api.get(request_id="one")
     await asyncio.sleep(90)
@@ -423,7 +426,8 @@ async def test_the_limit_of_a_key_holds_over_ips(start: Callable[..., Any]) -> N
     ]
     other = [(await from_(ip, token=OTHER_TOKEN)).status for ip in ("1.1.1.1", "2.2.2.2")]
 
-    # The fourth is refused for its address, and counted against the key all the same: the fifth is one too many for it.
+    # The fourth is refused for its address, and counted against the key all the same: the fifth is
+    # one too many for it.
     assert statuses == [200, 200, 200, 429, 429]
     assert other == [429, 200]
 
@@ -439,7 +443,8 @@ async def test_an_address_cannot_be_claimed_unless_allowed(start: Callable[..., 
 
 
 async def test_throttles_do_not_ask_for_credits_or_tokens(start: Callable[..., Any]) -> None:
-    """Requests without a good token count against the address; ones without credits against both."""
+    """Requests without a good token count against the address; ones without credits against
+    both."""
     api = await start(per_ip=2, credits=0)
 
     answers = [
@@ -615,7 +620,8 @@ async def test_pages_may_be_smaller_than_asked_for(start: Callable[..., Any]) ->
 
 
 async def test_pages_may_have_gaps(start: Callable[..., Any]) -> None:
-    """Comments that are counted but not shown make short pages, and empty ones, that are not the last."""
+    """Comments that are counted but not shown make short pages, and empty ones, that are not the
+    last."""
     some = await start(comments_per_post=1000, hidden_comments=0.5)
     none = await start(comments_per_post=1000, hidden_comments=1.0)
 
@@ -641,7 +647,8 @@ async def test_many_pages_are_not_kept(start: Callable[..., Any]) -> None:
 
 
 async def test_analysis_takes_its_time_one_url_after_the_other(start: Callable[..., Any]) -> None:
-    """Several seconds per cold URL, serially; fresh ones take none; batches do not wait for each other."""
+    """Several seconds per cold URL, serially; fresh ones take none; batches do not wait for each
+    other."""
     api = await start(indexed=0.0, seconds_per_url=4.0)
     loop = asyncio.get_running_loop()
 
@@ -694,7 +701,8 @@ async def test_a_refresh_does_not_hide_what_was_there(start: Callable[..., Any])
 
 
 async def test_freshness_and_force(start: Callable[..., Any]) -> None:
-    """Fresh for a while after its analysis, stale then, and never with `force`; what was indexed long ago is stale."""
+    """Fresh for a while after its analysis, stale then, and never with `force`; what was indexed
+    long ago is stale."""
     api = await start(freshness=100, seconds_per_url=1.0)
     api.sandbox.index("1", age=99)
     api.sandbox.index("2", age=101)
@@ -737,7 +745,8 @@ async def test_freshness_and_force(start: Callable[..., Any]) -> None:
     ids=lambda body: repr(body[:40]),
 )
 async def test_bad_batches_are_refused(start: Callable[..., Any], body: bytes) -> None:
-    """1 to 50 URLs of TikTok videos and perhaps a boolean, in a JSON object: anything else is 422, and nothing is done."""
+    """1 to 50 URLs of TikTok videos and perhaps a boolean, in a JSON object: anything else is 422,
+    and nothing is done."""
     api = await start(indexed=0.0)
 
     answer = await api.call(
@@ -817,7 +826,8 @@ async def test_a_client_that_leaves_does_not_stop_the_work(start: Callable[..., 
 
 
 async def test_latency_and_transit(start: Callable[..., Any]) -> None:
-    """Latency is the service's, and part of an answer; transit is the network's, and comes before the counting."""
+    """Latency is the service's, and part of an answer; transit is the network's, and comes before
+    the counting."""
     slow = await start(latency=0.25)
     far = await start(transit=lambda: 0.5, latency=lambda: 0.25)
     loop = asyncio.get_running_loop()

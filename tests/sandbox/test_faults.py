@@ -56,7 +56,8 @@ async def whole_body(api: Any) -> bytes:
 async def test_a_dropped_answer_was_done_and_charged(
     start: Callable[..., Any], reset: bool
 ) -> None:
-    """The one case that costs money twice if a client is careless: 409 on the retry is the proof."""
+    """The one case that costs money twice if a client is careless: 409 on the retry is the
+    proof."""
     api = await start(indexed=0.0, visibility_delay=0)
     fault = api.sandbox.drop_answer(to=ANALYZE, reset=reset)
 
@@ -104,7 +105,8 @@ async def test_a_refused_connection_costs_nothing(start: Callable[..., Any], res
 async def test_aiohttp_sends_a_read_again_by_itself(
     start: Callable[..., Any], when: str, statuses: list[int | None]
 ) -> None:
-    """Trap 1, made visible: a reused connection that dies makes two requests of one call, under one id."""
+    """Trap 1, made visible: a reused connection that dies makes two requests of one call, under one
+    id."""
     api = await start(reuse=True)
     api.sandbox.drop_reused(when=when)
     assert (await api.get(request_id="first")).status == 200
@@ -349,7 +351,8 @@ async def test_a_burst_of_429(
 
 
 async def test_cut_bodies(start: Callable[..., Any]) -> None:
-    """Shorter than promised, or without the last chunk; aiohttp tells while reading, after the status."""
+    """Shorter than promised, or without the last chunk; aiohttp tells while reading, after the
+    status."""
     api = await start()
     whole = await whole_body(api)
     api.sandbox.cut_body(at=0.25)
@@ -427,7 +430,8 @@ async def test_wrong_bodies_under_the_right_head(start: Callable[..., Any], body
 
 
 async def test_faults_hit_what_they_are_addressed_to(start: Callable[..., Any]) -> None:
-    """By route, by count, by place, by any condition; one fault a request, in the order of scripting."""
+    """By route, by count, by place, by any condition; one fault a request, in the order of
+    scripting."""
     api = await start()
     script = api.sandbox
     script.rate_limit(to=COMMENTS, nth=2, times=2)

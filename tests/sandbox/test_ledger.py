@@ -110,7 +110,8 @@ async def test_a_bounded_ledger_keeps_the_newest(start: Callable[..., Any]) -> N
 
 
 async def test_the_doors_for_other_processes(start: Callable[..., Any]) -> None:
-    """The ledger is read and faults are scripted over HTTP: unthrottled, unbilled, without a token."""
+    """The ledger is read and faults are scripted over HTTP: unthrottled, unbilled, without a
+    token."""
     api = await start(per_ip=3)
 
     async def outside(method: str, path: str, **more: Any) -> Any:
@@ -166,7 +167,8 @@ async def test_faults_that_are_none_are_refused_at_the_door(
 
 
 async def test_it_can_be_started_and_closed_by_hand() -> None:
-    """Closing twice is harmless; starting twice is a mistake; a port is chosen anew unless given."""
+    """Closing twice is harmless; starting twice is a mistake; a port is chosen anew unless
+    given."""
     sandbox = Sandbox()
     await sandbox.start()
     url = sandbox.url

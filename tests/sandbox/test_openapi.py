@@ -1,4 +1,5 @@
-"""Two readings of one page, the description and the server, meet: schemathesis looks for contradictions."""
+"""Two readings of one page, the description and the server, meet: schemathesis looks for
+contradictions."""
 
 from __future__ import annotations
 
@@ -48,7 +49,8 @@ def served() -> Iterator[str]:
 def test_the_server_does_what_its_description_says(
     served: str, operation_id: str, mode: GenerationMode
 ) -> None:
-    """Valid requests are taken, invalid ones refused, and every answer is one of those described."""
+    """Valid requests are taken, invalid ones refused, and every answer is one of those
+    described."""
     # Not through its pytest plugin, which does not know pytest 9.
     operation = schemathesis.openapi.from_url(f"{served}/openapi.json").find_operation_by_id(
         operation_id
@@ -89,7 +91,8 @@ def test_the_description_is_served_without_a_token(served: str) -> None:
 
 
 def test_urls_of_the_description_are_urls_of_the_server() -> None:
-    """The pattern written for the description and the one the server uses agree, generated and documented ones alike."""
+    """The pattern written for the description and the one the server uses agree, generated and
+    documented ones alike."""
     schemas = describe("http://127.0.0.1", "0")["components"]["schemas"]
     pattern = re.compile(schemas["AnalyzeRequest"]["properties"]["urls"]["items"]["pattern"])
     generated = st.from_regex(pattern, fullmatch=True)

@@ -1,8 +1,10 @@
-"""The models of nginx and HAProxy beside the real ones, which are on most machines where this matters.
+"""The models of nginx and HAProxy beside the real ones, which are on most machines where this
+matters.
 
-The same requests go to the real server, in bursts and lulls over some seconds, each with the time it was sent; the model
-is asked about those times afterwards. Both count in whole milliseconds of clocks that are not ours, so a decision that
-hangs on one millisecond may differ; what was let through in all may not.
+The same requests go to the real server, in bursts and lulls over some seconds, each with the time
+it was sent; the model is asked about those times afterwards. Both count in whole milliseconds of
+clocks that are not ours, so a decision that hangs on one millisecond may differ; what was let
+through in all may not.
 """
 
 from __future__ import annotations
@@ -127,9 +129,11 @@ def _compare(
     ahead: int,
     alike: float,
 ) -> None:
-    """Up to three runs, until in one of them the two were never further apart than `ahead` requests let through, and enough decisions alike.
+    """Up to three runs, until in one of them the two were never further apart than `ahead` requests
+    let through, and enough decisions alike.
 
-    A busy machine blurs when a request arrived, which no model can know; a model that is wrong is wrong each time.
+    A busy machine blurs when a request arrived, which no model can know; a model that is wrong is
+    wrong each time.
     """
     for _ in range(3):
         times, passed = run()
@@ -151,8 +155,8 @@ def _compare(
     pytest.fail(f"{apart} apart, where {ahead} may be, and {agreed:.1%} of the decisions alike")
 
 
-# nginx reads CLOCK_MONOTONIC_COARSE, which moves in steps of up to 4 ms: without a burst every decision hangs on that, so
-# the interval there has to be much longer.
+# nginx reads CLOCK_MONOTONIC_COARSE, which moves in steps of up to 4 ms: without a burst every
+# decision hangs on that, so the interval there has to be much longer.
 @pytest.mark.parametrize(("rate", "burst"), [(20, 0), (100, 20)])
 def test_nginx_counts_as_its_model_does(tmp_path: Path, rate: int, burst: int) -> None:
     """`limit_req` with and without a burst."""
@@ -177,9 +181,10 @@ def test_nginx_counts_as_its_model_does(tmp_path: Path, rate: int, burst: int) -
         ):
             return _ask(port, _bursts_and_lulls(4.0))
 
-    # Seen, of eight runs, three of them with four busy loops beside: with a burst 0 or 1 apart, where 105 for 100 is 4 to 6 and a
-    # burst of 19 or 21 is 3 or 4. Without one 0 or 1 apart, and 95 to 100 % alike (once, when busy, 4 and 88 %), where 21 for 20
-    # is 1 to 6 apart and 80 to 91.5 % alike: one that differs moves those after it.
+    # Seen, of eight runs, three of them with four busy loops beside: with a burst 0 or 1 apart,
+    # where 105 for 100 is 4 to 6 and a burst of 19 or 21 is 3 or 4. Without one 0 or 1 apart, and
+    # 95 to 100 % alike (once, when busy, 4 and 88 %), where 21 for 20 is 1 to 6 apart and 80 to
+    # 91.5 % alike: one that differs moves those after it.
     _compare(
         run, lambda: NginxLimitReq(rate, 1.0, burst=burst), ahead=2, alike=0.9 if burst else 0.95
     )

@@ -162,7 +162,8 @@ def test_haproxy_adds_what_is_left_of_the_last_window() -> None:
 
 
 def test_haproxy_counts_what_it_denies() -> None:
-    """Tracking comes before the rule: a client that goes on at twice the limit is never let in again."""
+    """Tracking comes before the rule: a client that goes on at twice the limit is never let in
+    again."""
     throttle = HAProxyRate(10, 1.0)
 
     granted = _granted(throttle, [100 + i / 20 for i in range(200)])
@@ -184,7 +185,8 @@ def test_haproxy_forgets_after_two_idle_periods() -> None:
 
 
 def test_nginx_lets_its_burst_through_and_then_the_rate() -> None:
-    """One and the burst at once (the first request leaves no excess), then one per interval; refusals cost nothing."""
+    """One and the burst at once (the first request leaves no excess), then one per interval;
+    refusals cost nothing."""
     throttle = NginxLimitReq(10, 1.0, burst=5)
 
     at_once = _granted(throttle, [100.0] * 20)

@@ -46,7 +46,8 @@ def test_a_post_has_exactly_the_documented_fields(post_id: str) -> None:
 
 @given(ids, st.integers(0, 10**6))
 def test_a_comment_has_exactly_the_documented_fields(post_id: str, offset: int) -> None:
-    """Fields and types of `fixtures/comments.json`; only the parent is sometimes a string, sometimes null."""
+    """Fields and types of `fixtures/comments.json`; only the parent is sometimes a string,
+    sometimes null."""
     comment = World(comments_per_post=10**7).comment(post_id, offset)
     documented = fixture("comments.json")["data"][0]
 
@@ -60,7 +61,8 @@ def test_a_comment_has_exactly_the_documented_fields(post_id: str, offset: int) 
 
 
 def test_the_same_seed_makes_the_same_world_in_another_process() -> None:
-    """Hash randomisation and the order of calls must not matter: ledgers of two runs are compared."""
+    """Hash randomisation and the order of calls must not matter: ledgers of two runs are
+    compared."""
     code = (
         "import json; from tokfluence_async._sandbox.world import World; w = World(7, comments_per_post=9);"
         f"print(json.dumps([w.comment('{POST_ID}', 5), w.post('{POST_ID}')]))"
@@ -109,7 +111,8 @@ def test_comment_ids_do_not_repeat() -> None:
 
 
 def test_texts_are_what_people_write() -> None:
-    """Emoji with joiners, right-to-left, CJK, combining marks, newlines, quotes and markup all occur."""
+    """Emoji with joiners, right-to-left, CJK, combining marks, newlines, quotes and markup all
+    occur."""
     world = World(comments_per_post=3000)
     text = "".join(world.comment(POST_ID, offset)["text"] for offset in range(3000))
 

@@ -1,4 +1,5 @@
-"""A service across a network with transit times, and a client that has more to ask than it may: on any clock."""
+"""A service across a network with transit times, and a client that has more to ask than it may: on
+any clock."""
 
 from __future__ import annotations
 
@@ -56,7 +57,8 @@ class Service:
         self.refused: list[float] = []
 
     def transit(self) -> float:
-        """Exponential, cut off at the margin the throttle is told: what the theorem speaks of. 200 ms in the mean, after the cut."""
+        """Exponential, cut off at the margin the throttle is told: what the theorem speaks of. 200
+        ms in the mean, after the cut."""
         while True:
             seconds = self.random.expovariate(1 / self.scale)
             if seconds <= self.most:

@@ -1,4 +1,5 @@
-"""No refusal at 99 %, however the service counts; and what happens when it permits less than it did."""
+"""No refusal at 99 %, however the service counts; and what happens when it permits less than it
+did."""
 
 from __future__ import annotations
 
@@ -61,13 +62,15 @@ async def test_nothing_is_refused_under_on_off_demand(rule, origin, on, off):
         await asyncio.sleep(off)
 
     assert service.refused == []
-    # What is in flight when the demand ends is cancelled and never arrives: a worker's worth for each time.
+    # What is in flight when the demand ends is cancelled and never arrives: a worker's worth for
+    # each time.
     assert len(service.accepted) >= 0.99 * LIMIT * (asked_for - 0.6 * asked_for / on) / PERIOD
 
 
 @every_algorithm
 async def test_a_crash_loop_does_not_burst_twice_into_one_window(rule, origin, monkeypatch):
-    """Each new process starts with one slot; a process takes longer to start than a slot to open."""
+    """Each new process starts with one slot; a process takes longer to start than a slot to
+    open."""
     service = Service(rule(LIMIT, PERIOD))
     began = now()
 
@@ -100,7 +103,8 @@ async def test_a_restart_at_full_speed_is_not_refused(rule, origin, monkeypatch)
 async def test_a_service_that_drops_to_a_quarter_refuses_less_than_one_percent(
     rule, origin, caplog
 ):
-    """Beyond what was in flight at the first refusal; and the full rate is back within two windows of its return."""
+    """Beyond what was in flight at the first refusal; and the full rate is back within two windows
+    of its return."""
     lanes = _throttle.Throttle().lanes(origin, "key")
     service = Service(rule(LIMIT, PERIOD))
     await crawl(lanes, service, now() + 3 * PERIOD)

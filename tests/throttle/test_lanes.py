@@ -1,4 +1,5 @@
-"""Who waits where: two lanes, several keys, priorities, the gate, cancellation, and what can be asked about it."""
+"""Who waits where: two lanes, several keys, priorities, the gate, cancellation, and what can be
+asked about it."""
 
 from __future__ import annotations
 
@@ -40,7 +41,8 @@ def gaps(moments: list[float]) -> list[float]:
     return [later - earlier for earlier, later in itertools.pairwise(moments)]
 
 
-# ------------------------------------------------------------------------------------------------- hierarchy
+# -------------------------------------------------------------------------------------------------
+# hierarchy
 
 
 async def test_two_keys_share_the_budget_of_their_ip(origin):
@@ -87,7 +89,8 @@ async def test_a_key_is_bound_by_its_own_budget_on_a_wide_ip(origin):
 
 
 async def test_both_budgets_hold_at_once(origin):
-    """Two keys that may each use two thirds of their IP: it binds them together, and each one alone as soon as the other is quiet."""
+    """Two keys that may each use two thirds of their IP: it binds them together, and each one alone
+    as soon as the other is quiet."""
     throttle = Throttle(600, 400)
     granted: dict[str, list[float]] = {"one": [], "other": []}
 
@@ -184,7 +187,8 @@ async def test_of_two_throttles_the_smaller_number_holds_as_long_as_it_is_in_use
 
 
 async def test_a_wider_ip_budget_does_not_forget_what_a_key_has_used(origin):
-    """While 600 for the IP implied the key's 700, the key's own log was not kept; it has to be right from the first moment."""
+    """While 600 for the IP implied the key's 700, the key's own log was not kept; it has to be
+    right from the first moment."""
     narrow = Throttle(600, 700, burst=1).lanes(origin, "key")
     wide = Throttle(6000, 700, burst=1)
     moments = [when for _, when in await times(narrow, 600)]
@@ -196,7 +200,8 @@ async def test_a_wider_ip_budget_does_not_forget_what_a_key_has_used(origin):
     assert min(b - a for a, b in zip(moments, moments[700:], strict=False)) >= SPAN - 1e-6
 
 
-# ------------------------------------------------------------------------------------------------- order
+# -------------------------------------------------------------------------------------------------
+# order
 
 
 async def test_first_come_first_served(origin):
@@ -228,7 +233,8 @@ async def test_newcomers_do_not_pass_those_who_wait(origin):
 
 
 async def test_an_analyze_batch_passes_a_full_queue_of_reads(origin):
-    """Few and long against many and short: behind a thousand reads it would wait two minutes for a slot."""
+    """Few and long against many and short: behind a thousand reads it would wait two minutes for a
+    slot."""
     lanes = Throttle().lanes(origin, "key")
     reads = asyncio.ensure_future(times(lanes, 1000))
     await asyncio.sleep(10)
@@ -263,7 +269,8 @@ async def test_reads_are_not_starved_by_a_flood_of_analyze_calls(origin):
     assert [name for name, _ in granted[:6]].count("read") == 3
 
 
-# ------------------------------------------------------------------------------------------------- the gate
+# -------------------------------------------------------------------------------------------------
+# the gate
 
 
 async def test_after_a_429_traffic_re_enters_paced(origin):
@@ -332,7 +339,8 @@ async def test_a_gate_closed_for_a_month_can_be_waited_for(origin):
 
 
 async def test_an_unknown_refusal_closes_the_gate_for_all_keys_of_the_ip(origin):
-    """Which budget ran out is not said; another key's requests would each cost a refusal if it was the IP's."""
+    """Which budget ran out is not said; another key's requests would each cost a refusal if it was
+    the IP's."""
     throttle = Throttle()
     one, other = throttle.lanes(origin, "one"), throttle.lanes(origin, "other")
 
@@ -397,7 +405,8 @@ async def test_a_loss_of_budget_is_reported_in_one_line(origin, caplog):
 
 
 async def test_a_gate_that_closes_for_longer_than_they_wait_empties_the_line(origin):
-    """Analyses and reads leave in their order, at once; of other keys those who would not wait that long either, and nobody else."""
+    """Analyses and reads leave in their order, at once; of other keys those who would not wait that
+    long either, and nobody else."""
     throttle = Throttle()
     ours, hasty, calm = (throttle.lanes(origin, name) for name in ("ours", "hasty", "calm"))
     left: list[str] = []
@@ -458,7 +467,8 @@ async def test_patience_is_that_of_those_who_stand_there_now(origin):
     assert await calm == pytest.approx(50.0, abs=0.01)
 
 
-# ------------------------------------------------------------------------------------------------- cancellation
+# -------------------------------------------------------------------------------------------------
+# cancellation
 
 
 async def test_a_cancelled_waiter_leaves_its_place_to_the_next(origin):
@@ -481,7 +491,8 @@ async def test_a_slot_granted_to_a_task_that_is_cancelled_before_it_runs_goes_on
     began = now()
     first, second = asyncio.ensure_future(lanes.acquire()), asyncio.ensure_future(lanes.acquire())
     await asyncio.sleep(0)
-    # In the turn in which the slot opens, right after the grant: the timers of one moment run in their order.
+    # In the turn in which the slot opens, right after the grant: the timers of one moment run in
+    # their order.
     asyncio.get_running_loop().call_at(began + INTERVAL + 1e-12, first.cancel)
 
     await second
@@ -505,7 +516,8 @@ async def test_a_timeout_around_the_wait_costs_no_slot(origin):
 
 
 async def test_a_crowd_that_gives_up_leaves_nothing_behind(origin):
-    """A gate closed for an hour, and callers with a minute's patience, all day long: the line may not grow."""
+    """A gate closed for an hour, and callers with a minute's patience, all day long: the line may
+    not grow."""
     throttle = Throttle()
     lanes = throttle.lanes(origin, "key")
     lanes.refused(1e6)
@@ -533,7 +545,8 @@ async def test_a_slot_that_was_not_used_can_be_given_back(origin):
     assert await waiting == pytest.approx(0.05)
 
 
-# ------------------------------------------------------------------------------------------------- what can be asked
+# -------------------------------------------------------------------------------------------------
+# what can be asked
 
 
 async def test_statistics_say_how_many_wait_the_pace_and_the_gate(origin):

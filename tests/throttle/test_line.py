@@ -1,4 +1,5 @@
-"""Who gets which slot, and when: whoever comes, leaves, is refused or gives a slot back, in any order."""
+"""Who gets which slot, and when: whoever comes, leaves, is refused or gives a slot back, in any
+order."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ from tokfluence_async.testing import VirtualLoop
 
 SLOT = 1.0
 KEYS = ("one", "other")
-# What the model takes for the same moment, and how far from any moment at which something happens the clock is stopped.
+# What the model takes for the same moment, and how far from any moment at which something happens
+# the clock is stopped.
 NEAR = 1e-6
 CLEAR = 1e-3
 _origins = itertools.count()
@@ -24,11 +26,13 @@ _origins = itertools.count()
 class Line(RuleBasedStateMachine):
     """The real throttle on a virtual clock, against lists.
 
-    The model: a slot opens every second, and each has one owner. Within a key, analyze calls go in their order, and reads in
-    theirs. Analyze calls before reads, but not twice in a row while a read could go. Of two keys that both wait, neither goes twice in
-    a row. If nobody waits, the next one to ask gets it, and the one after that at the next second; or a second later, if nobody had
-    asked for two. A refusal closes the gate: of all keys, with the slots beginning where it opens and further apart from
-    then on; or of one key alone, and the others go on. A slot given back is open again, unless the gate is closed.
+    The model: a slot opens every second, and each has one owner. Within a key, analyze calls go in
+    their order, and reads in theirs. Analyze calls before reads, but not twice in a row while a
+    read could go. Of two keys that both wait, neither goes twice in a row. If nobody waits, the
+    next one to ask gets it, and the one after that at the next second; or a second later, if nobody
+    had asked for two. A refusal closes the gate: of all keys, with the slots beginning where it
+    opens and further apart from then on; or of one key alone, and the others go on. A slot given
+    back is open again, unless the gate is closed.
     """
 
     @initialize()
@@ -48,7 +52,8 @@ class Line(RuleBasedStateMachine):
             (key, urgent): [] for key in KEYS for urgent in (False, True)
         }
         self.urgent_last = False
-        # The key that comes next among analyze calls, or reads: it stood there when the other one went.
+        # The key that comes next among analyze calls, or reads: it stood there when the other one
+        # went.
         self.promised: dict[bool, str | None] = {False: None, True: None}
         self.seen = 0  # of `granted`
         self.kept: list[int] = []  # grants that were not given back
@@ -91,7 +96,8 @@ class Line(RuleBasedStateMachine):
         }
 
     def candidates(self, when: float) -> set[int]:
-        """Who may get a slot at that moment. Of a gate that opens then, either may be true: that it did, and that it does yet."""
+        """Who may get a slot at that moment. Of a gate that opens then, either may be true: that it
+        did, and that it does yet."""
         return self.by_turns(self.heads(when + CLEAR)) | self.by_turns(self.heads(when - CLEAR))
 
     def by_turns(self, heads: dict[tuple[str, bool], int]) -> set[int]:
@@ -150,7 +156,8 @@ class Line(RuleBasedStateMachine):
         return number
 
     def compare(self) -> None:
-        """What was granted since the last time, one by one. A slot that lay there went to whoever came since then."""
+        """What was granted since the last time, one by one. A slot that lay there went to whoever
+        came since then."""
         while (when := max(self.next_grant(), self.since)) <= self.now:
             candidates = self.candidates(when)
             number = self.next_seen(when)
@@ -166,7 +173,8 @@ class Line(RuleBasedStateMachine):
         )
 
     def stop_clear(self) -> None:
-        """Go on a little where something happens at this very moment: nanoseconds are not what is modelled."""
+        """Go on a little where something happens at this very moment: nanoseconds are not what is
+        modelled."""
         while not self.clear_of(self.now):
             self.run(asyncio.sleep(3 * CLEAR))
             self.compare()
@@ -226,7 +234,8 @@ class Line(RuleBasedStateMachine):
     @precondition(lambda self: self.waiting)
     @rule(data=st.data())
     def the_one_with_the_slot_is_cancelled_before_it_runs(self, data: st.DataObject) -> None:
-        """And perhaps some behind it, in the same turn: the slot goes to the next who is still there, at the same moment."""
+        """And perhaps some behind it, in the same turn: the slot goes to the next who is still
+        there, at the same moment."""
         when = self.next_grant()
         first = self.candidates(when)
         behind = [number for number in self.waiting if number not in first]
@@ -240,7 +249,8 @@ class Line(RuleBasedStateMachine):
             for number in left:
                 self.tasks[number].cancel()
 
-        # Right after the grant: the timers of one moment run in their order, and those whom they wake after them.
+        # Right after the grant: the timers of one moment run in their order, and those whom they
+        # wake after them.
         timer = self.lanes[KEYS[0]]._origin.loops[self.loop].when
         assert abs(timer - when) < CLEAR / 4
         self.loop.call_at(timer + 1e-12, cancel)

@@ -102,7 +102,8 @@ def test_loops_in_two_threads_share_the_budget(origin):
 
 @real_time
 def test_the_limit_holds_over_threads_that_ask_at_the_same_time(origin):
-    """Each grant is in the log, and has a slot of its own: when a task got to run says little on a busy machine."""
+    """Each grant is in the log, and has a slot of its own: when a task got to run says little on a
+    busy machine."""
     throttle = Throttle(**QUICK)
     first = throttle.lanes(origin, "first")
     assert asyncio.run(try_once(first))
@@ -121,14 +122,16 @@ def test_the_limit_holds_over_threads_that_ask_at_the_same_time(origin):
 
     granted = list(first._ip._log)[1:]
     assert len(granted) == 180
-    # Slots open at `opens` and every two milliseconds from then on; the first one asked for is the newest that is open.
+    # Slots open at `opens` and every two milliseconds from then on; the first one asked for is the
+    # newest that is open.
     slots = [math.floor((when - opens) / slot + 1e-3) for when in granted]
     assert all(number >= slots[0] + n for n, number in enumerate(slots))
 
 
 @real_time
 def test_a_free_slot_is_taken_once_when_threads_race_for_it(origin):
-    """The way without the lock ends when the second thread comes; neither of them may miss the other."""
+    """The way without the lock ends when the second thread comes; neither of them may miss the
+    other."""
     for attempt in range(30):
         throttle = Throttle(**RARE)
         ready = threading.Barrier(2)
@@ -150,7 +153,8 @@ def test_a_free_slot_is_taken_once_when_threads_race_for_it(origin):
 async def test_a_grant_wakes_a_waiter_of_another_loop_in_its_turn(origin, monkeypatch):
     """First come, first served holds over loops; whoever's timer fires first serves all.
 
-    Which thread gets to run first after two grants is the machine's affair, so it is the grants that are looked at.
+    Which thread gets to run first after two grants is the machine's affair, so it is the grants
+    that are looked at.
     """
     lanes = Throttle(**QUICK).lanes(origin, "key")
     other = LoopThread()
@@ -193,7 +197,8 @@ async def drained(lanes: Lanes) -> None:
 
 @real_time
 async def test_waiters_of_a_closed_loop_do_not_block_the_rest(origin):
-    """A loop that ended badly never cancels its waiters; they would stand at the head of the line for ever."""
+    """A loop that ended badly never cancels its waiters; they would stand at the head of the line
+    for ever."""
     throttle = Throttle(**QUICK)
     lanes = throttle.lanes(origin, "key")
     dead = LoopThread()
@@ -233,7 +238,8 @@ async def test_a_loop_closed_while_its_waiters_are_passed_over_is_forgotten(orig
 
 @real_time
 async def test_waiters_of_a_loop_that_stands_still_keep_their_place(origin):
-    """A notebook's loop between two cells: nobody waits for it, and it comes back to where it was."""
+    """A notebook's loop between two cells: nobody waits for it, and it comes back to where it
+    was."""
     throttle = Throttle(**QUICK)
     lanes = throttle.lanes(origin, "key")
     other = LoopThread()
@@ -276,7 +282,8 @@ async def test_a_slot_on_its_way_to_another_loop_is_passed_on_if_nobody_is_there
         went.wait(10)
         task.cancel()
 
-    # The other loop is held in a callback while the slot is granted; the task leaves before the grant arrives.
+    # The other loop is held in a callback while the slot is granted; the task leaves before the
+    # grant arrives.
     other.loop.call_soon_threadsafe(hold_and_cancel)
     with ours.lock:
         ours.ip.pacer.refund(ours.now(None), ours.now(None))
@@ -294,7 +301,8 @@ async def test_a_slot_on_its_way_to_another_loop_is_passed_on_if_nobody_is_there
 
 @real_time
 async def test_those_who_stand_in_another_loop_are_sent_away_there(origin):
-    """One of them has left before it hears of it, one stands in a loop that is between two cells, one in a loop that is closed."""
+    """One of them has left before it hears of it, one stands in a loop that is between two cells,
+    one in a loop that is closed."""
     throttle = Throttle(**RARE)
     lanes = throttle.lanes(origin, "key")
     other, still, dead = LoopThread(), LoopThread(), LoopThread()
@@ -356,7 +364,8 @@ async def test_a_slot_for_a_loop_that_closes_at_that_moment_is_given_back(origin
 
 
 def test_a_loop_with_a_clock_of_its_own_has_budgets_of_its_own(origin):
-    """Its times mean nothing elsewhere: a test that ran for virtual hours must not close the next one's gate."""
+    """Its times mean nothing elsewhere: a test that ran for virtual hours must not close the next
+    one's gate."""
     lanes = Throttle(**RARE).lanes(origin, "key")
 
     async def later() -> bool:
@@ -396,7 +405,8 @@ def test_waiting_works_on_uvloop(origin):
 
 @real_time
 def test_a_forked_child_starts_empty():
-    """It inherits neither waiters nor locks nor slots; its first slot opens after an interval, so a loop of forks cannot burst."""
+    """It inherits neither waiters nor locks nor slots; its first slot opens after an interval, so a
+    loop of forks cannot burst."""
     script = textwrap.dedent(
         """
         import asyncio, os, sys

@@ -33,7 +33,8 @@ def saturate(lane: Pacer, start: float, end: float, late: float = 0.0) -> list[f
         granted.append(now)
 
 
-# ------------------------------------------------------------------------------------------------- the one guarantee
+# -------------------------------------------------------------------------------------------------
+# the one guarantee
 
 STEPS = st.lists(
     st.one_of(
@@ -53,7 +54,8 @@ STEPS = st.lists(
 def test_no_window_of_period_and_jitter_ever_holds_more_than_the_limit(
     steps, limit, burst, jitter, empty
 ):
-    """Every way of counting is met by this, as whatever arrives within one period was granted within period + jitter."""
+    """Every way of counting is met by this, as whatever arrives within one period was granted
+    within period + jitter."""
     lane = pacer(limit, 10.0, burst=burst, jitter=jitter, empty=empty)
     now, granted = 0.0, []
 
@@ -102,8 +104,8 @@ def test_a_window_holds_no_more_than_the_smallest_limit_that_held_in_it(
 ):
     """While numbers change, and slots come back that are not the newest.
 
-    A limit that went up again says nothing of grants before that: the log is as long as the limit was. And a slot given back is one
-    taken since the last change.
+    A limit that went up again says nothing of grants before that: the log is as long as the limit
+    was. And a slot given back is one taken since the last change.
     """
     lane = pacer(limit, 10.0, burst=burst, jitter=jitter)
     now, changed = 0.0, 0
@@ -152,7 +154,8 @@ def test_a_window_holds_no_more_than_the_smallest_limit_that_held_in_it(
 def test_a_lane_that_was_implied_by_another_counts_what_was_granted_there(
     before, after, limit, more, burst
 ):
-    """As a key's lane under its IP's, until the IP's is switched off: of what went before, no request is forgotten."""
+    """As a key's lane under its IP's, until the IP's is switched off: of what went before, no
+    request is forgotten."""
     ip, key = pacer(limit, 10.0, burst=burst), pacer(limit + more, 10.0, burst=burst)
     key.implied = True
     key.refresh(0.0)
@@ -185,7 +188,8 @@ def test_a_lane_that_was_implied_by_another_counts_what_was_granted_there(
 @settings(deadline=None)
 @given(STEPS, st.integers(1, 30), st.integers(1, 20))
 def test_a_slot_is_never_out_of_reach(steps, limit, burst):
-    """Whatever happened, the next slot opens after a finite time: at the least share, a lane stands still for 200 intervals."""
+    """Whatever happened, the next slot opens after a finite time: at the least share, a lane stands
+    still for 200 intervals."""
     lane = pacer(limit, 10.0, burst=burst)
     now = 0.0
     for step, amount in steps:
@@ -201,12 +205,14 @@ def test_a_slot_is_never_out_of_reach(steps, limit, burst):
     assert lane.free_at - now <= 30 + 2 * 10.6 + 200 * 10.6 / limit + 1e-6
 
 
-# ------------------------------------------------------------------------------------------------- the pace
+# -------------------------------------------------------------------------------------------------
+# the pace
 
 
 @pytest.mark.parametrize("late", [0.0, 0.0008, 0.02])
 def test_a_saturated_lane_grants_the_limit_per_period_and_jitter(late):
-    """A timer's lateness may not be lost on every slot, or the event loop alone would cost more than the margin."""
+    """A timer's lateness may not be lost on every slot, or the event loop alone would cost more
+    than the margin."""
     lane = pacer()
 
     granted = saturate(lane, 0.0, 3600.0, late)
@@ -224,7 +230,8 @@ def test_slots_are_even():
 
 
 def test_a_lane_starts_with_one_slot():
-    """A crash loop has nothing to burst with: the second slot opens one interval after the first."""
+    """A crash loop has nothing to burst with: the second slot opens one interval after the
+    first."""
     lane = pacer()
 
     lane.take(0.0)
@@ -263,7 +270,8 @@ def test_a_short_pause_saves_what_it_lasted():
 
 
 def test_a_burst_is_paid_back_evenly_over_the_next_window():
-    """The log alone would let the same burst through again one window later; a sliding counter counts it twice."""
+    """The log alone would let the same burst through again one window later; a sliding counter
+    counts it twice."""
     lane = pacer(burst=10)
     lane.take(0.0)
     for _ in range(10):
@@ -279,7 +287,8 @@ def test_a_burst_is_paid_back_evenly_over_the_next_window():
 
 
 def test_a_late_timer_is_made_up_for_and_a_stall_is_not():
-    """A busy event loop loses nothing; after a machine slept with a queue, at most a burst goes at once."""
+    """A busy event loop loses nothing; after a machine slept with a queue, at most a burst goes at
+    once."""
     lane = pacer(burst=10)
     saturate(lane, 0.0, 100.0)
 
@@ -341,7 +350,8 @@ def test_other_numbers_count_what_was_granted_before():
 
 
 async def test_the_pace_is_that_of_aiolimiter():
-    """Two readings of the token bucket: while nothing binds but the pace, both have granted as many at every moment, give or take one."""
+    """Two readings of the token bucket: while nothing binds but the pace, both have granted as many
+    at every moment, give or take one."""
     loop = asyncio.get_running_loop()
     interval, burst = 0.1, 5
     bucket = AsyncLimiter(burst, burst * interval)
@@ -387,7 +397,8 @@ async def test_the_pace_is_that_of_aiolimiter():
         )
 
 
-# ------------------------------------------------------------------------------------------------- refusals
+# -------------------------------------------------------------------------------------------------
+# refusals
 
 
 def test_the_gate_only_ever_moves_later():
@@ -435,7 +446,8 @@ def test_a_refusal_after_the_gate_halves_again():
 
 
 def test_one_short_refusal_after_a_long_peace_costs_little():
-    """A straggler at a sliding log says nothing about the limit; halving for it would cost three quarters of a minute."""
+    """A straggler at a sliding log says nothing about the limit; halving for it would cost three
+    quarters of a minute."""
     lane = pacer()
 
     lane.refused(1000.0, 0.2)
@@ -514,7 +526,8 @@ def test_a_lane_never_stands_still_for_good():
 
 
 def test_the_log_follows_the_share():
-    """At half the limit, a window holds half of what it did: a sliding log that shrank would refuse the rest one by one."""
+    """At half the limit, a window holds half of what it did: a sliding log that shrank would refuse
+    the rest one by one."""
     lane = pacer()
     granted = saturate(lane, 0.0, 100.0)
 
@@ -523,7 +536,8 @@ def test_the_log_follows_the_share():
     assert lane.free_at == pytest.approx(granted[-300] + 60.6)
 
 
-# ------------------------------------------------------------------------------------------------- Retry-After
+# -------------------------------------------------------------------------------------------------
+# Retry-After
 
 NOW = 1_700_000_000.0
 
@@ -577,7 +591,8 @@ def test_retry_after_that_can_be_followed(text, seconds):
     ],
 )
 def test_retry_after_that_says_nothing(text):
-    """Nonsense is not a reason to come back at once: None leads to a pause of our own, which grows."""
+    """Nonsense is not a reason to come back at once: None leads to a pause of our own, which
+    grows."""
     assert parse_retry_after(text, NOW) is None
 
 
@@ -602,7 +617,8 @@ def test_no_retry_after_does_harm(text):
     ],
 )
 def test_a_date_is_a_moment_or_nothing(text, moment):
-    """The library's parser raises five kinds of error, one of them only for huge numbers; a header must not end a job."""
+    """The library's parser raises five kinds of error, one of them only for huge numbers; a header
+    must not end a job."""
     assert parse_date(text) == moment
 
 
@@ -650,7 +666,8 @@ def test_a_pause_of_our_own_doubles_up_to_the_period():
 
 
 def test_a_slot_given_back_after_a_refusal_opens_no_second_one_at_the_gate() -> None:
-    """After the gate one slot at a time, also if a request that was refused, or never left, gives its slot back."""
+    """After the gate one slot at a time, also if a request that was refused, or never left, gives
+    its slot back."""
     lane = Pacer(600, 60.0, burst=10, jitter=0.6, now=0.0)
     lane.take(0.0)
     lane.refused(0.0, 5.0)

@@ -1,4 +1,5 @@
-"""What a user's program looks like to mypy and pyright, both strict: every public call, with the types it must have.
+"""What a user's program looks like to mypy and pyright, both strict: every public call, with the
+types it must have.
 
 Checked by `nox -s types`; tests/test_types.py runs it on the sandbox as well.
 """

@@ -73,7 +73,8 @@ def test_every_spelling_of_an_id_folds_to_it(pair: tuple[str, object]) -> None:
 
 @given(spellings())
 def test_what_is_submitted_names_the_same_post_again(pair: tuple[str, object]) -> None:
-    """The URL that goes to the service leads back to the id it was made of, and is fit for a strict parser."""
+    """The URL that goes to the service leads back to the id it was made of, and is fit for a strict
+    parser."""
     url = parse_post(pair[1]).url
 
     assert re.fullmatch(r"https://www\.tiktok\.com/@[A-Za-z0-9._-]+/video/[1-9][0-9]{0,19}", url)
@@ -189,7 +190,8 @@ REFUSED: list[tuple[object, str]] = [
     ("ftp://www.tiktok.com/@a/video/1", "scheme"),
     ("javascript://www.tiktok.com/@a/video/1", "scheme"),
     ("https:///@a/video/1", "missing"),
-    # urlsplit takes these characters out without a word, and two ids would become one that nobody gave.
+    # urlsplit takes these characters out without a word, and two ids would become one that nobody
+    # gave.
     ("https://www.tiktok.com/@a/video/12\n34", "white space or a control"),
     ("https://www.tiktok.com/@a/video/12\t34", "white space or a control"),
     (

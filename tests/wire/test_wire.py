@@ -63,7 +63,7 @@ def answer(body: bytes | str | dict[str, Any], status: int = 200, **fields: Any)
     return Answer(status, raw, "req-1", 77, **fields)
 
 
-# --- what is sent ----------------------------------------------------------------------------------------------------
+# --- what is sent ---------------------------------------------------------------------------------
 
 
 def test_the_three_documented_requests() -> None:
@@ -141,7 +141,8 @@ def test_the_three_documented_requests() -> None:
     ],
 )
 def test_a_path_that_could_lead_elsewhere_is_refused(path: str) -> None:
-    """The token goes to the configured origin, and a request to the endpoint it names, after any normalisation too."""
+    """The token goes to the configured origin, and a request to the endpoint it names, after any
+    normalisation too."""
     with pytest.raises(ValueError, match="path"):
         build_request("GET", path, None, None)
 
@@ -164,7 +165,8 @@ def test_plain_paths_pass_as_they_are(path: str) -> None:
 
 
 def test_methods_and_queries() -> None:
-    """Upper case on the wire; lists repeat, None is left out, booleans are JSON's, text is quoted."""
+    """Upper case on the wire; lists repeat, None is left out, booleans are JSON's, text is
+    quoted."""
     call = build_request(
         "get",
         "/v1/creators",
@@ -202,7 +204,8 @@ def test_methods_and_queries() -> None:
     ],
 )
 def test_the_documented_prices_are_reserved(method: str, path: str, body: Any, price: int) -> None:
-    """What a budget holds back before it is sent [public]; an endpoint without a known price holds back nothing."""
+    """What a budget holds back before it is sent [public]; an endpoint without a known price holds
+    back nothing."""
     assert build_request(method, path, None, body).price == price
 
 
@@ -230,7 +233,7 @@ def test_routes_for_counting_name_no_ids() -> None:
     )
 
 
-# --- what comes back -------------------------------------------------------------------------------------------------
+# --- what comes back ------------------------------------------------------------------------------
 
 
 BROKEN: Mapping[str, tuple[bytes, bool]] = {
@@ -262,7 +265,8 @@ BROKEN: Mapping[str, tuple[bytes, bool]] = {
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_body_that_is_not_what_was_promised_is_our_error(name: str) -> None:
-    """msgspec leaves by four doors (trap 27), and a user catches one class; the facts of the answer come with it."""
+    """msgspec leaves by four doors (trap 27), and a user catches one class; the facts of the answer
+    come with it."""
     body, malformed = BROKEN[name]
 
     with pytest.raises(APIResponseValidationError) as caught:
@@ -331,9 +335,11 @@ SMALL_STACK = """
 
 
 def test_no_depth_of_nesting_kills_a_thread_with_a_small_stack() -> None:
-    """msgspec recurses on the C stack: without the guard this is a segmentation fault, not an exception (trap 26).
+    """msgspec recurses on the C stack: without the guard this is a segmentation fault, not an
+    exception (trap 26).
 
-    A thread of 128 KiB (what musl gives one); bodies of answers and of errors; typed, untyped, raw and skipped over.
+    A thread of 128 KiB (what musl gives one); bodies of answers and of errors; typed, untyped, raw
+    and skipped over.
     """
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(SMALL_STACK)], capture_output=True, text=True
@@ -359,7 +365,8 @@ def test_many_brackets_are_not_depth() -> None:
 
 
 def test_long_texts_full_of_commas_are_a_page() -> None:
-    """The largest page there can be: 200 comments, each of as many characters as TikTok takes and more, all of them commas or brackets."""
+    """The largest page there can be: 200 comments, each of as many characters as TikTok takes and
+    more, all of them commas or brackets."""
     data = [{"comment_id": str(n), "text": ",[{" * 150 + "\u0000" * 500} for n in range(200)]
     body = json.dumps({"data": data, "meta": {"total": 200, "next_cursor": None}})
 
@@ -387,7 +394,8 @@ def test_the_nesting_guard_lets_every_shallow_document_pass(value: Any) -> None:
 def test_a_raw_body_is_utf_8_to_its_end(
     place: int, bad: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Characters of four bytes across the pieces it is looked at in pass; half of one, at any place, does not."""
+    """Characters of four bytes across the pieces it is looked at in pass; half of one, at any
+    place, does not."""
     monkeypatch.setattr(_wire, "_PIECE", 16_384)  # of a megabyte they are
     good = ("x" * place + "\U0001f600" * 20_000).encode()
     body = b'{"data": "' + good + b'"}'
@@ -450,7 +458,7 @@ def test_a_response_type_gets_the_whole_body(documented: Mapping[str, Any]) -> N
     assert parse_answer(answer(body), Shape[Page](Page)).meta == {"total": 1900, "next_cursor": 20}
 
 
-# --- errors ----------------------------------------------------------------------------------------------------------
+# --- errors ---------------------------------------------------------------------------------------
 
 
 def test_the_documented_error_body_is_read(documented: Mapping[str, Any]) -> None:
@@ -480,7 +488,8 @@ def test_the_documented_error_body_is_read(documented: Mapping[str, Any]) -> Non
     ],
 )
 def test_a_proxys_error_has_no_code(body: bytes, told: str) -> None:
-    """An error that is not the service's must not be taken for its word: `code` is None, and the text says so."""
+    """An error that is not the service's must not be taken for its word: `code` is None, and the
+    text says so."""
     error = parse_error(answer(body, 502))
 
     assert isinstance(error, UpstreamError)
@@ -526,7 +535,7 @@ def test_retry_after_is_on_the_error() -> None:
     assert error.retry_after == 7.5
 
 
-# --- the token -------------------------------------------------------------------------------------------------------
+# --- the token ------------------------------------------------------------------------------------
 
 
 def echo(position: int, form: str) -> bytes:
@@ -547,8 +556,8 @@ FORMS = (
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("position", [0, 120, 140, 150, 160, 170, 180, 190, 199, 300, 770, 790])
 def test_a_token_that_is_echoed_is_shown_nowhere(status: int, form: str, position: int) -> None:
-    """Proxies print what they were sent. Not in the message, the fields, a pickle, or a traceback with locals; nor the
-    better part of it, where an excerpt was cut in its middle."""
+    """Proxies print what they were sent. Not in the message, the fields, a pickle, or a traceback
+    with locals; nor the better part of it, where an excerpt was cut in its middle."""
     got = answer(echo(position, form), status)
 
     with pytest.raises((APIResponseValidationError, APIStatusError)) as caught:
@@ -568,7 +577,8 @@ def test_a_token_that_is_echoed_is_shown_nowhere(status: int, form: str, positio
             repr(got),
         ]
     )
-    # The first 13 characters are the key's display prefix, the only part that may ever be shown [public].
+    # The first 13 characters are the key's display prefix, the only part that may ever be shown
+    # [public].
     assert TOKEN.reveal()[:14] not in shown
     assert TOKEN.reveal()[13:20] not in shown
 
@@ -582,7 +592,7 @@ def test_a_secret_shows_its_display_prefix_at_most() -> None:
     assert type(TOKEN.reveal()) is str
 
 
-# --- what it cost ----------------------------------------------------------------------------------------------------
+# --- what it cost ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -603,7 +613,8 @@ def test_a_secret_shows_its_display_prefix_at_most() -> None:
     ],
 )
 def test_what_an_error_cost(status: int, code: str | None, charged: bool) -> None:
-    """As the page says [public]; where it says nothing, the charge is taken as made, so a budget is never overrun."""
+    """As the page says [public]; where it says nothing, the charge is taken as made, so a budget is
+    never overrun."""
     assert is_charged(status, code) is charged
 
 
@@ -628,7 +639,8 @@ def test_what_an_error_cost(status: int, code: str | None, charged: bool) -> Non
     ],
 )
 def test_a_write_costs_what_the_service_says_else_its_price(body: str, charge: int) -> None:
-    """`meta.cost` is the service's own figure, but more than a call can cost is none: believed, it would end the budget."""
+    """`meta.cost` is the service's own figure, but more than a call can cost is none: believed, it
+    would end the budget."""
     call = build_analyze(["a", "b", "c"], False)
 
     assert charge_of(answer(body), call) == charge

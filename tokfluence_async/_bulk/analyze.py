@@ -1,8 +1,9 @@
 """Fanning analysis out: batches of 1 to 50, some in flight at once, outcomes as batches finish.
 
-What must hold: a batch is one request id until a definite refusal, so that it is never billed twice; one failed batch
-never loses the others' outcomes; input is read no faster than it is sent. When the account itself is refused (401,
-402, 403) or the budget is used up, nothing more is sent, and the inputs that are left get that error as their outcome.
+What must hold: a batch is one request id until a definite refusal, so that it is never billed
+twice; one failed batch never loses the others' outcomes; input is read no faster than it is sent.
+When the account itself is refused (401, 402, 403) or the budget is used up, nothing more is sent,
+and the inputs that are left get that error as their outcome.
 
 Source: the Tokfluence API page, `POST /v1/posts/analyze`, *Idempotency*.
 """
@@ -70,12 +71,12 @@ _POST: Shape[PostBody] = Shape(PostBody)
 
 # How long a batch waits for more input from a source that is still open, once it holds something.
 _LINGER = 0.25
-# After a 409 whose meaning is not clear, the posts are read: at once, and again after 2, 4, 8 ... seconds while they are
-# missing. "Readable after a short delay" is all the page says of it.
+# After a 409 whose meaning is not clear, the posts are read: at once, and again after 2, 4, 8 ...
+# seconds while they are missing. "Readable after a short delay" is all the page says of it.
 _VERIFY_EVERY = 2.0
 _VISIBLE_WITHIN = 30.0
-# Seconds for which a request id is taken to be remembered by the service; how long it is, is not documented. Older ones are
-# settled by reading first.
+# Seconds for which a request id is taken to be remembered by the service; how long it is, is not
+# documented. Older ones are settled by reading first.
 RESEND_WITHIN = 3600.0
 
 DUPLICATE = "duplicate_request"
@@ -102,7 +103,8 @@ class BatchLog(Protocol):
         ...
 
     async def sending_again(self, request_id: str) -> None:
-        """Return only when it is on disk that a batch of an earlier run is about to leave once more."""
+        """Return only when it is on disk that a batch of an earlier run is about to leave once
+        more."""
         ...
 
     def age(self, at: float | None) -> float:
@@ -134,13 +136,15 @@ class BatchLog(Protocol):
 
 
 class BatchIds:
-    """The request ids of one batch, each written down before it is used, and what each has been through.
+    """The request ids of one batch, each written down before it is used, and what each has been
+    through.
 
     Attributes:
         current: The id in use, None before the first.
         state: Where the batch is, by the table of `_batch`.
-        lost_here: Whether an attempt of *this process* may have run without its answer; also by a 409 for an id that was never
-            sent before, as a proxy that sends again by itself causes it (HAProxy's `retry-on` does it to analyze too).
+        lost_here: Whether an attempt of *this process* may have run without its answer; also by a
+            409 for an id that was never sent before, as a proxy that sends again by itself causes
+            it (HAProxy's `retry-on` does it to analyze too).
     """
 
     def __init__(
@@ -221,13 +225,15 @@ class Analyzer:
         force: Skip the service's freshness window.
         batch_size: URLs a batch, or None to let the planner choose.
         log: Where batches are written down.
-        verify: Read the posts of a batch whose 409 proves nothing (1 credit each). Without, they come back as
-            `duplicate_request` and stand in `unsure`: for a caller who reads them anyway.
+        verify: Read the posts of a batch whose 409 proves nothing (1 credit each). Without, they
+            come back as `duplicate_request` and stand in `unsure`: for a caller who reads them
+            anyway.
 
     Attributes:
         log: Where batches are written down; set before the first is sent.
         unsure: Posts of which only such a 409 says that they were analyzed.
-        unsettled: Posts of earlier batches that are still in doubt, and why; they must not be sent under another id.
+        unsettled: Posts of earlier batches that are still in doubt, and why; they must not be sent
+            under another id.
         seconds: How long answered batches took, and `urls` how many URLs they held.
     """
 
@@ -262,7 +268,8 @@ class Analyzer:
         What an earlier run has recorded is not sent again.
         """
         send, receive = anyio.create_memory_object_stream[Item](2 * MAX_BATCH)
-        # Whose earlier analysis is looked into; what turns out not to have been done comes into the stream late.
+        # Whose earlier analysis is looked into; what turns out not to have been done comes into the
+        # stream late.
         looked_into = 0
         places = asyncio.Semaphore(2 * MAX_BATCH)
         intake = self.intake(receive, lambda: None if looked_into else source.left)
@@ -339,7 +346,8 @@ class Analyzer:
         )
 
     async def analyze(self, items: Sequence[Item]) -> list[Outcome[Analysis]]:
-        """Analyze up to 50 posts under one request id, and return their outcomes, in order. Raises nothing of the API's.
+        """Analyze up to 50 posts under one request id, and return their outcomes, in order. Raises
+        nothing of the API's.
 
         What the budget or the wallet holds too little for is left out and gets that error.
         """
@@ -379,10 +387,12 @@ class Analyzer:
         return [outcomes[_id(item)] for item in items]
 
     async def resume(self, doubts: Sequence[Doubt]) -> None:
-        """Settle what an earlier process left in doubt, each batch under its old id, and write down what became of it.
+        """Settle what an earlier process left in doubt, each batch under its old id, and write down
+        what became of it.
 
-        An id older than `RESEND_WITHIN` may have been forgotten by the service, which would then do the work again. Its
-        posts are read first (1 credit each); those that are missing were not done, and are free.
+        An id older than `RESEND_WITHIN` may have been forgotten by the service, which would then do
+        the work again. Its posts are read first (1 credit each); those that are missing were not
+        done, and are free.
         """
         places = asyncio.Semaphore(self._options.analyze_concurrency)
 
@@ -414,12 +424,14 @@ class Analyzer:
                 for doubt in doubts:
                     group.start_soon(settle, doubt)
         finally:
-            # Whatever was not settled, because it failed, was cancelled or had not begun, is nobody's again.
+            # Whatever was not settled, because it failed, was cancelled or had not begun, is
+            # nobody's again.
             for doubt in doubts:
                 log.forgotten(doubt.request_id)
 
     def final(self, error: TokfluenceError) -> TokfluenceError | None:
-        """What every further request would end in, after one has ended in `error`; None if they may fare better."""
+        """What every further request would end in, after one has ended in `error`; None if they may
+        fare better."""
         if isinstance(
             error, (AuthenticationError, InsufficientCreditsError, PermissionDeniedError)
         ):
@@ -451,7 +463,8 @@ class Analyzer:
             )
 
     async def _settle(self, items: Sequence[Item], doubt: Doubt | None = None) -> _End:
-        """Send the items until every one has an outcome, or until a batch of them fails as a whole."""
+        """Send the items until every one has an outcome, or until a batch of them fails as a
+        whole."""
         end = _End()
         while items:
             ids = BatchIds(items, self.log, doubt.request_id if doubt is not None else None)
@@ -476,7 +489,8 @@ class Analyzer:
     async def _send(
         self, items: Sequence[Item], ids: BatchIds, quiet: float
     ) -> tuple[dict[str, Outcome[Analysis]], list[Item], bool]:
-        """One batch to its end: outcomes, what has to be sent again under a new id, and whether a 409 is all that is known.
+        """One batch to its end: outcomes, what has to be sent again under a new id, and whether a
+        409 is all that is known.
 
         Args:
             quiet: Seconds since an earlier process sent it, if one did.
@@ -503,7 +517,8 @@ class Analyzer:
         if not self._verifies:
             self.unsure.update(_id(item) for item in items)
             return {_id(item): _duplicate(item) for item in items}, [], True
-        # The attempt that may still be at work is an earlier process's, or one of this call's, which began just now.
+        # The attempt that may still be at work is an earlier process's, or one of this call's,
+        # which began just now.
         done = await self._verify(items, 0.0 if ids.lost_here else quiet + loop.time() - began)
         if not done and ids.lost_here:  # it never ran: what was counted as spent was not
             self._budget.settle(0, -call.price)
@@ -517,10 +532,12 @@ class Analyzer:
             self.log.learn(**self._planner.learnt())
 
     async def _verify(self, items: Sequence[Item], age: float) -> set[str]:
-        """The posts that can be read, after giving an attempt that began `age` seconds ago, and may still be at work, the time to finish.
+        """The posts that can be read, after giving an attempt that began `age` seconds ago, and may
+        still be at work, the time to finish.
 
-        A batch is worked in order, so one post goes ahead, the last, until no attempt can be at work; then each of the
-        others, again while it is missing, as it may take longer to become readable. To give up too early would pay for a post
+        A batch is worked in order, so one post goes ahead, the last, until no attempt can be at
+        work; then each of the others, again while it is missing, as it may take longer to become
+        readable. To give up too early would pay for a post
         again: 25 credits, where a read costs 1.
         """
         loop = asyncio.get_running_loop()
@@ -549,7 +566,8 @@ class Analyzer:
         return done
 
     async def _was_done(self, item: Item, entry: Entry) -> bool:
-        """Whether a post is readable, of whose analysis an earlier run knew only that it was paid for, or may have been."""
+        """Whether a post is readable, of whose analysis an earlier run knew only that it was paid
+        for, or may have been."""
         assert self.log is not None
         now = asyncio.get_running_loop().time()
         # The attempt may still have been at work then, if a 409 was all that spoke for it.
@@ -560,10 +578,11 @@ class Analyzer:
         )
 
     async def _wait_for(self, item: Item, at: float, end: float) -> bool | None:
-        """Read a post at `at`, and again while it is missing, at growing intervals, the last time at `end`: whether it is there.
+        """Read a post at `at`, and again while it is missing, at growing intervals, the last time
+        at `end`: whether it is there.
 
-        None where the read itself failed; `_verified` has the error. As long as nobody knows, the post is not sent
-        again, and neither its batch nor the call ends for it.
+        None where the read itself failed; `_verified` has the error. As long as nobody knows, the
+        post is not sent again, and neither its batch nor the call ends for it.
         """
         loop = asyncio.get_running_loop()
         wait = _VERIFY_EVERY
@@ -594,8 +613,9 @@ class Analyzer:
 class Intake:
     """Cuts batches from a stream of items, one worker at a time.
 
-    A batch leaves when it is as large as the planner wants, when the stream has ended, or when the next item is long
-    in coming; `left` says how many items are still to come into the stream, or None if that is not known.
+    A batch leaves when it is as large as the planner wants, when the stream has ended, or when the
+    next item is long in coming; `left` says how many items are still to come into the stream, or
+    None if that is not known.
     """
 
     def __init__(

@@ -1,26 +1,31 @@
 """Walking a post's comments, page by page, in order, each comment once.
 
-What is hard about the service's paging: the cursor counts comments to skip, and comments keep arriving. One that is
-inserted before the cursor moves everything behind it, so the next page repeats comments already given. Those are always
-the last ones given, so it is enough to remember the ids of the last ten thousand (`_recent`); memory stays flat.
+What is hard about the service's paging: the cursor counts comments to skip, and comments keep
+arriving. One that is inserted before the cursor moves everything behind it, so the next page
+repeats comments already given. Those are always the last ones given, so it is enough to remember
+the ids of the last ten thousand (`_recent`); memory stays flat.
 
-Pages asked for ahead (`prefetch`) are placed by the stride seen so far, not by `limit`, as the service may give fewer
-comments than asked for. Two things can make a page asked for ahead useless, and it is then dropped and asked for again:
+Pages asked for ahead (`prefetch`) are placed by the stride seen so far, not by `limit`, as the
+service may give fewer comments than asked for. Two things can make a page asked for ahead useless,
+and it is then dropped and asked for again:
 
 - the page before it ended elsewhere than foreseen (`next_cursor`);
-- it was answered from an older list than the page before it (a smaller `total`), so that a comment between the two
-  may be in neither. The pages behind it stay: each is looked at when its turn comes. Where the service tells no `total` that
-  cannot be seen, so nothing is asked for ahead. Where it tells one that is not the list's (a counter that lags), more comments
-  are repeated than it says arrived, and nothing is asked for ahead any more. What is deleted before the cursor moves as many
-  comments past it, and no walk can see those, with `prefetch` or without.
+- it was answered from an older list than the page before it (a smaller `total`), so that a comment
+  between the two may be in neither. The pages behind it stay: each is looked at when its turn
+  comes. Where the service tells no `total` that cannot be seen, so nothing is asked for ahead.
+  Where it tells one that is not the list's (a counter that lags), more comments are repeated than
+  it says arrived, and nothing is asked for ahead any more. What is deleted before the cursor moves
+  as many comments past it, and no walk can see those, with `prefetch` or without.
 
-The window grows by one page with every page consumed. So a reader who stops early has never caused more pages to be
-bought than it has read. It opens as fast as that allows: at 100 ms a page, 100 pages take x9.6 less time at 16 ahead (x8.5
-with one page less, x9.7 with a window that is open from the start).
+The window grows by one page with every page consumed. So a reader who stops early has never caused
+more pages to be bought than it has read. It opens as fast as that allows: at 100 ms a page, 100
+pages take x9.6 less time at 16 ahead (x8.5 with one page less, x9.7 with a window that is open from
+the start).
 
-A useless page closes the window, and it opens again only after pages that were all foretold: 2 of them after the first time, then
-8, 32, ... So among n pages there are no more than 2 + log4(n) such times, each with a window of pages bought in vain. A service whose
-pages differ in length, or whose `total` wobbles or shrinks, costs a handful, and is read one page at a time. (Without that,
+A useless page closes the window, and it opens again only after pages that were all foretold: 2 of
+them after the first time, then 8, 32, ... So among n pages there are no more than 2 + log4(n) such
+times, each with a window of pages bought in vain. A service whose pages differ in length, or whose
+`total` wobbles or shrinks, costs a handful, and is read one page at a time. (Without that,
 prefetch=4 bought 95 pages where 35 were needed, 16 bought 167.)
 
 Source: api/tokfluence-api.md, `GET /v1/posts/:id/comments` [seed].
@@ -58,14 +63,17 @@ logger = logging.getLogger("tokfluence_async")
 _PAGE: Shape[CommentsBody] = Shape(CommentsBody)
 _RAW_PAGE: Shape[RawCommentsBody] = Shape(RawCommentsBody)
 
-# Empty pages in a row that are taken for a gap and not for a list without an end; each costs 2 credits.
+# Empty pages in a row that are taken for a gap and not for a list without an end; each costs 2
+# credits.
 _MAX_EMPTY = 5
-# How far back a page is compared with what was given, beyond the few hundred that always are (`_recent`), where `total` is
-# another one than on the page before; and by how many comments it may have grown for that to be enough.
+# How far back a page is compared with what was given, beyond the few hundred that always are
+# (`_recent`), where `total` is another one than on the page before; and by how many comments it may
+# have grown for that to be enough.
 _CHANGED = 1_000
 _FEW = NEAR // 2
 _MAX_CURSOR = 2**63 - 1
-# Foretold pages in a row that open the window again after a page ahead was useless, and how many times as many after the next one.
+# Foretold pages in a row that open the window again after a page ahead was useless, and how many
+# times as many after the next one.
 _WARY = 2
 _WARIER = 4
 
@@ -183,8 +191,9 @@ class Walk(Generic[C, P]):
             self._foretold = self._foretold + 1 if stride == self._stride or not self._stride else 0
             self._stride = stride
         self._next_cursor = next_cursor
-        # Comments that arrived can make a page repeat what was given, as many as they are. A service that repeats
-        # more than that (one that ignores the cursor, say) gives nothing, at 2 credits a page.
+        # Comments that arrived can make a page repeat what was given, as many as they are. A
+        # service that repeats more than that (one that ignores the cursor, say) gives nothing, at 2
+        # credits a page.
         self._repeats += repeated
         self._useless = 0 if items or (data and self._repeats <= self._grown) else self._useless + 1
         return self._page(

@@ -1,26 +1,32 @@
 """How a job is cut into batches, and how answers are matched to inputs. No await, no clock.
 
-Batches of 50, as everyone cuts them, leave one worker busy for minutes when the others are done, and keep fifty URLs
-in doubt when one answer is lost. *Guided* cutting sends large batches first and smaller ones towards the end:
+Batches of 50, as everyone cuts them, leave one worker busy for minutes when the others are done,
+and keep fifty URLs in doubt when one answer is lost. *Guided* cutting sends large batches first and
+smaller ones towards the end:
 
     size = ceil(left / (1.5 * concurrency)), from 1 to 50
 
-and no batch is expected to take longer than 45 s, with something added as long as few URLs have been seen: heavy-tailed seconds begin
-with a mean that is too low as often as not, and the longest request of a job comes from there. (In 60 simulated jobs of 1,000 URLs, 8 at once:
-149 s at most, 95 s in the median; at a minute without the addition 237 and 130. The makespan is 0.3 % longer.) Short requests also mean
-fewer URLs in doubt, and proxies that do not give up. What a batch takes is learnt from the answers, as
+and no batch is expected to take longer than 45 s, with something added as long as few URLs have
+been seen: heavy-tailed seconds begin with a mean that is too low as often as not, and the longest
+request of a job comes from there. (In 60 simulated jobs of 1,000 URLs, 8 at once: 149 s at most, 95
+s in the median; at a minute without the addition 237 and 130. The makespan is 0.3 % longer.) Short
+requests also mean fewer URLs in doubt, and proxies that do not give up. What a batch takes is
+learnt from the answers, as
 
     seconds = a + b * urls
 
-by least squares. A service that works a batch one URL after another shows an `a` near nothing, and guided cutting is
-right as it stands: within 1.25 of a lower bound where 50s reach 8. One that works all of them at once shows an `a` and
-hardly a `b`; small batches then only add rounds. With `n` URLs a batch, what is left takes about
+by least squares. A service that works a batch one URL after another shows an `a` near nothing, and
+guided cutting is right as it stands: within 1.25 of a lower bound where 50s reach 8. One that works
+all of them at once shows an `a` and hardly a `b`; small batches then only add rounds. With `n` URLs
+a batch, what is left takes about
 
-    left / (n * concurrency) * (a + b * n)  and, as the last ones do not end together,  half of  a + b * n  on top,
+    left / (n * concurrency) * (a + b * n)  and, as the last ones do not end together,  half of  a +
+    b * n  on top,
 
-which is least at n = sqrt(2 * left * a / (concurrency * b)); no batch is cut smaller than that, nor larger than an even
-share. Heavy-tailed seconds make `a` uncertain, so only what is left of it after twice its standard error counts.
-(`python -m benchmarks planner` has the table.) The price is the same whatever the cut.
+which is least at n = sqrt(2 * left * a / (concurrency * b)); no batch is cut smaller than that, nor
+larger than an even share. Heavy-tailed seconds make `a` uncertain, so only what is left of it after
+twice its standard error counts. (`python -m benchmarks planner` has the table.) The price is the
+same whatever the cut.
 
 Source: the Tokfluence API page, `POST /v1/posts/analyze`.
 """
@@ -39,21 +45,25 @@ __all__ = ["Planner", "match_rows"]
 
 _FACTOR = 1.5
 _EXPECTED_SECONDS = 45.0
-# What a URL takes on average is taken to be higher by this, over the root of how many have been seen.
+# What a URL takes on average is taken to be higher by this, over the root of how many have been
+# seen.
 _UNSURE = 2.0
-# The sizes of batches that are sent before anything has been seen, in turn: small, because a URL may take long, and
-# different, because otherwise `a` and `b` cannot be told apart.
+# The sizes of batches that are sent before anything has been seen, in turn: small, because a URL
+# may take long, and different, because otherwise `a` and `b` cannot be told apart.
 _FIRST = (10, 4, 7)
-# Standard errors by which `a` has to be more than nothing, and what few observations add to that, as in Student's t: of four batches of a
-# service that works serially, one in ten would look parallel, and large batches would follow.
+# Standard errors by which `a` has to be more than nothing, and what few observations add to that,
+# as in Student's t: of four batches of a service that works serially, one in ten would look
+# parallel, and large batches would follow.
 _SURE = 2.0
 _FEW_ADD = 3.0
-# What the fit is made of, as a journal keeps it; and the URLs of an earlier run that count as much as this run's own.
+# What the fit is made of, as a journal keeps it; and the URLs of an earlier run that count as much
+# as this run's own.
 _SUMS = ("batches", "urls", "seconds", "urls_urls", "urls_seconds", "seconds_seconds")
 _TRUSTED = 100.0
-# A limit is this many times what is expected: seconds are heavy-tailed, and a limit that is too short costs more than a
-# long wait. (Of simulated batches with lognormal seconds, sigma 1, one in 10,000 of a single URL takes longer than 40 times the
-# median, none of 20 URLs longer than 4 times the mean.)
+# A limit is this many times what is expected: seconds are heavy-tailed, and a limit that is too
+# short costs more than a long wait. (Of simulated batches with lognormal seconds, sigma 1, one in
+# 10,000 of a single URL takes longer than 40 times the median, none of 20 URLs longer than 4 times
+# the mean.)
 _PATIENCE = 4.0
 
 
@@ -78,7 +88,8 @@ class Planner:
         """URLs for the next batch, 1 to 50.
 
         Args:
-            left: URLs that have not been sent, or None if that is not known (a source that has not ended).
+            left: URLs that have not been sent, or None if that is not known (a source that has not
+                ended).
         """
         if self._fixed is not None:
             return self._fixed
@@ -98,8 +109,8 @@ class Planner:
         return max(1, min(size, most, MAX_BATCH))
 
     def _even_share(self, left: int, overhead: float, slope: float) -> int:
-        # The same for as many batches as there are workers: by what is left at each one's turn, every batch would be
-        # smaller than the one before it, and the job would never end.
+        # The same for as many batches as there are workers: by what is left at each one's turn,
+        # every batch would be smaller than the one before it, and the job would never end.
         if self._cut >= self._round_ends:
             rounds = max(1, math.ceil(left / (self._concurrency * MAX_BATCH)))
             even = math.ceil(left / (self._concurrency * rounds))
@@ -108,7 +119,8 @@ class Planner:
         return self._round
 
     def fit(self) -> tuple[float, float]:
-        """`(a, b)` of `seconds = a + b * urls` by what has been seen: `a` only as far as it is sure, neither below 0."""
+        """`(a, b)` of `seconds = a + b * urls` by what has been seen: `a` only as far as it is
+        sure, neither below 0."""
         count, n, t, nn, nt, tt = self._sums.values()
         if not n:
             return 0.0, 0.0
@@ -133,7 +145,8 @@ class Planner:
         return overhead + slope * urls
 
     def limit(self, urls: int) -> float:
-        """Seconds a batch of `urls` is to be given at least, by what has been seen; 0.0 as long as nothing has."""
+        """Seconds a batch of `urls` is to be given at least, by what has been seen; 0.0 as long as
+        nothing has."""
         return _PATIENCE * self.expected(urls)
 
     def cut(self) -> None:
@@ -162,17 +175,20 @@ class Planner:
 
 
 def _cheapest(share: float, overhead: float, slope: float) -> int:
-    """The size at which `share` URLs of one worker, and half a batch of waiting for the others, take least."""
+    """The size at which `share` URLs of one worker, and half a batch of waiting for the others,
+    take least."""
     if slope <= 0.0:
         return MAX_BATCH
     return min(math.ceil(math.sqrt(2.0 * share * overhead / slope)), MAX_BATCH)
 
 
 def match_rows(refs: Sequence[PostRef], rows: Sequence[object]) -> dict[str, Analysis]:
-    """The rows of an answer by the video ids that were asked for, whatever order or spelling they came back in.
+    """The rows of an answer by the video ids that were asked for, whatever order or spelling they
+    came back in.
 
-    A row is known by its `postId`, or else by the id in its URL; rows of posts nobody asked for and second rows of one
-    post are left out, and so is what is no row at all. What is missing from the result was left out by the service.
+    A row is known by its `postId`, or else by the id in its URL; rows of posts nobody asked for and
+    second rows of one post are left out, and so is what is no row at all. What is missing from the
+    result was left out by the service.
     """
     asked = {ref.post_id for ref in refs}
     found: dict[str, Analysis] = {}

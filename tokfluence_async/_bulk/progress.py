@@ -1,4 +1,5 @@
-"""Telling a caller how far a bulk call is: a plain callable, a few times a second and once at the end."""
+"""Telling a caller how far a bulk call is: a plain callable, a few times a second and once at the
+end."""
 
 from __future__ import annotations
 
@@ -17,10 +18,11 @@ _INTERVAL = 0.25
 
 
 class Ticker:
-    """Counts outcomes and calls `on_progress` at the start, at most four times a second, and once at the end.
+    """Counts outcomes and calls `on_progress` at the start, at most four times a second, and once
+    at the end.
 
-    What it raises ends the call, as it is the caller's own. So it is called before anything is sent: most of what can be wrong
-    with it shows then, when nothing has been paid for.
+    What it raises ends the call, as it is the caller's own. So it is called before anything is
+    sent: most of what can be wrong with it shows then, when nothing has been paid for.
 
     Args:
         snapshot: The call's total, credits spent and credits remaining as they stand.

@@ -1,17 +1,23 @@
-"""The ids a walk gave last, so that a comment comes once although arrivals shift the offsets. Values in, values out.
+"""The ids a walk gave last, so that a comment comes once although arrivals shift the offsets.
+Values in, values out.
 
-A walk's speed hangs on this: of 460 µs of CPU for a page of 200 comments, all in, 85 went into one set of ten thousand ids. So there
-are three ways, and the cheapest one that is certain is taken (figures are of a page within a walk; alone, they are half):
+A walk's speed hangs on this: of 460 µs of CPU for a page of 200 comments, all in, 85 went into one
+set of ten thousand ids. So there are three ways, and the cheapest one that is certain is taken
+(figures are of a page within a walk; alone, they are half):
 
-1. **In order.** As long as every id is above the one before it, or every one below, as in a list sorted by time whose ids grow
-   with it, what goes on in that order was never given. No set is needed to know, however long ago it was: 15 µs a page.
+1. **In order.** As long as every id is above the one before it, or every one below, as in a list
+   sorted by time whose ids grow with it, what goes on in that order was never given. No set is
+   needed to know, however long ago it was: 15 µs a page.
 2. **A set of the last few hundred** else: 30 µs, and 45 if it were a thousand.
-3. **As far back as told**, where comments may have arrived, or moved. What is not in the set is packed, 20 bytes an id of 19 digits, and unpacked
-   for it: 1 ms for ten thousand. A thousand, whatever was told, where the page itself speaks for it: it is the first that
-   breaks the order, or has an id that a page given began or ended with. Arrivals shift a page as a whole, so one that then reaches
-   into those given holds one of these, also where `total` lags, or as many were deleted as arrived.
+3. **As far back as told**, where comments may have arrived, or moved. What is not in the set is
+   packed, 20 bytes an id of 19 digits, and unpacked for it: 1 ms for ten thousand. A thousand,
+   whatever was told, where the page itself speaks for it: it is the first that breaks the order, or
+   has an id that a page given began or ended with. Arrivals shift a page as a whole, so one that
+   then reaches into those given holds one of these, also where `total` lags, or as many were
+   deleted as arrived.
 
-Two sets in turns, sets of hashes, and sets of each page that are compared were as slow as one that loses its oldest page.
+Two sets in turns, sets of hashes, and sets of each page that are compared were as slow as one that
+loses its oldest page.
 """
 
 from __future__ import annotations
@@ -28,7 +34,8 @@ __all__ = ["NEAR", "REMEMBERED", "Recent"]
 
 C = TypeVar("C")
 
-# Comments that may arrive between two pages without one being given twice, and of those how many are always looked at.
+# Comments that may arrive between two pages without one being given twice, and of those how many
+# are always looked at.
 REMEMBERED = 10_000
 NEAR = 400
 # And how many more where a page looks as if it had been shifted.
@@ -70,7 +77,8 @@ class Recent:
         # The ids each of them begins and ends with, and all of these.
         self._edges_of: deque[list[str]] = deque()
         self._edges: set[str] = set()
-        # While all are in order: the last one, and how the next has to compare with it; None as long as that is open.
+        # While all are in order: the last one, and how the next has to compare with it; None as
+        # long as that is open.
         self._last: str | None = None
         self._goes_on: Any = None
         # Once they are not: the last `near`, and page by page.
@@ -78,7 +86,8 @@ class Recent:
         self._pages: deque[list[str]] = deque()
 
     def new(self, items: list[C], ids: list[str], *, back: int = 0) -> list[C]:
-        """The items whose id, at the same place in `ids`, was not given before; they now count as given.
+        """The items whose id, at the same place in `ids`, was not given before; they now count as
+        given.
 
         Args:
             back: How many ids before the `near` ones to look at as well, at least.

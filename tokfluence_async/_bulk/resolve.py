@@ -1,7 +1,9 @@
-"""The cheapest way to readable posts: read first (1 credit), analyze what is missing (25), read that when it is visible.
+"""The cheapest way to readable posts: read first (1 credit), analyze what is missing (25), read
+that when it is visible.
 
-Three stages in one task tree, with a bounded stream between each two, so that a million inputs take the memory of a
-few hundred. What to do next with a post is in `_visibility`, `_plan` and `_retry`; here are the loops.
+Three stages in one task tree, with a bounded stream between each two, so that a million inputs take
+the memory of a few hundred. What to do next with a post is in `_visibility`, `_plan` and `_retry`;
+here are the loops.
 
 Source: the Tokfluence API page, *Posts*, *Credits*.
 """
@@ -32,8 +34,8 @@ __all__ = ["Resolver", "waiting_batches"]
 
 P = TypeVar("P")
 
-# Batches whose posts are waited for at once, for each batch being analyzed: what bounds memory between the last two
-# stages. Waiting costs nothing, so it is generous.
+# Batches whose posts are waited for at once, for each batch being analyzed: what bounds memory
+# between the last two stages. Waiting costs nothing, so it is generous.
 _WAITING_BATCHES = 8
 
 
@@ -91,7 +93,8 @@ class Resolver(Generic[P]):
     ) -> None:
         """Resolve everything `source` gives; emit one outcome for each item as it is settled."""
         send, receive = anyio.create_memory_object_stream[Item](2 * MAX_BATCH)
-        # Missing posts come from the readers: none are to come once those have all finished, which ends the stream.
+        # Missing posts come from the readers: none are to come once those have all finished, which
+        # ends the stream.
         intake = self._analyzer.intake(receive, lambda: 0 if not reading else None)
         reading = 0
         waiting = anyio.Semaphore(waiting_batches(self._options.analyze_concurrency))
@@ -155,8 +158,8 @@ class Resolver(Generic[P]):
 
     def _recall(self, item: Item, entry: Entry) -> Analysis:
         assert item.ref is not None
-        # A 409 that was taken for "done" and has left no post to read after all this time was something else: a 500
-        # that did no work and used up its id.
+        # A 409 that was taken for "done" and has left no post to read after all this time was
+        # something else: a 500 that did no work and used up its id.
         if entry.unsure or (
             entry.status == DUPLICATE and self.age(entry.analyzed_at) > RESEND_WITHIN
         ):
@@ -219,7 +222,8 @@ class Resolver(Generic[P]):
         return Outcome(input=item.given, post_id=item.ref.post_id, value=body.data)
 
     def _failed(self, item: Item, error: TokfluenceError) -> Outcome[P]:
-        # Without its traceback, which would keep every frame it passed alive as long as the outcome is.
+        # Without its traceback, which would keep every frame it passed alive as long as the outcome
+        # is.
         return Outcome(
             input=item.given,
             post_id=item.ref.post_id if item.ref else None,
@@ -234,12 +238,14 @@ class Resolver(Generic[P]):
     ) -> list[Item]:
         """Read posts that were analyzed `age` seconds ago, and emit their outcomes.
 
-        Returns those that were not analyzed after all: a 409 was all that spoke for it, and they did not become readable.
+        Returns those that were not analyzed after all: a 409 was all that spoke for it, and they
+        did not become readable.
         """
         began = asyncio.get_running_loop().time() - age
         patience = self._patience
         if any(analysis.status == DUPLICATE for _, analysis in answered):
-            # The attempt that did the work may still be at it; to give up too early would pay for it again.
+            # The attempt that did the work may still be at it; to give up too early would pay for
+            # it again.
             patience = max(patience, self._analyzer.allowance(len(answered)))
         missing: list[Item] = []
 
@@ -248,7 +254,8 @@ class Resolver(Generic[P]):
                 missing.append(item)
 
         items = [item for item, _ in answered]
-        # One goes ahead, the one worked last; the rest follow at the age that it finds, or at the end of patience.
+        # One goes ahead, the one worked last; the rest follow at the age that it finds, or at the
+        # end of patience.
         await poll(items.pop())
         async with anyio.create_task_group() as group:
             for item in items:
@@ -262,7 +269,8 @@ class Resolver(Generic[P]):
         patience: float,
         emit: Callable[[Item, Outcome[P]], Awaitable[None]],
     ) -> bool:
-        """Read until the post is there and emit it, or its error. False if it has to be analyzed again instead."""
+        """Read until the post is there and emit it, or its error. False if it has to be analyzed
+        again instead."""
         assert item.ref is not None
         unsure = self._analyzer.unsure
         loop = asyncio.get_running_loop()

@@ -1,7 +1,9 @@
-"""Inputs of bulk calls: any iterable or async iterable of ids and URLs, read no faster than it is used.
+"""Inputs of bulk calls: any iterable or async iterable of ids and URLs, read no faster than it is
+used.
 
-Duplicates are folded by video id. What was seen is kept in memory up to a bound and in a temporary SQLite database
-beyond it, so that a job of any size takes the same memory (a Python set of a million ids takes about 90 MB).
+Duplicates are folded by video id. What was seen is kept in memory up to a bound and in a temporary
+SQLite database beyond it, so that a job of any size takes the same memory (a Python set of a
+million ids takes about 90 MB).
 """
 
 from __future__ import annotations
@@ -57,7 +59,8 @@ class Seen:
 
     def _spill(self) -> None:
         if self._spilled is None:
-            # The empty name is SQLite's own temporary file, which goes with the connection; its cache is 2 MB.
+            # The empty name is SQLite's own temporary file, which goes with the connection; its
+            # cache is 2 MB.
             self._spilled = sqlite3.connect("", isolation_level=None, check_same_thread=False)
             self._spilled.execute("PRAGMA journal_mode = OFF")
             self._spilled.execute("PRAGMA synchronous = OFF")
@@ -76,13 +79,15 @@ class Seen:
 
 
 def signed(post_id: int | str | None) -> int:
-    """A post's id as SQLite's integers can hold it: they are signed, so ids of 2**63 and more are moved below zero."""
+    """A post's id as SQLite's integers can hold it: they are signed, so ids of 2**63 and more are
+    moved below zero."""
     number = int(post_id or 0)
     return number - 2**64 if number >= 2**63 else number
 
 
 class Item(Struct, frozen=True):
-    """One input, the `index`-th that was given out. `ref` names its post; where it names none, `error` says why."""
+    """One input, the `index`-th that was given out. `ref` names its post; where it names none,
+    `error` says why."""
 
     index: int
     given: object
@@ -110,13 +115,15 @@ class ItemSource(Protocol):
 
 
 class Source:
-    """The distinct posts of an input, each with its first spelling; a malformed input stands where it stood.
+    """The distinct posts of an input, each with its first spelling; a malformed input stands where
+    it stood.
 
     Attributes:
         duplicates: Inputs left out because their post had been seen.
         taken: Items given out so far.
         ended: Whether the input has ended.
-        error: What the input itself raised. It ends there; whoever drives raises it after what was begun is done.
+        error: What the input itself raised. It ends there; whoever drives raises it after what was
+            begun is done.
     """
 
     def __init__(self, inputs: Inputs) -> None:
@@ -162,7 +169,8 @@ class Source:
         return None if self.total is None else self.total - self.taken
 
     async def next(self) -> Item | None:
-        """The next item, or None at the end. Several tasks may call it; the input is read by one at a time."""
+        """The next item, or None at the end. Several tasks may call it; the input is read by one at
+        a time."""
         if self._sync is not None:
             return self.take()
         async with self._turn:

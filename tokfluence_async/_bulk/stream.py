@@ -1,8 +1,10 @@
-"""Background work behind an async generator, without a task group or a cancel scope across a `yield` (PEP 789).
+"""Background work behind an async generator, without a task group or a cancel scope across a
+`yield` (PEP 789).
 
-The work is one task that belongs to the client; it may open task groups of its own. It hands results over through a
-bounded stream, so the consumer's pace is the producer's. The generator's `finally` ends the task and waits for it:
-breaking out early, closing from another task, or collecting the generator leave nothing behind.
+The work is one task that belongs to the client; it may open task groups of its own. It hands
+results over through a bounded stream, so the consumer's pace is the producer's. The generator's
+`finally` ends the task and waits for it: breaking out early, closing from another task, or
+collecting the generator leave nothing behind.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ Emit = Callable[[T], Awaitable[None]]
 
 
 async def hand_over(send: MemoryObjectSendStream[T], item: T) -> None:
-    """`send.send(item)`; where there is room for it, without a turn of the loop, which costs more than all the rest (10 µs)."""
+    """`send.send(item)`; where there is room for it, without a turn of the loop, which costs more
+    than all the rest (10 µs)."""
     try:
         send.send_nowait(item)
     except anyio.WouldBlock:
@@ -37,7 +40,8 @@ async def hand_over(send: MemoryObjectSendStream[T], item: T) -> None:
 
 
 async def take_over(receive: MemoryObjectReceiveStream[T]) -> T:
-    """`receive.receive()`; where an item is waiting, without a turn of the loop. A buffer bounds how many come so in a row."""
+    """`receive.receive()`; where an item is waiting, without a turn of the loop. A buffer bounds
+    how many come so in a row."""
     try:
         return receive.receive_nowait()
     except anyio.WouldBlock:
@@ -47,7 +51,8 @@ async def take_over(receive: MemoryObjectReceiveStream[T]) -> T:
 async def stream(
     engine: Engine, work: Callable[[Emit[T]], Awaitable[None]], buffer: int
 ) -> AsyncGenerator[T, None]:
-    """Yield what `work` emits, at most `buffer` items ahead; raise what it raises after everything it emitted."""
+    """Yield what `work` emits, at most `buffer` items ahead; raise what it raises after everything
+    it emitted."""
     send, receive = anyio.create_memory_object_stream[T](buffer)
 
     async def run() -> None:
@@ -77,10 +82,12 @@ async def stream(
 
 
 async def unwrapped(work: Awaitable[T]) -> T:
-    """Await `work`; a group of a single error, which a task group makes of one child's, becomes that error.
+    """Await `work`; a group of a single error, which a task group makes of one child's, becomes
+    that error.
 
-    So does a group of nothing but `ClosedError`, which a closed client is to each child alike; one whose children all met one and
-    the same error; and one of nothing but `JournalError`, as with a full disk, which every child that writes meets anew.
+    So does a group of nothing but `ClosedError`, which a closed client is to each child alike; one
+    whose children all met one and the same error; and one of nothing but `JournalError`, as with a
+    full disk, which every child that writes meets anew.
     """
     try:
         return await work

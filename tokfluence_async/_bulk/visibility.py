@@ -1,14 +1,16 @@
 """When a read pays: before an analysis, and after it.
 
-**Before** it, a read costs 1 credit and saves an analysis (25, and the read after it) where the post is in the index. So it
-pays as long as more than one in 26 is. Where the index turns out to be cold, `HitRate` leaves most of them out.
+**Before** it, a read costs 1 credit and saves an analysis (25, and the read after it) where the
+post is in the index. So it pays as long as more than one in 26 is. Where the index turns out to be
+cold, `HitRate` leaves most of them out.
 
 **After** it, every read that comes too early costs a credit.
 
-"Readable through `GET /v1/posts/:id` after a short delay" is all the page says [seed], so the delay is learnt. As long
-as nothing is known, one post of a batch goes ahead and is read at growing ages; the others wait for what it finds. From
-then on every post is first read at the lowest age that has worked and that no failure has contradicted since. To wait a
-little longer than needed costs time, which a crawl has; to ask too early costs credits.
+"Readable through `GET /v1/posts/:id` after a short delay" is all the page says [seed], so the delay
+is learnt. As long as nothing is known, one post of a batch goes ahead and is read at growing ages;
+the others wait for what it finds. From then on every post is first read at the lowest age that has
+worked and that no failure has contradicted since. To wait a little longer than needed costs time,
+which a crawl has; to ask too early costs credits.
 """
 
 from __future__ import annotations
@@ -22,13 +24,15 @@ _GROWTH = 2.0
 
 # A read first pays if it hits at least this often: it costs 1 and saves 25 + 1.
 _PAYS = POST_PRICE / (ANALYZE_PRICE + POST_PRICE)
-# Hits taken to have been seen before the first read: with 2, some fifty misses in a row are needed to leave reads out. It doubles
-# with each time that this turned out wrong, so that inputs in long runs, now cached and now not, cost little more than reading all.
+# Hits taken to have been seen before the first read: with 2, some fifty misses in a row are needed
+# to leave reads out. It doubles with each time that this turned out wrong, so that inputs in long
+# runs, now cached and now not, cost little more than reading all.
 _OPTIMISM = 2.0
-# While reads are left out, every eighth is made all the same. A miss costs 1 credit; what a hit found too late would have saved
-# costs 25, so it is looked for often.
+# While reads are left out, every eighth is made all the same. A miss costs 1 credit; what a hit
+# found too late would have saved costs 25, so it is looked for often.
 _PROBE = 8
-# Reads that follow a probe's hit, to tell a run of cached posts from a single one; this many of them have to hit.
+# Reads that follow a probe's hit, to tell a run of cached posts from a single one; this many of
+# them have to hit.
 _CHECK = 8
 _CONFIRMED = 2
 _FADE = 400
@@ -37,9 +41,10 @@ _FADE = 400
 class HitRate:
     """Whether to read a post before having it analyzed, by how often that has found something.
 
-    Once it does not pay, the posts are asked about one after the other (`sparse`), so that no more than seven go unread between two
-    answers: inputs come in runs (a creator's posts, a day's export), and a run of cached posts that is analyzed
-    all the same costs 26 times what it should.
+    Once it does not pay, the posts are asked about one after the other (`sparse`), so that no more
+    than seven go unread between two
+    answers: inputs come in runs (a creator's posts, a day's export), and a run of cached posts that
+    is analyzed all the same costs 26 times what it should.
 
     Attributes:
         sparse: Most reads are left out; ask for the next post only when the last answer is known.
@@ -87,7 +92,8 @@ class Visibility:
     """What the answers so far say of the delay, in seconds since the analysis was answered.
 
     Attributes:
-        known: The age at which posts are expected to be readable, or None as long as no read has succeeded.
+        known: The age at which posts are expected to be readable, or None as long as no read has
+            succeeded.
     """
 
     __slots__ = ("_failed_at", "known")
@@ -107,9 +113,11 @@ class Visibility:
         return max(_FIRST, self._failed_at * _GROWTH)
 
     def after(self, age: float, patience: float) -> float | None:
-        """The age at which to read again after a read at `age` failed; None when patience has run out.
+        """The age at which to read again after a read at `age` failed; None when patience has run
+        out.
 
-        The last read is at `patience` itself, so that no post is given up on earlier than it has to be.
+        The last read is at `patience` itself, so that no post is given up on earlier than it has to
+        be.
         """
         if age >= patience:
             return None

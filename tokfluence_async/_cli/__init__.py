@@ -1,4 +1,5 @@
-"""The `tokfluence` command: arguments, progress, exit statuses. All work is done by what users import, too.
+"""The `tokfluence` command: arguments, progress, exit statuses. All work is done by what users
+import, too.
 
 - `app`: the commands and their help.
 - `runtime`: one run: loop, client or embedded sandbox, signals, errors to exit statuses.

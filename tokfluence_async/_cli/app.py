@@ -224,7 +224,8 @@ def post(
     quiet: Quiet = False,
     json_logs: JsonLogs = False,
 ) -> None:
-    """Read posts from the index: [bold]1 credit[/bold] each, a miss included. Written as they arrive.
+    """Read posts from the index: [bold]1 credit[/bold] each, a miss included. Written as they
+    arrive.
 
     The documented fields; [cyan]crawl[/cyan] keeps whatever the service sends.
     """
@@ -325,7 +326,8 @@ def analyze(
     quiet: Quiet = False,
     json_logs: JsonLogs = False,
 ) -> None:
-    """Have posts analyzed live: [bold]25 credits[/bold] per distinct post, fresh ones too. Written as batches finish."""
+    """Have posts analyzed live: [bold]25 credits[/bold] per distinct post, fresh ones too. Written
+    as batches finish."""
     _one_file(context)
     common = _common(sandbox, base_url, max_credits, quiet, json_logs)
 
@@ -387,9 +389,11 @@ def crawl(
     quiet: Quiet = False,
     json_logs: JsonLogs = False,
 ) -> None:
-    """Posts, and with [cyan]--comments[/cyan] their comments, into a folder: cached first, resumable.
+    """Posts, and with [cyan]--comments[/cyan] their comments, into a folder: cached first,
+    resumable.
 
-    [bold]1 credit[/bold] for a post in the index, [bold]27[/bold] for one that must be analyzed, [bold]2[/bold] per page of 200 comments.
+    [bold]1 credit[/bold] for a post in the index, [bold]27[/bold] for one that must be analyzed,
+    [bold]2[/bold] per page of 200 comments.
     """
     _one_file(context)
     common = _common(sandbox, base_url, max_credits, quiet, json_logs)
@@ -438,7 +442,8 @@ def sandbox(
         bool, typer.Option("--quiet", "-q", help="Say nothing on standard error.")
     ] = False,
 ) -> None:
-    """Serve a strict local stand-in of the API until Ctrl-C. Its URL and token are printed as a JSON line."""
+    """Serve a strict local stand-in of the API until Ctrl-C. Its URL and token are printed as a
+    JSON line."""
     try:
         stand_in = Sandbox(
             host=host,

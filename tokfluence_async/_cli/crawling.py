@@ -42,8 +42,9 @@ _PAGE = 2  # credits for a page of comments [seed]
 _COMMENTS_PER_PAGE = 200
 _SHOWN = 10
 _JOURNAL = "journal.sqlite"
-# What every crawl writes into its folder of where its posts come from, its first line; it is read here as any program would: the
-# command knows no more of the package than its users. Earlier versions of the command left the other in their sandbox's folders.
+# What every crawl writes into its folder of where its posts come from, its first line; it is read
+# here as any program would: the command knows no more of the package than its users. Earlier
+# versions of the command left the other in their sandbox's folders.
 _ORIGIN = ".origin"
 _OLD_MARK = ".sandbox"
 _LOCAL = "localhost"
@@ -118,7 +119,8 @@ class Job(Struct, frozen=True, kw_only=True):
 
 
 def _leads_here(base_url: str | None) -> bool:
-    """Whether a URL leads to this machine, whose addresses count as one: each sandbox has a port of its own.
+    """Whether a URL leads to this machine, whose addresses count as one: each sandbox has a port of
+    its own.
 
     None: what the environment says. The same rule as that of `crawl`, which has the last word.
     """
@@ -133,7 +135,8 @@ def _leads_here(base_url: str | None) -> bool:
 
 
 def _holds(out: Path) -> str | None:
-    """Where a folder's posts come from: `localhost` for a sandbox, an origin, or None where nobody has said it."""
+    """Where a folder's posts come from: `localhost` for a sandbox, an origin, or None where nobody
+    has said it."""
     with contextlib.suppress(OSError):
         first = (out / _ORIGIN).read_bytes().split(b"\n", 1)[0].decode("utf-8", "replace").strip()
         if first:
@@ -142,9 +145,11 @@ def _holds(out: Path) -> str | None:
 
 
 async def _foreign(job: Job) -> str | None:
-    """What a folder holds if it is a crawl of the other world, in words; None if this job may go on with it.
+    """What a folder holds if it is a crawl of the other world, in words; None if this job may go on
+    with it.
 
-    A crawl goes on where the folder's journal ends. Posts that the stand-in made up must not count as the service's.
+    A crawl goes on where the folder's journal ends. Posts that the stand-in made up must not count
+    as the service's.
     """
     here = job.sandbox or _leads_here(job.base_url)
     holds = _holds(job.out)
@@ -152,7 +157,8 @@ async def _foreign(job: Job) -> str | None:
     if not path.exists() or (holds == _LOCAL) == here:
         return None
     if holds is None:
-        # Of a version that left no mark, but for its sandbox. A service that is served here may be meant.
+        # Of a version that left no mark, but for its sandbox. A service that is served here may be
+        # meant.
         return "a crawl of the service" if job.sandbox else None
     async with Journal(path) as journal:
         if await journal.is_new() and not await journal.unsettled():
@@ -174,7 +180,8 @@ async def _check_world(job: Job) -> None:
 
 
 async def _remember(sandbox: Sandbox, out: Path) -> None:
-    """Let a new sandbox know what the one of an earlier run had analyzed: the service would not have forgotten it."""
+    """Let a new sandbox know what the one of an earlier run had analyzed: the service would not
+    have forgotten it."""
     if (out / _JOURNAL).exists():
         async with Journal(out / _JOURNAL) as journal:
             for post_id in await journal.known():
@@ -271,9 +278,11 @@ def _malformed(inputs: Inputs) -> list[str]:
 
 
 def _counts(session: Session, report: CrawlReport) -> tuple[int, int | None, int]:
-    """What this run has finished, what is to go (None where nobody knows), and how much of that for want of credits.
+    """What this run has finished, what is to go (None where nobody knows), and how much of that for
+    want of credits.
 
-    A post is finished when its comments are, too, where they are asked for; it may have been written before.
+    A post is finished when its comments are, too, where they are asked for; it may have been
+    written before.
     """
     progress = session.progress
     if progress is None:
@@ -365,11 +374,12 @@ def _tell_of_old_tables(session: Session, job: Job) -> None:
         )
 
 
-# --- dry run ---------------------------------------------------------------------------------------------------------
+# --- dry run --------------------------------------------------------------------------------------
 
 
 def dry_run(job: Job, common: Common) -> int:
-    """Say what the crawl would cost and how long it would take. Needs no token, sends nothing, writes nothing."""
+    """Say what the crawl would cost and how long it would take. Needs no token, sends nothing,
+    writes nothing."""
     screen = open_screen(quiet=False, as_json=common.json_logs, live=False)
     try:
         inputs = open_inputs(job.file, job.again)
@@ -409,7 +419,8 @@ def _time(seconds: float) -> str:
 
 
 def _tell(screen: Screen, job: Job, inputs: Inputs, estimate: Estimate) -> None:
-    # With one page of comments for each post, which is what they cost at least, both sums are known.
+    # With one page of comments for each post, which is what they cost at least, both sums are
+    # known.
     assert estimate.credits_at_most is not None
     assert estimate.seconds_at_most is not None
     pages = _PAGE * estimate.comment_pages_at_least

@@ -1,8 +1,9 @@
 """`crawl --format csv|parquet`: tables beside the JSON lines, written as those grow.
 
-The JSON lines stay the record of a crawl: they are what can be resumed after any death, and they hold every field the server
-sent. A table is made by following them, and takes its name when it is complete: a killed crawl leaves the table of the
-run before it, or none, and the next run makes it anew from all lines. Memory holds one row group.
+The JSON lines stay the record of a crawl: they are what can be resumed after any death, and they
+hold every field the server sent. A table is made by following them, and takes its name when it is
+complete: a killed crawl leaves the table of the run before it, or none, and the next run makes it
+anew from all lines. Memory holds one row group.
 """
 
 from __future__ import annotations
@@ -85,7 +86,8 @@ class _Table:
 
 
 class Follower:
-    """Follows the files of a crawl in `out` while inside `async with`; at its end the tables are there.
+    """Follows the files of a crawl in `out` while inside `async with`; at its end the tables are
+    there.
 
     Args:
         form: "csv" or "parquet".
@@ -104,7 +106,8 @@ class Follower:
         self._task: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
-        """The crawl is under way: what an earlier run left half-done at the files' ends has been put in order by now."""
+        """The crawl is under way: what an earlier run left half-done at the files' ends has been
+        put in order by now."""
         if self._task is None:
             self._task = asyncio.create_task(self._keep_up())
 
@@ -120,7 +123,8 @@ class Follower:
         try:
             if self._task is not None:
                 self._task.cancel()
-                # The step that a thread is at is waited for: two of them would write the same lines.
+                # The step that a thread is at is waited for: two of them would write the same
+                # lines.
                 with contextlib.suppress(asyncio.CancelledError):
                     await self._task
             if kind is None:

@@ -1,4 +1,5 @@
-"""FILE or standard input: a URL or id per line, read as it is needed; blank lines and `#` comments are skipped."""
+"""FILE or standard input: a URL or id per line, read as it is needed; blank lines and `#` comments
+are skipped."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ __all__ = ["WANTED", "FileLines", "Inputs", "Malformed", "StreamLines", "UsageEr
 
 WANTED = "a file with a URL or id per line is wanted, or - for standard input"
 
-# A URL has at most a few hundred characters; what goes on for longer without a line break is not a list of them.
+# A URL has at most a few hundred characters; what goes on for longer without a line break is not a
+# list of them.
 _LONGEST_LINE = 65_536
 _CHUNK = 65_536
 # Malformed lines shown one by one; the others are in failures.jsonl.
@@ -119,8 +121,9 @@ class StreamLines(Inputs):
             return
         self._ended = asyncio.Event()
         arriving: asyncio.Queue[bytes | OSError] = asyncio.Queue(maxsize=4)
-        # A daemon reading the descriptor itself: a read that nobody can interrupt must not keep the process from ending,
-        # and the buffered `sys.stdin` holds a lock that the interpreter wants back when it ends.
+        # A daemon reading the descriptor itself: a read that nobody can interrupt must not keep the
+        # process from ending, and the buffered `sys.stdin` holds a lock that the interpreter wants
+        # back when it ends.
         threading.Thread(
             target=_read,
             args=(descriptor, self._path, arriving, asyncio.get_running_loop()),
@@ -185,8 +188,8 @@ def _read(
 
 
 class _Splitter:
-    """Bytes in, complete lines out. Lines end with `\\n` alone (a `\\r` before it is stripped as white space): other
-    separators that Python knows occur within texts."""
+    """Bytes in, complete lines out. Lines end with `\\n` alone (a `\\r` before it is stripped as
+    white space): other separators that Python knows occur within texts."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -247,7 +250,8 @@ def open_inputs(name: str, again: str) -> FileLines | StreamLines:
     """FILE, or `-` for standard input.
 
     Args:
-        again: The command that reads standard input instead, for who gives a post in the file's place.
+        again: The command that reads standard input instead, for who gives a post in the file's
+            place.
     Raises:
         UsageError: It is not there, cannot be read, or is not text.
     """

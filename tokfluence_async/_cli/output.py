@@ -1,4 +1,5 @@
-"""Rows to standard output. What a terminal would obey is escaped when standard output is one; files and pipes get it unchanged."""
+"""Rows to standard output. What a terminal would obey is escaped when standard output is one; files
+and pipes get it unchanged."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ class OutputGoneError(Exception):
 
 
 class Output:
-    """Standard output, written by a thread so that a slow reader holds back the next page and nothing else.
+    """Standard output, written by a thread so that a slow reader holds back the next page and
+    nothing else.
 
     Args:
         form: "jsonl", "csv" or "parquet".

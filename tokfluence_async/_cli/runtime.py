@@ -1,4 +1,5 @@
-"""One run of a command: its loop, its client or embedded sandbox, signals, and errors turned into exit statuses."""
+"""One run of a command: its loop, its client or embedded sandbox, signals, and errors turned into
+exit statuses."""
 
 from __future__ import annotations
 
@@ -39,14 +40,15 @@ if TYPE_CHECKING:
 
 __all__ = ["GRACE", "Common", "Exit", "Failures", "Session", "run"]
 
-# Seconds that what is under way gets to end after the first Ctrl-C or SIGTERM. Orchestrators kill after thirty by default
-# (Kubernetes), or ten (Docker); a second signal does not wait.
+# Seconds that what is under way gets to end after the first Ctrl-C or SIGTERM. Orchestrators kill
+# after thirty by default (Kubernetes), or ten (Docker); a second signal does not wait.
 GRACE = 25.0
 _REFRESH = 0.25
 
 
 class Exit(IntEnum):
-    """Exit statuses. Beside these: 128 + n after signal n, and 141 when the reader of standard output went away."""
+    """Exit statuses. Beside these: 128 + n after signal n, and 141 when the reader of standard
+    output went away."""
 
     DONE = 0
     FAILED = 1
@@ -138,8 +140,8 @@ class Session:
     def total(self) -> int | None:
         """How many there are to do, at most; None where that is not known.
 
-        A signal ends the input, and to the library what was taken of it until then is all. To whoever runs the command again it
-        is not.
+        A signal ends the input, and to the library what was taken of it until then is all. To
+        whoever runs the command again it is not.
         """
         if self._total is None and self.stopping.is_set() and isinstance(self.inputs, FileLines):
             return len(self.inputs)
@@ -220,7 +222,8 @@ def run(
     live = not data_on_stdout or _stays_in_a_file(sys.stdout)
     screen = open_screen(quiet=common.quiet, as_json=common.json_logs, live=live)
     try:
-        # Without a handler of ours, logging's last resort would print warnings as they are, between JSON lines too.
+        # Without a handler of ours, logging's last resort would print warnings as they are, between
+        # JSON lines too.
         wanted = os.environ.get("TOKFLUENCE_LOG")
         log.configure(wanted or "warning", as_json=common.json_logs)
         with asyncio.Runner(loop_factory=new_loop) as runner:
@@ -234,7 +237,8 @@ def run(
 
 
 def _stays_in_a_file(stream: TextIO) -> bool:
-    """Whether what is written there cannot come to the terminal: at the end of a pipe there may be `jq`, and then the terminal."""
+    """Whether what is written there cannot come to the terminal: at the end of a pipe there may be
+    `jq`, and then the terminal."""
     try:
         mode = os.fstat(stream.fileno()).st_mode
     except (OSError, ValueError):  # no file at all
@@ -243,7 +247,8 @@ def _stays_in_a_file(stream: TextIO) -> bool:
 
 
 def _explain(error: BaseException, screen: Screen) -> int:
-    """Errors that end a run: one clear line each, and the exit status. What is not expected keeps its traceback."""
+    """Errors that end a run: one clear line each, and the exit status. What is not expected keeps
+    its traceback."""
     match error:
         case BaseExceptionGroup() if len(error.exceptions) == 1:
             return _explain(error.exceptions[0], screen)
@@ -313,8 +318,9 @@ async def _open_client(
         return
     from .. import Sandbox
 
-    # A pleasant world to try things in: what is only read is there, of what may be analyzed a part is not and takes a second
-    # or two each, and the throttle is the service's. Without a record, as a long crawl must not fill the memory with it.
+    # A pleasant world to try things in: what is only read is there, of what may be analyzed a part
+    # is not and takes a second or two each, and the throttle is the service's. Without a record, as
+    # a long crawl must not fill the memory with it.
     async with (
         Sandbox(
             indexed=indexed, seconds_per_url=1.5, visibility_delay=2.0, latency=0.05, record=False
@@ -328,7 +334,8 @@ async def _open_client(
 
 @contextlib.contextmanager
 def _signals(session: Session, task: asyncio.Future[Any]) -> Any:
-    """The first Ctrl-C or SIGTERM ends the input and lets what is under way finish; the second cancels; the third leaves."""
+    """The first Ctrl-C or SIGTERM ends the input and lets what is under way finish; the second
+    cancels; the third leaves."""
     loop = asyncio.get_running_loop()
     heard: list[signal.Signals] = []
     timers: list[asyncio.TimerHandle] = []
@@ -336,7 +343,8 @@ def _signals(session: Session, task: asyncio.Future[Any]) -> Any:
     def hear(which: signal.Signals) -> None:
         heard.append(which)
         if not os.environ.get("TOKFLUENCE_LOG"):
-            # What follows has been announced; the library's own words on it would only say it again.
+            # What follows has been announced; the library's own words on it would only say it
+            # again.
             logging.getLogger("tokfluence_async").setLevel(logging.CRITICAL)
         if len(heard) == 1 and session.inputs is not None:
             session.screen.say(

@@ -1,7 +1,8 @@
-"""What people see, on standard error: a progress display on a terminal, plain lines elsewhere, JSON lines on request.
+"""What people see, on standard error: a progress display on a terminal, plain lines elsewhere, JSON
+lines on request.
 
-Everything passes through `_terminal` on its way, and no text is ever read as rich markup: a comment may hold `[/nope]`,
-a file name `[red]`.
+Everything passes through `_terminal` on its way, and no text is ever read as rich markup: a comment
+may hold `[/nope]`, a file name `[red]`.
 """
 
 from __future__ import annotations
@@ -27,12 +28,14 @@ from .._words import plural
 
 __all__ = ["Screen", "Snapshot", "open_screen"]
 
-# Seconds over which the request rate is measured: long enough that one page more or less does not show.
+# Seconds over which the request rate is measured: long enough that one page more or less does not
+# show.
 _RATE_OVER = 10.0
 
 
 class Snapshot(Struct, frozen=True, kw_only=True):
-    """How far a command is. `unit` is what is counted by `done` and `total`; what no credits were left for is in neither `done` nor `failed`."""
+    """How far a command is. `unit` is what is counted by `done` and `total`; what no credits were
+    left for is in neither `done` nor `failed`."""
 
     title: str
     unit: str = "posts"
@@ -56,7 +59,8 @@ class Snapshot(Struct, frozen=True, kw_only=True):
         """Seconds still to go at the pace so far; None as long as that would be a guess."""
         if self.total is None or not 0 < self.done < self.total or self.not_affordable:
             return None
-        # The first posts of a crawl are finished late, so what they say of the others is far too much.
+        # The first posts of a crawl are finished late, so what they say of the others is far too
+        # much.
         if self.elapsed < 30 and self.done < 0.15 * self.total:
             return None
         return (self.total - self.done) * self.elapsed / self.done
@@ -75,7 +79,8 @@ class Snapshot(Struct, frozen=True, kw_only=True):
             return f"{self.rate:.1f} requests/s"
         if round(self.rate, 1) <= round(self.permitted, 1):
             return f"{self.rate:.1f} of {self.permitted:.1f} requests/s"
-        # Measured over seconds, permitted over the throttle's minute: not a limit that does not work.
+        # Measured over seconds, permitted over the throttle's minute: not a limit that does not
+        # work.
         if self.slowed:
             return f"{self.rate:.1f} requests/s, slowed to {self.permitted:.1f}"
         return f"{self.rate:.1f} requests/s in a burst, {self.permitted:.1f} in the long run"
@@ -89,7 +94,8 @@ class Snapshot(Struct, frozen=True, kw_only=True):
             facts.append((f"{self.failed:,} failed", "red"))
         if self.not_affordable:
             facts.append((f"{self.not_affordable:,} not sent for want of credits", "yellow"))
-        # What is left has lost the price of what is in flight already; of some of it the charge may be taken back.
+        # What is left has lost the price of what is in flight already; of some of it the charge may
+        # be taken back.
         coming = f", up to {self.credits_reserved:,} on their way" if self.credits_reserved else ""
         left = "" if self.credits_remaining is None else f", {self.credits_remaining:,} left"
         facts.append((f"{plural(self.credits_spent, 'credit')} spent{coming}{left}", ""))
@@ -120,7 +126,8 @@ class Screen(Protocol):
     def stop(self) -> None: ...
     def update(self, snapshot: Snapshot) -> None: ...
     def say(self, text: str, level: str = "info", **fields: Any) -> None:
-        """One message. `level` is info (not with --quiet), warning or error; `fields` say the same to programs."""
+        """One message. `level` is info (not with --quiet), warning or error; `fields` say the same
+        to programs."""
 
     def summary(self, lines: Iterable[str], fields: Mapping[str, Any]) -> None: ...
 
@@ -169,7 +176,8 @@ class _Plain:
                 self._print(escape_controls(line))
 
     def _print(self, line: str) -> None:
-        # Nobody listening on standard error is no reason to lose data on its way to standard output.
+        # Nobody listening on standard error is no reason to lose data on its way to standard
+        # output.
         with contextlib.suppress(BrokenPipeError, ValueError):
             print(line, file=sys.stderr, flush=True)
 
@@ -281,7 +289,8 @@ class _Rich:
     def summary(self, lines: Iterable[str], fields: Mapping[str, Any]) -> None:
         for number, line in enumerate(lines):
             text = escape_controls(line).lstrip(" ")
-            # Wrapped between words, under its own beginning; what has no words is broken where it must be.
+            # Wrapped between words, under its own beginning; what has no words is broken where it
+            # must be.
             body = Text(text, style="" if number else "bold", overflow="fold")
             self._console.print(Padding(body, (0, 0, 0, len(line) - len(line.lstrip(" ")))))
 
@@ -290,7 +299,8 @@ def open_screen(*, quiet: bool, as_json: bool, live: bool) -> Screen:
     """The right one for where standard error goes.
 
     Args:
-        live: Whether a display that redraws itself may be shown; not while data goes to the same terminal.
+        live: Whether a display that redraws itself may be shown; not while data goes to the same
+            terminal.
     """
     if as_json:
         return _Json(quiet)

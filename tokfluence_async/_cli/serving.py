@@ -18,7 +18,8 @@ __all__ = ["serve"]
 
 
 def serve(sandbox: Sandbox, *, quiet: bool) -> int:
-    """Serve until Ctrl-C or SIGTERM. The URL and token go to standard output as a JSON line once it accepts connections."""
+    """Serve until Ctrl-C or SIGTERM. The URL and token go to standard output as a JSON line once it
+    accepts connections."""
     screen = open_screen(quiet=quiet, as_json=False, live=False)
 
     async def main() -> int:

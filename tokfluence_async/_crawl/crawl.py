@@ -1,16 +1,20 @@
 """The main job: posts and their comments to files, killed and gone on with as often as it takes.
 
-    inputs ─► what the journal knows is left out ─► resolve: read, analyze, read ─► posts.jsonl ─► comments ─► comments.jsonl
-                                                                                └► failures.jsonl
+    inputs ─► what the journal knows is left out ─► resolve: read, analyze, read ─► posts.jsonl ─►
+                                                                                comments ─►
+                                                                                comments.jsonl └►
+                                                                                failures.jsonl
 
-Stages in one task tree with a bounded stream between each two, so that a million inputs take the memory of a few hundred. Lines go to
-the journal, which writes them and what they mean in one commit; a restart goes on at the post, and within it at the
-page, where the journal ends. Nothing here compares a status or touches a clock of its own.
+Stages in one task tree with a bounded stream between each two, so that a million inputs take the
+memory of a few hundred. Lines go to the journal, which writes them and what they mean in one
+commit; a restart goes on at the post, and within it at the page, where the journal ends. Nothing
+here compares a status or touches a clock of its own.
 
 Source: the Tokfluence API page, *Posts*, *Idempotency*.
 """
 
-# `crawl` is a driver that users call with a client; it takes the rooms out of it that `Posts` is given by it.
+# `crawl` is a driver that users call with a client; it takes the rooms out of it that `Posts` is
+# given by it.
 # pyright: reportPrivateUsage=false
 
 from __future__ import annotations
@@ -57,8 +61,8 @@ __all__ = ["crawl"]
 logger = logging.getLogger("tokfluence_async")
 
 _POST: Shape[RawPostBody] = Shape(RawPostBody)
-# Posts whose comments are walked at once, and pages of each that may be under way ahead of the one that is written. Both
-# together are what a kill can cost in pages bought and not written.
+# Posts whose comments are walked at once, and pages of each that may be under way ahead of the one
+# that is written. Both together are what a kill can cost in pages bought and not written.
 _WALKERS = 16
 _AHEAD = 4
 
@@ -91,37 +95,47 @@ async def crawl(
     stop: asyncio.Event | None = None,
     grace: float = 30.0,
 ) -> CrawlReport:
-    """Write posts, and their comments, to files in a folder, by the cheapest way; go on where an earlier run ended, however it ended.
+    """Write posts, and their comments, to files in a folder, by the cheapest way; go on where an
+    earlier run ended, however it ended.
 
-    `out/posts.jsonl` gets the service's post objects as they came, `out/comments.jsonl` its comment objects with `post_id` put in
-    front, each once over all runs. `out/failures.jsonl` is rewritten as a whole at the end of each run: a line
-    `{"input", "post_id", "error": {"type", "status", "code", "message"}}` for each input that failed.
+    `out/posts.jsonl` gets the service's post objects as they came, `out/comments.jsonl` its comment
+    objects with `post_id` put in front, each once over all runs. `out/failures.jsonl` is rewritten
+    as a whole at the end of each run: a line `{"input", "post_id", "error": {"type", "status",
+    "code", "message"}}` for each input that failed.
 
     Args:
-        urls: URLs and ids, as an iterable or an async iterable, read no faster than it is worked. Duplicates are folded by video id.
+        urls: URLs and ids, as an iterable or an async iterable, read no faster than it is worked.
+            Duplicates are folded by video id.
         out: The folder; made if it does not exist.
         comments: Whether to read the comments too, 2 credits for each 200.
         journal: A `Journal` or its path; `out/journal.sqlite` unless given.
-        refresh: "missing" reads each post first (1 credit) and has only the missing ones analyzed (25); "always" has all analyzed.
+        refresh: "missing" reads each post first (1 credit) and has only the missing ones analyzed
+            (25); "always" has all analyzed.
         force: Skip the service's freshness window.
         batch_size: URLs an analyze request, 1 to 50; None lets the planner choose.
         patience: Seconds a post may take after its analysis to become readable.
-        max_credits: Credits this run may spend at most. What does not fit is not sent, and is listed among the failures.
-        on_progress: Called with a `Progress` at the start, a few times a second and at the end. What it raises ends the call.
-        stop: Once it is set, nothing new begins, what is in flight is finished and written, and the call returns.
-        grace: Seconds after `stop` for that; what is not finished then is cancelled, stays in doubt in the journal and is
-            settled by the next run.
+        max_credits: Credits this run may spend at most. What does not fit is not sent, and is
+            listed among the failures.
+        on_progress: Called with a `Progress` at the start, a few times a second and at the end.
+            What it raises ends the call.
+        stop: Once it is set, nothing new begins, what is in flight is finished and written, and the
+            call returns.
+        grace: Seconds after `stop` for that; what is not finished then is cancelled, stays in doubt
+            in the journal and is settled by the next run.
     Returns:
         What this run did; `stopped_by` says why it did not try everything.
     Raises:
-        ConfigurationError, JournalError: The folder, a file in it or the journal cannot be used, or the folder holds what another
-            origin gave (all of this machine's, such as a `Sandbox` and the next one, count as one); nothing was sent. During the run:
-            the disk is full. What was written stands.
-        AuthenticationError, PermissionDeniedError: The service refuses the account. What was written stands.
+        ConfigurationError, JournalError: The folder, a file in it or the journal cannot be used, or
+            the folder holds what another origin gave (all of this machine's, such as a `Sandbox`
+            and the next one, count as one); nothing was sent. During the run: the disk is full.
+            What was written stands.
+        AuthenticationError, PermissionDeniedError: The service refuses the account. What was
+        written stands.
         ValueError: A number out of its range; nothing was sent.
 
-    A run leaves nothing twice and pays nothing twice: posts whose analysis was paid for are only read (1 credit), a batch
-    in doubt is asked about under its old request id, comments go on at their cursor. A run with nothing new sends nothing.
+    A run leaves nothing twice and pays nothing twice: posts whose analysis was paid for are only
+    read (1 credit), a batch in doubt is asked about under its old request id, comments go on at
+    their cursor. A run with nothing new sends nothing.
     Source: the Tokfluence API page, *Posts*, *Idempotency*.
     """
     if refresh not in ("missing", "always"):
@@ -201,17 +215,19 @@ def _prepare(folder: Path) -> Path:
     return folder
 
 
-# Where the posts of a folder come from: its first line. Beside it, what the command leaves in the folders of its sandbox.
+# Where the posts of a folder come from: its first line. Beside it, what the command leaves in the
+# folders of its sandbox.
 _ORIGIN = ".origin"
 _SANDBOX = ".sandbox"
 _LOCAL = "localhost"
 
 
 async def _check_origin(folder: Path, journal: Journal, origin: str) -> None:
-    """Refuse a folder that holds what another origin gave, and remember the origin of one that holds nothing yet.
+    """Refuse a folder that holds what another origin gave, and remember the origin of one that
+    holds nothing yet.
 
-    A run goes on where the journal ends: posts that a sandbox made up would count as the service's, and as done. A folder that
-    was begun before there was a mark is taken as this origin's.
+    A run goes on where the journal ends: posts that a sandbox made up would count as the service's,
+    and as done. A folder that was begun before there was a mark is taken as this origin's.
     """
     mark, before = _read_origin(folder)
     now = _known_as(origin)
@@ -245,7 +261,8 @@ def _read_origin(folder: Path) -> tuple[Path, str | None]:
 
 
 def _known_as(origin: str) -> str:
-    """The name under which an origin is remembered: on this machine, where each sandbox has a port of its own, one for all."""
+    """The name under which an origin is remembered: on this machine, where each sandbox has a port
+    of its own, one for all."""
     host = urlsplit(origin).hostname or ""
     try:
         local = ipaddress.ip_address(host).is_loopback
@@ -255,7 +272,8 @@ def _known_as(origin: str) -> str:
 
 
 class _Failures:
-    """The failed inputs of a run, gathered beside the old file and put in its place at the end, or not at all."""
+    """The failed inputs of a run, gathered beside the old file and put in its place at the end, or
+    not at all."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -396,7 +414,8 @@ class _Crawl:
             self._resolver.halt(error or _StoppedError("Not sent: the run was asked to stop."))
 
     async def _skip(self, item: Item, entry: Entry) -> bool:
-        """Whether there is nothing left to resolve for an item; its comments may be taken up again."""
+        """Whether there is nothing left to resolve for an item; its comments may be taken up
+        again."""
         if not entry.written:
             return False
         assert item.ref is not None

@@ -1,16 +1,19 @@
 """Rows of one Struct type as CSV or Parquet, written as they come.
 
-CSV is made for spreadsheets, which take a cell that begins with `=`, `+`, `-` or `@` for a formula: a comment can be
-`=HYPERLINK("http://…"&A1)`. Such texts get an apostrophe in front, which spreadsheets show as text. Numbers are
-numbers, also negative ones. Lists are JSON, music is spread over columns `music.title` and so on. Excel rounds ids of
-nineteen digits when it opens a CSV by itself; import the column as text, or use Parquet.
+CSV is made for spreadsheets, which take a cell that begins with `=`, `+`, `-` or `@` for a formula:
+a comment can be `=HYPERLINK("http://…"&A1)`. Such texts get an apostrophe in front, which
+spreadsheets show as text. Numbers are numbers, also negative ones. Lists are JSON, music is spread
+over columns `music.title` and so on. Excel rounds ids of nineteen digits when it opens a CSV by
+itself; import the column as text, or use Parquet.
 
-Parquet has the types of `frames.schema`; a row group is written whenever enough rows have come, so memory stays flat.
-Its index is written last: without `close` there is no readable file, so files are written under another name first.
+Parquet has the types of `frames.schema`; a row group is written whenever enough rows have come, so
+memory stays flat. Its index is written last: without `close` there is no readable file, so files
+are written under another name first.
 """
 
 # pyarrow comes without type information.
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownArgumentType=false
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false,
+# reportUnknownArgumentType=false
 
 from __future__ import annotations
 
@@ -27,14 +30,16 @@ from .._wire.wire import Shape
 
 __all__ = ["LineReader", "RowWriter", "check_format", "open_writer"]
 
-# Rows per row group: a few megabytes of comments, so that readers can skip and writers need not hold much.
+# Rows per row group: a few megabytes of comments, so that readers can skip and writers need not
+# hold much.
 ROWS_PER_GROUP = 20_000
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 
 class RowWriter(Protocol):
-    """Takes rows; `close` makes what was written complete, `drop` gives up. The stream itself stays open."""
+    """Takes rows; `close` makes what was written complete, `drop` gives up. The stream itself stays
+    open."""
 
     def write(self, rows: Sequence[Struct]) -> None: ...
     def close(self) -> None: ...
@@ -62,7 +67,8 @@ def open_writer(form: str, row_type: type[Struct], stream: Any) -> RowWriter:
 
 
 class LineReader:
-    """Reads JSON lines of `row_type`; one with an odd field as an answer with one is read, without it."""
+    """Reads JSON lines of `row_type`; one with an odd field as an answer with one is read, without
+    it."""
 
     def __init__(self, row_type: type[Struct]) -> None:
         self._lines = msgspec.json.Decoder(row_type).decode_lines
@@ -76,7 +82,8 @@ class LineReader:
 
 
 def defuse(text: str) -> str:
-    """`text` so that no spreadsheet takes it for a formula; leading spaces are looked through, as some programs do."""
+    """`text` so that no spreadsheet takes it for a formula; leading spaces are looked through, as
+    some programs do."""
     return "'" + text if text.lstrip(" ").startswith(_FORMULA) else text
 
 
@@ -169,7 +176,8 @@ class _Parquet:
         self._sink.close()
 
     def drop(self) -> None:
-        # Arrow writes a file's index when the writer is collected at the latest; by then the stream is closed.
+        # Arrow writes a file's index when the writer is collected at the latest; by then the stream
+        # is closed.
         self._stream.discard = True
         self._rows = []
         self.close()

@@ -1,17 +1,21 @@
 """What may still be spent: pure arithmetic, no clock and no waiting.
 
-A request's price is reserved before it is sent and settled when its charge is known, so that under any concurrency
+A request's price is reserved before it is sent and settled when its charge is known, so that under
+any concurrency
 
     spent + reserved <= limit
 
-holds at every moment. A budget may stand under another (a call's under its client's): a reservation holds in all of
-them or in none. Charges that are not known (a lost answer, a 500) are settled as spent.
+holds at every moment. A budget may stand under another (a call's under its client's): a reservation
+holds in all of them or in none. Charges that are not known (a lost answer, a 500) are settled as
+spent.
 
-A floor (`keep`) bounds the same sum from the other side: what the service says is left, less what is reserved, stays above it. With
-calls in flight no answer says what is left, as they are debited in any order; so the lowest value seen counts, until a
-call that was alone all the time tells the whole truth. A floor errs on the side of leaving more.
+A floor (`keep`) bounds the same sum from the other side: what the service says is left, less what
+is reserved, stays above it. With calls in flight no answer says what is left, as they are debited
+in any order; so the lowest value seen counts, until a call that was alone all the time tells the
+whole truth. A floor errs on the side of leaving more.
 
-A budget can be closed: where the service refuses the account, what waits in line for a slot would only be refused as well.
+A budget can be closed: where the service refuses the account, what waits in line for a slot would
+only be refused as well.
 """
 
 from __future__ import annotations
@@ -96,7 +100,8 @@ class Budget:
         """Set `price` credits aside.
 
         Raises:
-            BudgetExceededError: This budget or one above it has too few left; nothing was reserved anywhere.
+            BudgetExceededError: This budget or one above it has too few left; nothing was reserved
+                anywhere.
         """
         with self._lock:
             if self.limit is not None and self.spent + self.reserved + price > self.limit:
@@ -117,7 +122,8 @@ class Budget:
             self.reserved += price
 
     def close(self, error: TokfluenceError) -> None:
-        """Let nothing more be sent on this budget; what would be gets `error`. What was sent is settled as ever."""
+        """Let nothing more be sent on this budget; what would be gets `error`. What was sent is
+        settled as ever."""
         if self._closed is None:
             self._closed = error
 

@@ -1,4 +1,5 @@
-"""What a job would cost at most and at least, and how long the throttle makes it take: arithmetic, nothing is sent.
+"""What a job would cost at most and at least, and how long the throttle makes it take: arithmetic,
+nothing is sent.
 
 Source: the Tokfluence API page, *Credits*, *Throttles*.
 """
@@ -16,7 +17,8 @@ __all__ = ["Estimate", "build_estimate"]
 
 
 class Estimate(Struct, frozen=True, kw_only=True):
-    """What `posts.resolve` or `crawl` would cost. It holds as long as no answer is lost and no read fails.
+    """What `posts.resolve` or `crawl` would cost. It holds as long as no answer is lost and no read
+    fails.
 
     Attributes:
         posts: Distinct posts among the inputs.
@@ -24,11 +26,13 @@ class Estimate(Struct, frozen=True, kw_only=True):
         malformed: Inputs that name none; they cost nothing.
         done: Posts that the journal knows as done; they cost nothing.
         credits_at_least: Every post is in the index, or was paid for.
-        credits_at_most: No post is, and those that are read first after their analysis are read too early each time; None if comments are
-            wanted and how many there are is not known.
-        comment_pages_at_least: Pages of comments among that, one for each post whose comments are wanted; 2 credits each.
-        requests_at_least, requests_at_most: Requests the throttle has to let go, analyses one URL each at most.
-        seconds_at_least, seconds_at_most: What the throttle needs for them, beside the service's own time; 0.0 without one.
+        credits_at_most: No post is, and those that are read first after their analysis are read too
+            early each time; None if comments are wanted and how many there are is not known.
+        comment_pages_at_least: Pages of comments among that, one for each post whose comments are
+            wanted; 2 credits each.
+        requests_at_least, requests_at_most: Requests the throttle has to let go, analyses one URL
+        each at most. seconds_at_least, seconds_at_most: What the throttle needs for them, beside
+        the service's own time; 0.0 without one.
     """
 
     posts: int

@@ -1,10 +1,12 @@
-"""What we believe was spent, by endpoint and by request id, held against what the service says is left.
+"""What we believe was spent, by endpoint and by request id, held against what the service says is
+left.
 
-`X-Credits-Remaining` comes with every answer, but out of order: with calls in flight no single value says what the wallet holds.
-So the two are compared at quiet moments, when no call of this client is in flight. What is left should then be what was left
-at the last quiet moment, less what was charged since; and the last debit's answer is among those that came. If no value seen
-since agrees, there is a difference, and it is told: somebody else spends from the wallet, a call that failed was charged after all, or one that was
-taken for charged was not.
+`X-Credits-Remaining` comes with every answer, but out of order: with calls in flight no single
+value says what the wallet holds. So the two are compared at quiet moments, when no call of this
+client is in flight. What is left should then be what was left at the last quiet moment, less what
+was charged since; and the last debit's answer is among those that came. If no value seen since
+agrees, there is a difference, and it is told: somebody else spends from the wallet, a call that
+failed was charged after all, or one that was taken for charged was not.
 
 Pure bookkeeping: no clock, no waiting. A record costs about a microsecond.
 
@@ -49,10 +51,10 @@ class Difference(Struct, frozen=True):
 
     Attributes:
         credits: What the wallet lost beyond what we know of; negative if it lost less.
-        kind: `"spent elsewhere"`: another program spends from this wallet, or a call was charged that should not be.
-            `"failed call charged"`: as before, and some of our calls failed without a charge that we know of.
-            `"not charged"`: calls whose charge was not known, and was counted as spent, were not charged.
-            `"refilled"`: a refund or a top-up.
+        kind: `"spent elsewhere"`: another program spends from this wallet, or a call was charged
+            that should not be. `"failed call charged"`: as before, and some of our calls failed
+            without a charge that we know of. `"not charged"`: calls whose charge was not known, and
+            was counted as spent, were not charged. `"refilled"`: a refund or a top-up.
         request_ids: Calls of ours that may explain it, at most 20.
     """
 
@@ -65,7 +67,8 @@ class Ledger:
     """The account of one token's wallet, as this client knows it. Reached as `client.ledger`.
 
     Attributes:
-        remaining: What the service last said is left, by the order of sending; None before its first answer.
+        remaining: What the service last said is left, by the order of sending; None before its
+            first answer.
         spent: Credits charged, as far as we know; those not known are in it.
     """
 
@@ -101,7 +104,8 @@ class Ledger:
         return list(self._differences)
 
     def charged(self, request_id: str) -> int | None:
-        """Credits charged for one request id, as far as we know; None if it is not among the last 10,000."""
+        """Credits charged for one request id, as far as we know; None if it is not among the last
+        10,000."""
         return self._charges.get(request_id)
 
     def __repr__(self) -> str:
@@ -119,7 +123,8 @@ class Ledger:
             self._flying += 1
 
     def note(self, order: int, remaining: int) -> None:
-        """An answer to the `order`-th send says what is left; one to an older send never overwrites `remaining`."""
+        """An answer to the `order`-th send says what is left; one to an older send never overwrites
+        `remaining`."""
         with self._lock:
             if order > self._order:
                 self._order = order
@@ -164,7 +169,8 @@ class Ledger:
         if self._base is not None:
             expected = self._base - self._charged
             if actual != expected:
-                # Refunds make the lowest value pass, and the order of debits is not that of sending: each may be the one.
+                # Refunds make the lowest value pass, and the order of debits is not that of
+                # sending: each may be the one.
                 seen = (self._last, self._lowest, self.remaining or 0)
                 actual = min(seen, key=lambda value: abs(value - expected))
             if actual != expected:

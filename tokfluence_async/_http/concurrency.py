@@ -1,6 +1,8 @@
-"""Where calls of one key wait before they ask the throttle for a slot: while a gate is closed, and while the service takes no more at once.
+"""Where calls of one key wait before they ask the throttle for a slot: while a gate is closed, and
+while the service takes no more at once.
 
-Neither is the throttle's queue: who stands there holds a place under a concurrency limit already, and slots are what it is about.
+Neither is the throttle's queue: who stands there holds a place under a concurrency limit already,
+and slots are what it is about.
 """
 
 from __future__ import annotations
@@ -24,14 +26,17 @@ __all__ = ["Crowd", "Gate"]
 
 logger = logging.getLogger("tokfluence_async")
 
-# Of the failed tries of one batch more at once that are told apart: after the fifth, 32 rounds of answers pass before the next.
+# Of the failed tries of one batch more at once that are told apart: after the fifth, 32 rounds of
+# answers pass before the next.
 _WARIEST = 5
 
 
 class Gate:
-    """Where calls wait while a 429 keeps a gate closed: first come, first served, with one timer for all.
+    """Where calls wait while a 429 keeps a gate closed: first come, first served, with one timer
+    for all.
 
-    Here, and not in the throttle's queue, as those who wait there have a place already: other keys want it. Not a sleep each
+    Here, and not in the throttle's queue, as those who wait there have a place already: other keys
+    want it. Not a sleep each
     either: those would all end in one turn, in whatever order the loop's heap has them.
     """
 
@@ -47,7 +52,8 @@ class Gate:
         """Wait until the gate is open, and return the seconds that took.
 
         Raises:
-            RateLimitError: With what was waited already, that is longer than a call's deadline; nothing was sent.
+            RateLimitError: With what was waited already, that is longer than a call's deadline;
+                nothing was sent.
         """
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -96,13 +102,17 @@ class Gate:
 
 
 class Crowd:
-    """The analyze batches of one key that are under way, and how many the service takes at once: no limit until it shows one.
+    """The analyze batches of one key that are under way, and how many the service takes at once: no
+    limit until it shows one.
 
-    A service may limit how many batches it works on and refuse the next, with 429 or a proxy's 503, which no pace cures. One that is refused
-    *again*, after the wait it was asked for, while others are under way, is taken for that: from then on as many go at once as were accepted. Ordinary
-    refusals, of a budget that is shared, hit whoever comes; so once a limit is known, a first refusal counts only where no more than those under
-    way had been accepted together before: where it answers the try of one more. That is made after two rounds of answers, and
-    after twice as many each time that it fails: a limit that stays costs ever fewer refusals, and one that went away is found out.
+    A service may limit how many batches it works on and refuse the next, with 429 or a proxy's 503,
+    which no pace cures. One that is refused *again*, after the wait it was asked for, while others
+    are under way, is taken for that: from then on as many go at once as were accepted. Ordinary
+    refusals, of a budget that is shared, hit whoever comes; so once a limit is known, a first
+    refusal counts only where no more than those under way had been accepted together before: where
+    it answers the try of one more. That is made after two rounds of answers, and after twice as
+    many each time that it fails: a limit that stays costs ever fewer refusals, and one that went
+    away is found out.
     """
 
     __slots__ = ("_answers", "_failed", "_grown", "_limiter", "_most", "_proven", "_under_way")
@@ -136,7 +146,8 @@ class Crowd:
         self._under_way.discard(exchange)
 
     def refused(self, again: bool) -> bool:
-        """A batch, which has left, got 429 or 503, for the first time or `again`. Returns whether such a limit explains it."""
+        """A batch, which has left, got 429 or 503, for the first time or `again`. Returns whether
+        such a limit explains it."""
         accepted = self._sent()
         if 0 < accepted < self.limit and (again or (self._failed and accepted >= self._proven)):
             self._limiter.total_tokens = self._proven = accepted

@@ -1,17 +1,22 @@
-"""The short way to the wire: aiohttp's connection pool and its parser, without its session between them and us.
+"""The short way to the wire: aiohttp's connection pool and its parser, without its session between
+them and us.
 
-A session's `_request` builds URL, cookies, timers, headers, a request and a response object, follows redirects and
-repeats what was dropped. We have no use for any of it: one origin, headers that differ in two values, time limits of our
-own, every send counted. What is left is what aiohttp is unbeatable at, pooling connections (with TLS, names and happy
-eyeballs) and parsing answers in C. Measured against the plain loop of `session.get`, `read` and a decoder, in
-turns: 1.5 of its CPU by way of the session, with a middleware; 0.7 this way, with everything the client does on top.
+A session's `_request` builds URL, cookies, timers, headers, a request and a response object,
+follows redirects and repeats what was dropped. We have no use for any of it: one origin, headers
+that differ in two values, time limits of our own, every send counted. What is left is what aiohttp
+is unbeatable at, pooling connections (with TLS, names and happy eyeballs) and parsing answers in C.
+Measured against the plain loop of `session.get`, `read` and a decoder, in
+turns: 1.5 of its CPU by way of the session, with a middleware; 0.7 this way, with everything the
+client does on top.
 
-`Connection.protocol`, `set_response_params` and `read` are what `aiohttp.ClientSession` itself calls, and not promised to
-anybody else. So this way is taken only with versions it was tested with; with any other, with a session of the
-caller's, and where `ClientSession._request` has been replaced (by aioresponses, or by tracing), `_transport` goes through the session.
+`Connection.protocol`, `set_response_params` and `read` are what `aiohttp.ClientSession` itself
+calls, and not promised to anybody else. So this way is taken only with versions it was tested with;
+with any other, with a session of the caller's, and where `ClientSession._request` has been replaced
+(by aioresponses, or by tracing), `_transport` goes through the session.
 
-Time limits have no timer each here (a `call_later` and its cancelling are 3 µs; aiohttp's reading limit takes two): those of
-the same length fall due in the order they were set, so one timer serves them all, and with requests in flight it stays where it is.
+Time limits have no timer each here (a `call_later` and its cancelling are 3 µs; aiohttp's reading
+limit takes two): those of the same length fall due in the order they were set, so one timer serves
+them all, and with requests in flight it stays where it is.
 """
 
 from __future__ import annotations
@@ -42,7 +47,8 @@ __all__ = ["Alarm", "Deadlines", "Direct"]
 
 _TESTED = ("3.14.",)
 _NO_TIMER = TimerNoop()
-# Lengths of limits that are kept while none is set. The reads of a client share one; every size of batch has its own.
+# Lengths of limits that are kept while none is set. The reads of a client share one; every size of
+# batch has its own.
 _KEPT = 4
 
 
@@ -76,9 +82,10 @@ class _Limits:
 class Alarm:
     """The one timer of all limits of an event loop, for whichever falls due first.
 
-    It stands at that time or earlier, and not at all while no limit is set: an idle client leaves nothing in its loop. It is
-    first set by the shortest limit there is, not by the one that was started: a request starts its total, then, a moment later, its
-    shorter silence, and would set the timer twice.
+    It stands at that time or earlier, and not at all while no limit is set: an idle client leaves
+    nothing in its loop. It is first set by the shortest limit there is, not by the one that was
+    started: a request starts its total, then, a moment later, its shorter silence, and would set
+    the timer twice.
     """
 
     __slots__ = ("_handle", "_kinds", "_loop", "_set", "_shortest", "when")
@@ -129,11 +136,13 @@ class Alarm:
 
 
 class Deadlines:
-    """Limits that are all `delay` seconds after their start, and so fall due in the order they were set. Each is exact.
+    """Limits that are all `delay` seconds after their start, and so fall due in the order they were
+    set. Each is exact.
 
     Args:
-        silence: They count from the last byte heard. What was heard is looked at when a limit falls due, and such a
-            limit, which has lasted longer than most exchanges, goes on with a timer of its own.
+        silence: They count from the last byte heard. What was heard is looked at when a limit falls
+            due, and such a limit, which has lasted longer than most exchanges, goes on with a timer
+            of its own.
     """
 
     __slots__ = ("_alarm", "_due", "_loop", "_silence", "delay")
@@ -188,7 +197,8 @@ class Deadlines:
 
 
 class _Template(ClientRequest):
-    """What the pool has to know of a request to find or open a connection; all of one origin are alike."""
+    """What the pool has to know of a request to find or open a connection; all of one origin are
+    alike."""
 
     _key: ConnectionKey | None = None
 
@@ -236,7 +246,8 @@ class Direct:
     def over(
         cls, session: aiohttp.ClientSession, base_url: str, *, max_body: int, user_agent: str
     ) -> Direct | None:
-        """The short way with `session`'s pool, or None if this aiohttp is not one it was tested with."""
+        """The short way with `session`'s pool, or None if this aiohttp is not one it was tested
+        with."""
         connector = session.connector
         if not aiohttp.__version__.startswith(_TESTED) or not isinstance(
             connector, aiohttp.TCPConnector
@@ -283,10 +294,12 @@ class Direct:
             now = loop.time()
             retaken = 0
             while now - slot_at > lanes.slot_lifetime and retaken < MOST_RETAKEN:
-                # Connecting, or the loop, took too long for this slot to be good still: with the connection in hand, another one.
+                # Connecting, or the loop, took too long for this slot to be good still: with the
+                # connection in hand, another one.
                 if total is not None:
                     total.stop(limits)
-                # Not given back: those that connected slowly together would all take theirs anew, and leave, at one instant.
+                # Not given back: those that connected slowly together would all take theirs anew,
+                # and leave, at one instant.
                 slot_at = None
                 retaken += 1
                 if lanes.try_acquire():
@@ -313,7 +326,8 @@ class Direct:
             while 100 <= message.code < 200 and message.code != 101:
                 message, payload = await protocol.read()
             if payload.is_eof():
-                # A body that came with its headers, as a post's does: no need to wait for it, or to look at its length.
+                # A body that came with its headers, as a post's does: no need to wait for it, or to
+                # look at its length.
                 body = payload.read_nowait()
                 if len(body) > self._max_body:
                     body = b""
@@ -336,7 +350,8 @@ class Direct:
             if isinstance(error, TokfluenceError):
                 raise
             if isinstance(error, TimeoutError):
-                # Before the bytes leave it is aiohttp's limit for connecting, afterwards the operating system's.
+                # Before the bytes leave it is aiohttp's limit for connecting, afterwards the
+                # operating system's.
                 slow = error if exchange.sent else aiohttp.ConnectionTimeoutError()
                 raise late(slow, exchange, request_id, False, limit, timeout) from None
             if isinstance(error, HttpProcessingError):
@@ -375,7 +390,8 @@ class Direct:
         return b"".join(pieces)
 
     def _request(self, call: Call, request_id: str, token: Secret) -> bytes:
-        """The bytes of a request. Everything in it was checked where it came from: the target by `_wire`, ids and token by patterns."""
+        """The bytes of a request. Everything in it was checked where it came from: the target by
+        `_wire`, ids and token by patterns."""
         head = (
             f"{call.method} {self._prefix}{call.target}{self._fixed}"
             f"Authorization: Bearer {token.reveal()}\r\nX-Request-Id: {request_id}\r\n"

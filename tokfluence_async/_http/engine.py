@@ -1,11 +1,11 @@
 """Attempts joined to calls: what the rooms below decide, this room waits for.
 
-One call is a loop over attempts: reserve its price, take a place under the concurrency limit, let `_transport` take a
-slot and send, let `_wire` read the answer, let `_retry` say what follows. Between attempts nothing is held: no
-connection, no slot, no place.
+One call is a loop over attempts: reserve its price, take a place under the concurrency limit, let
+`_transport` take a slot and send, let `_wire` read the answer, let `_retry` say what follows.
+Between attempts nothing is held: no connection, no slot, no place.
 
-Everything that belongs to an event loop (connections, places, background tasks) is kept per loop, in a `_Home`, so
-that a client works in two loops one after another and in two threads at once.
+Everything that belongs to an event loop (connections, places, background tasks) is kept per loop,
+in a `_Home`, so that a client works in two loops one after another and in two threads at once.
 """
 
 from __future__ import annotations
@@ -81,7 +81,8 @@ class Ids(Protocol):
     async def next(self) -> str: ...
 
     def note(self, error: TokfluenceError | None) -> None:
-        """An attempt under the current id ended in `error`; None if it was cancelled after its bytes may have left."""
+        """An attempt under the current id ended in `error`; None if it was cancelled after its
+        bytes may have left."""
         ...
 
 
@@ -99,7 +100,8 @@ class FreshIds:
 
 
 class _Meter:
-    """Counts of one event loop. One thread writes each, so no lock is needed and no count is lost."""
+    """Counts of one event loop. One thread writes each, so no lock is needed and no count is
+    lost."""
 
     __slots__ = ("bytes_received", "rate_limited", "requests", "retries", "throttled_seconds")
 
@@ -150,12 +152,14 @@ class _Home:
         return gate
 
     def bucket(self, token: Secret, throttle: Throttle) -> AsyncLimiter | None:
-        """The token bucket that a key's analyze batches pass before they join the throttle's line; None without a limit.
+        """The token bucket that a key's analyze batches pass before they join the throttle's line;
+        None without a limit.
 
-        Their line goes before that of the reads, every other slot. What `analyze_concurrency` lets through at once (hundreds, if a caller
-        says so; batches that come back `fresh` in no time) is let into that line by aiolimiter's bucket, a burst and then the pace
-        of the tighter budget. `_throttle` says why it holds the budgets themselves with something else: they belong to the
-        process, this bucket to one client in one event loop.
+        Their line goes before that of the reads, every other slot. What `analyze_concurrency` lets
+        through at once (hundreds, if a caller says so; batches that come back `fresh` in no time)
+        is let into that line by aiolimiter's bucket, a burst and then the pace of the tighter
+        budget. `_throttle` says why it holds the budgets themselves with something else: they
+        belong to the process, this bucket to one client in one event loop.
         """
         bucket = self.buckets.get(token)
         if bucket is None and token not in self.buckets:
@@ -170,10 +174,12 @@ class _Home:
         return bucket
 
     def place(self, analyze: bool, limit: int, token: Secret) -> asyncio.Semaphore:
-        """Places of one key: those who wait for a slot hold one, and a key that is refused must not hold another's."""
+        """Places of one key: those who wait for a slot hold one, and a key that is refused must not
+        hold another's."""
         places = self.places.get((analyze, limit, token))
         if places is None:
-            # anyio's looks for a cancellation at every turn, 1.5 µs; waiting here is first come, first served as well.
+            # anyio's looks for a cancellation at every turn, 1.5 µs; waiting here is first come,
+            # first served as well.
             places = self.places[analyze, limit, token] = asyncio.Semaphore(limit)
         return places
 
@@ -185,7 +191,8 @@ class _Home:
 
 
 class Engine:
-    """What a client shares with its `with_options` copies: connections, throttle, counts and background tasks."""
+    """What a client shares with its `with_options` copies: connections, throttle, counts and
+    background tasks."""
 
     def __init__(
         self,
@@ -208,10 +215,11 @@ class Engine:
         self._lanes: dict[str, Lanes] = {}
         self._stranger = Stranger(base_url)
         self._lock = threading.Lock()
-        # Without `aclose`, the connections go when the client does, quietly: in notebooks cells are run again.
+        # Without `aclose`, the connections go when the client does, quietly: in notebooks cells are
+        # run again.
         weakref.finalize(self, _abandon, self._homes)
 
-    # --- the loop's own things ---------------------------------------------------------------------------------------
+    # --- the loop's own things --------------------------------------------------------------------
 
     def home(self) -> _Home:
         loop = asyncio.get_running_loop()
@@ -246,7 +254,8 @@ class Engine:
         return task
 
     async def aclose(self) -> None:
-        """End background work and close the connections, of every event loop the client was used in. Idempotent."""
+        """End background work and close the connections, of every event loop the client was used
+        in. Idempotent."""
         self.closed = True
         here = asyncio.get_running_loop()
         with self._lock:
@@ -262,14 +271,15 @@ class Engine:
                 task.cancel()
             if tasks:
                 await asyncio.wait(tasks)
-            # Whoever awaits a call now, however long it would still wait, gets `ClosedError`: as `asyncio.timeout` does
-            # it, by a cancellation that is turned into an error before it leaves the call.
+            # Whoever awaits a call now, however long it would still wait, gets `ClosedError`: as
+            # `asyncio.timeout` does it, by a cancellation that is turned into an error before it
+            # leaves the call.
             for task in list(mine.calls):
                 mine.ended.add(task)
                 task.cancel()
             await mine.transport.aclose()
 
-    # --- counts ------------------------------------------------------------------------------------------------------
+    # --- counts -----------------------------------------------------------------------------------
 
     def wallet(self, token: Secret) -> Ledger:
         wallet = self._wallets.get(token)
@@ -304,10 +314,11 @@ class Engine:
 
     @property
     def not_the_api(self) -> APIError | None:
-        """What the rest of a job ends in, where it is plain that something else than the API answers."""
+        """What the rest of a job ends in, where it is plain that something else than the API
+        answers."""
         return self._stranger.error
 
-    # --- calls -------------------------------------------------------------------------------------------------------
+    # --- calls ------------------------------------------------------------------------------------
 
     async def perform(
         self,
@@ -324,10 +335,11 @@ class Engine:
 
         Args:
             budget: Where its price is reserved and settled.
-            batch: An analyze batch: takes a place under `analyze_concurrency`, goes before waiting reads, and may end
-                in `Settled` instead of an answer.
+            batch: An analyze batch: takes a place under `analyze_concurrency`, goes before waiting
+                reads, and may end in `Settled` instead of an answer.
             ids: Where a write's request ids come from; reads make their own.
-            at_least: Seconds that earlier batches show an attempt to need; it gets them unless the user chose a timeout.
+            at_least: Seconds that earlier batches show an attempt to need; it gets them unless the
+                user chose a timeout.
         Raises:
             TokfluenceError: What the last attempt ended in; `attempts` says how many there were.
         """
@@ -408,7 +420,8 @@ class Engine:
                                 patience=options.policy.deadline,
                             )
                         except GateClosedError as error:
-                            # It closed while this waited for the slot, for longer than this waits in line.
+                            # It closed while this waited for the slot, for longer than this waits
+                            # in line.
                             exchange.waited += error.waited
                             continue
                         finally:
@@ -468,8 +481,8 @@ class Engine:
                     maybe = maybe or bool(effect & Past.MAYBE)
                     ids.note(error)
                     if isinstance(error, APIStatusError):
-                        # 409 for an id that was never sent before: something in between has sent it twice, and the answer that is
-                        # lost was charged.
+                        # 409 for an id that was never sent before: something in between has sent it
+                        # twice, and the answer that is lost was charged.
                         if is_charged(error.status, error.code) or (
                             error.status == 409 and past is Past.FRESH
                         ):
@@ -477,8 +490,8 @@ class Engine:
                     elif exchange.sent:
                         owed = call.price
                     if isinstance(decision, Settled):
-                        # Charged here only if an attempt of this call may have run: a batch that an earlier process left in
-                        # doubt was charged then, if ever.
+                        # Charged here only if an attempt of this call may have run: a batch that an
+                        # earlier process left in doubt was charged then, if ever.
                         owed = call.price if maybe or past is Past.FRESH else 0
                         return decision
                     if isinstance(decision, GiveUp):
@@ -520,7 +533,8 @@ class Engine:
     async def _look(self, options: Options, budget: Budget) -> None:
         """Ask what is left in the wallet, as a floor has to know it before anything is spent.
 
-        Every answer carries it, errors included, and analyzing no URLs costs 25 credits for each of none [public, seed].
+        Every answer carries it, errors included, and analyzing no URLs costs 25 credits for each of
+        none [public, seed].
         """
         with suppress(APIStatusError):
             await self.perform(build_analyze([], False), _NOTHING, options, Budget())
@@ -538,7 +552,8 @@ def _limits(call: Call, options: Options, at_least: float) -> tuple[Timeout, flo
     if not call.units:
         return timeout, timeout.total
     total = None if timeout.total is None else timeout.total + options.per_url * call.units
-    # Only ever longer: an attempt that is cut short may have been charged, so no limit is shortened by a guess.
+    # Only ever longer: an attempt that is cut short may have been charged, so no limit is shortened
+    # by a guess.
     if total is not None and timeout == _DEFAULT:
         total = max(total, at_least)
     # The service is silent while it works, so only the total bounds the wait.
@@ -560,7 +575,8 @@ def _log(call: Call, answer: Answer, exchange: Exchange) -> None:
 
 
 def _close_elsewhere(loop: asyncio.AbstractEventLoop, home: _Home) -> None:
-    """Close a home of a loop that is not running here: at once if it is closed, else by itself, in its own thread."""
+    """Close a home of a loop that is not running here: at once if it is closed, else by itself, in
+    its own thread."""
 
     def close() -> None:
         for task in home.tasks:

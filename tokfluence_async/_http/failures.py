@@ -1,7 +1,8 @@
-"""What aiohttp tells of an exchange, in our words: its answers as `Answer`, its errors as ours, and nothing else of it.
+"""What aiohttp tells of an exchange, in our words: its answers as `Answer`, its errors as ours, and
+nothing else of it.
 
-The `repr` of its errors holds request headers, the token among them, so they are never chained: callers raise what is
-made here `from None`.
+The `repr` of its errors holds request headers, the token among them, so they are never chained:
+callers raise what is made here `from None`.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ __all__ = ["MOST_RETAKEN", "Exchange", "answer_of", "late", "lost", "too_large"]
 
 _E = TypeVar("_E", bound=APIConnectionError)
 
-# Slots that a request lets go unused because they were too old when it could leave. The next one it takes as it comes: a loop that
-# is late at every turn would send nothing at all.
+# Slots that a request lets go unused because they were too old when it could leave. The next one it
+# takes as it comes: a loop that is late at every turn would send nothing at all.
 MOST_RETAKEN = 3
 
 # Compared without folding their case again: 0.2 µs each.
@@ -41,7 +42,8 @@ class Exchange:
         may_leave: Called when it is its turn; raises if nothing is to be sent any more.
         sent: Whether its bytes may have left.
         waited: Seconds spent waiting for a slot of the throttle.
-        order: The place of this send among all sends of the process; answers are ordered by it, not by arrival.
+        order: The place of this send among all sends of the process; answers are ordered by it, not
+            by arrival.
     """
 
     __slots__ = ("may_leave", "order", "sent", "waited")
@@ -71,7 +73,8 @@ def answer_of(status: int, headers: Mapping[str, str], body: bytes, request_id: 
 
 
 def _credits(text: str | None) -> int | None:
-    # Python refuses to read more than 4300 digits; below that, a wallet of more than 18 is none either.
+    # Python refuses to read more than 4300 digits; below that, a wallet of more than 18 is none
+    # either.
     if text is None or len(text) > 18 or not (text.isdecimal() and text.isascii()):
         return None
     return int(text)
@@ -130,12 +133,13 @@ def lost(
     advice = ""
     if isinstance(error, aiohttp.ClientConnectorError):
         exchange.sent = False
-        # It names the kind of encryption, of an http address too: ` ssl:default`, or a context's repr.
+        # It names the kind of encryption, of an http address too: ` ssl:default`, or a context's
+        # repr.
         kind = "default" if error.ssl is True else error.ssl
         what, advice = str(error).replace(f" ssl:{kind}", "", 1), f" {_LOOK}."
     elif isinstance(error, aiohttp.ClientResponseError):
-        # Its text quotes what arrived, its repr what was sent; only the former is told, and without the token, which a
-        # server may have echoed.
+        # Its text quotes what arrived, its repr what was sent; only the former is told, and without
+        # the token, which a server may have echoed.
         said = " ".join((error.message or str(error.status)).split()).replace(
             token.reveal(), "[token]"
         )

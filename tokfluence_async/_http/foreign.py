@@ -1,7 +1,8 @@
 """Who answers: the API, or a web server that a wrong `base_url` leads to. Values in, values out.
 
-One such answer says nothing, as a proxy in front of the API may give it. But where none has ever been the API's, a million inputs
-would be asked about one after the other, ten a second, each answer taken for a failure of its own.
+One such answer says nothing, as a proxy in front of the API may give it. But where none has ever
+been the API's, a million inputs would be asked about one after the other, ten a second, each answer
+taken for a failure of its own.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ class Stranger:
     """Listens to all answers of a client until one is the API's.
 
     Attributes:
-        error: What the rest of a job ends in: the last of those answers, with what to do about it. None as long as it may well be
-            the API that answers.
+        error: What the rest of a job ends in: the last of those answers, with what to do about it.
+            None as long as it may well be the API that answers.
     """
 
     __slots__ = ("_base_url", "_count", "_known", "error")

@@ -2,11 +2,12 @@
 
     TOKFLUENCE_LOG=debug python my_crawler.py
 
-prints every request with its id, status, cost and waits to standard error. The library itself never adds a handler
-unless that variable is set: a program's own logging set-up stays its own.
+prints every request with its id, status, cost and waits to standard error. The library itself never
+adds a handler unless that variable is set: a program's own logging set-up stays its own.
 
-No token is ever given to the logger; the formatter masks whatever looks like one all the same, as a log is what people
-paste into bug reports. Texts of the service are escaped (see `_terminal`), as a log is read in a terminal.
+No token is ever given to the logger; the formatter masks whatever looks like one all the same, as a
+log is what people paste into bug reports. Texts of the service are escaped (see `_terminal`), as a
+log is read in a terminal.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ __all__ = ["LEVELS", "configure", "configure_from_environment"]
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
 
-# The first 13 characters are the key's display prefix, the only part of a token that may ever be shown [public].
+# The first 13 characters are the key's display prefix, the only part of a token that may ever be
+# shown [public].
 _TOKEN = re.compile(r"(tkf_live_[A-Za-z0-9]{4})[A-Za-z0-9]+")
 _lock = threading.Lock()
 _configured = False
@@ -59,7 +61,8 @@ class _JsonLines(logging.Formatter):
 
 
 class _StandardError(logging.StreamHandler):  # type: ignore[type-arg]  # generic in the stubs only
-    """Writes to whatever `sys.stderr` is now: a progress display, or a test, may have put its own there."""
+    """Writes to whatever `sys.stderr` is now: a progress display, or a test, may have put its own
+    there."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
@@ -74,10 +77,12 @@ class _StandardError(logging.StreamHandler):  # type: ignore[type-arg]  # generi
 
 
 def configure(level: str = "info", *, as_json: bool = False) -> logging.Handler:
-    """Print the package's log to standard error. Calling it again replaces what an earlier call set up.
+    """Print the package's log to standard error. Calling it again replaces what an earlier call set
+    up.
 
     Args:
-        level: debug (every request), info (retries, changes of pace), warning, error or critical; any case.
+        level: debug (every request), info (retries, changes of pace), warning, error or critical;
+            any case.
         as_json: One JSON object per line instead of text.
     Raises:
         ConfigurationError: A level that is none of these.
@@ -102,8 +107,9 @@ def configure(level: str = "info", *, as_json: bool = False) -> logging.Handler:
 
 
 def configure_from_environment() -> None:
-    """As `configure(TOKFLUENCE_LOG)`, once per process; does nothing without that variable. An unknown level is told once
-    and taken as `info`: a typing error in a variable is no reason not to start."""
+    """As `configure(TOKFLUENCE_LOG)`, once per process; does nothing without that variable. An
+    unknown level is told once and taken as `info`: a typing error in a variable is no reason not to
+    start."""
     global _configured
     level = os.environ.get("TOKFLUENCE_LOG")
     if not level or _configured:
@@ -116,7 +122,8 @@ def configure_from_environment() -> None:
 
 
 def reset() -> None:
-    """Take away what `configure` set up (for tests, and for the end of a command that runs inside another program)."""
+    """Take away what `configure` set up (for tests, and for the end of a command that runs inside
+    another program)."""
     global _configured
     logger = logging.getLogger("tokfluence_async")
     with _lock:

@@ -2,20 +2,25 @@
 
     decide(error, attempt, kind, past, ...) -> Again(after, new_id) | Settled(verify) | GiveUp()
 
-What makes retries hard here is the request id. The service remembers ids it has processed and answers a repeated one
-with 409, without the answer that was lost [public]. Whether a *failed* attempt uses up its id is not documented. So a
-409 is read in the light of what its id has been through before (`Past`):
+What makes retries hard here is the request id. The service remembers ids it has processed and
+answers a repeated one with 409, without the answer that was lost [public]. Whether a *failed*
+attempt uses up its id is not documented. So a 409 is read in the light of what its id has been
+through before (`Past`):
 
-    past of the id                              read            batch (analyze)                 other write
-    ------------------------------------------- --------------- ------------------------------- -----------
-    nothing (FRESH)                             again, new id   verify: someone sent it twice   give up
-    refusals only: 429, 402, the API's own 502  again, new id   again, new id: it is used up    again, new id
-    may have run: lost answer, 500, a proxy's   again, new id   settled: it was done            give up: it was
-       502, 503, 504, a 200 cut short                                                            done
-    both                                        again, new id   verify: read every post         give up
+    past of the id                              read            batch (analyze)
+    other write ------------------------------------------- ---------------
+    ------------------------------- ----------- nothing (FRESH)                             again,
+    new id   verify: someone sent it twice   give up refusals only: 429, 402, the API's own 502
+    again, new id   again, new id: it is used up    again, new id may have run: lost answer, 500, a
+    proxy's   again, new id   settled: it was done            give up: it was
+       502, 503, 504, a 200 cut short
+       done
+    both                                        again, new id   verify: read every post         give
+    up
 
-*Verify* means: read every post of the batch (1 credit each); what is readable after the visibility delay was done,
-the rest goes out again under a new id. A read never keeps an id: every physical send has a new one.
+*Verify* means: read every post of the batch (1 credit each); what is readable after the visibility
+delay was done, the rest goes out again under a new id. A read never keeps an id: every physical
+send has a new one.
 
 Source: the Tokfluence API page, *Idempotency*.
 """
@@ -56,14 +61,16 @@ class Past(Flag):
 
 
 class Again(Struct, frozen=True):
-    """Send again after `after` seconds, under a new request id or (`new_id=False`) under the same one."""
+    """Send again after `after` seconds, under a new request id or (`new_id=False`) under the same
+    one."""
 
     after: float
     new_id: bool
 
 
 class Settled(Struct, frozen=True):
-    """The 409 is the proof that an earlier attempt was done. With `verify`, only reading the posts will tell."""
+    """The 409 is the proof that an earlier attempt was done. With `verify`, only reading the posts
+    will tell."""
 
     verify: bool = False
 
@@ -80,10 +87,12 @@ class RetryPolicy(Struct, frozen=True):
 
     Attributes:
         max_retries: Retries after the first attempt, 429 included; 0 means one attempt.
-        base: Seconds; the n-th backoff is drawn evenly from 0 to `min(cap, base * 2**(n-1))` (full jitter).
+        base: Seconds; the n-th backoff is drawn evenly from 0 to `min(cap, base * 2**(n-1))` (full
+            jitter).
         cap: Seconds; the longest backoff. A `Retry-After` is never cut to it.
-        deadline: Seconds from the end of a call's first attempt, without what it waits for its turn among others. No attempt begins later; a
-            `Retry-After` that points beyond it ends the call at once instead of at its end.
+        deadline: Seconds from the end of a call's first attempt, without what it waits for its turn
+            among others. No attempt begins later; a `Retry-After` that points beyond it ends the
+            call at once instead of at its end.
     """
 
     max_retries: int = 5
@@ -96,7 +105,8 @@ DEFAULT_POLICY = RetryPolicy()
 
 
 def backoff(policy: RetryPolicy, attempt: int, rand: float) -> float:
-    """Seconds to wait after the `attempt`-th attempt (1 is the first): `rand * min(cap, base * 2**(attempt-1))`."""
+    """Seconds to wait after the `attempt`-th attempt (1 is the first): `rand * min(cap, base *
+    2**(attempt-1))`."""
     return rand * min(policy.cap, policy.base * 2.0 ** min(attempt - 1, 60))
 
 
@@ -162,7 +172,7 @@ def _is_transient(error: TokfluenceError, read: bool) -> bool:
     if isinstance(error, APIStatusError):
         return error.status in (408, 429, 500, 502, 503, 504)
     if isinstance(error, APIResponseValidationError):
-        # Well-formed JSON of another shape comes back the same next time and is paid for again. For a write the
-        # repeat under the same id costs nothing and shows whether it was done.
+        # Well-formed JSON of another shape comes back the same next time and is paid for again. For
+        # a write the repeat under the same id costs nothing and shows whether it was done.
         return (error.malformed or not read) and error.status is not None
     return isinstance(error, APIConnectionError)

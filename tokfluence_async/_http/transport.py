@@ -1,25 +1,29 @@
 """One attempt: bytes out, bytes in, aiohttp's errors mapped to ours. The one door to the wire.
 
-Behind the door are two ways. With the versions of aiohttp it was tested with, an attempt goes by `_direct`: aiohttp's pool and
-parser, without its session between. With any other version, with a session of the caller's, and where somebody has
-replaced the session's method (aioresponses, tracing), it goes through the session, here. Both take the slot, and stamp token
-and request id, once for each physical send; the suite runs over both (`pytest --through-session`).
+Behind the door are two ways. With the versions of aiohttp it was tested with, an attempt goes by
+`_direct`: aiohttp's pool and parser, without its session between. With any other version, with a
+session of the caller's, and where somebody has replaced the session's method (aioresponses,
+tracing), it goes through the session, here. Both take the slot, and stamp token and request id,
+once for each physical send; the suite runs over both (`pytest --through-session`).
 
 What is hard about aiohttp's session, and is coped with:
 
-- It sends GET, HEAD, PUT and DELETE again *by itself* when a reused connection drops, with identical headers. The
-  second send would carry a used request id: 409, and the answer that was paid for is lost. So throttle slot, token and
-  request id are stamped in a client middleware, which runs once per physical send, and a dropped connection leaves it
-  as an error of ours, which aiohttp does not repeat. Whether to repeat is `_retry`'s decision, and every request on the
-  wire is one we counted.
-- The middleware runs before a connection is there. A slot is good for the moment it is given: where connecting took
-  longer than the throttle's margin, the slot is let go unused and another one taken, with the connection in hand.
-  Our own connector says when that is. A session of the caller's has another, so there the request's `send` does; and
-  its pool may be smaller than our concurrency, so waiting in it is not timed.
-- A session's `total` timeout counts the wait for a pooled connection, and `sock_read` does not stop a slow drip. So
-  aiohttp's `connect` and `sock_read` are used, and the total is ours, from the moment the request may leave.
-- It bounds no body after decompression: a 1 MB gzip answer took 2.1 GB with `read()`. Bodies are read in pieces
-  against a cap, unless a declared length below the cap already bounds them.
+- It sends GET, HEAD, PUT and DELETE again *by itself* when a reused connection drops, with
+  identical headers. The second send would carry a used request id: 409, and the answer that was
+  paid for is lost. So throttle slot, token and request id are stamped in a client middleware, which
+  runs once per physical send, and a dropped connection leaves it as an error of ours, which aiohttp
+  does not repeat. Whether to repeat is `_retry`'s decision, and every request on the wire is one we
+  counted.
+- The middleware runs before a connection is there. A slot is good for the moment it is given: where
+  connecting took longer than the throttle's margin, the slot is let go unused and another one
+  taken, with the connection in hand. Our own connector says when that is. A session of the caller's
+  has another, so there the request's `send` does; and its pool may be smaller than our concurrency,
+  so waiting in it is not timed.
+- A session's `total` timeout counts the wait for a pooled connection, and `sock_read` does not stop
+  a slow drip. So aiohttp's `connect` and `sock_read` are used, and the total is ours, from the
+  moment the request may leave.
+- It bounds no body after decompression: a 1 MB gzip answer took 2.1 GB with `read()`. Bodies are
+  read in pieces against a cap, unless a declared length below the cap already bounds them.
 - The `repr` of its errors holds request headers, the token among them: ours are raised `from None`.
 """
 
@@ -46,9 +50,10 @@ from .failures import MOST_RETAKEN, Exchange, answer_of, late, lost, too_large
 
 __all__ = ["Exchange", "Transport"]
 
-# asyncio reads into blocks of 256 KiB. glibc maps and unmaps such blocks anew for every read, until one of their size has been freed; from
-# then on it keeps them. Whether that happens by itself is chance. It is 19 page faults for each page of 200 comments, a sixth of
-# its CPU; with this, once, none.
+# asyncio reads into blocks of 256 KiB. glibc maps and unmaps such blocks anew for every read, until
+# one of their size has been freed; from then on it keeps them. Whether that happens by itself is
+# chance. It is 19 page faults for each page of 200 comments, a sixth of its CPU; with this, once,
+# none.
 bytes(1024 * 1024)
 
 _USER_AGENT = f"tokfluence_async/{__version__}"
@@ -57,7 +62,8 @@ _KEEPALIVE = 15.0
 
 
 def _original() -> Any:
-    """`ClientSession._request` as aiohttp has it; None if it had been replaced before this module was loaded."""
+    """`ClientSession._request` as aiohttp has it; None if it had been replaced before this module
+    was loaded."""
     found = getattr(aiohttp.ClientSession, "_request", None)
     code = getattr(found, "__code__", None)
     return found if code is not None and code.co_filename == aiohttp.client.__file__ else None
@@ -70,7 +76,8 @@ _SEND = "send" if hasattr(ClientRequest, "send") else "_send"
 
 
 class _Attempt:
-    """The client middleware of one attempt: takes the slot, stamps the headers, starts the clock."""
+    """The client middleware of one attempt: takes the slot, stamps the headers, starts the
+    clock."""
 
     __slots__ = (
         "_clock",
@@ -174,7 +181,8 @@ class _Attempt:
         while self._slot_at is None or (
             loop.time() - self._slot_at > self._lanes.slot_lifetime and retaken < MOST_RETAKEN
         ):
-            # Not given back: those that connected slowly together would all take theirs anew, and leave, at one instant.
+            # Not given back: those that connected slowly together would all take theirs anew, and
+            # leave, at one instant.
             self._slot_at = None
             retaken += 1
             await self._take_slot()
@@ -185,9 +193,11 @@ class _Attempt:
 
 
 def _has_spoken(connection: aiohttp.connector.Connection) -> bool:
-    """Whether bytes came in before anything was asked: an answer that aiohttp would take for that of the next request.
+    """Whether bytes came in before anything was asked: an answer that aiohttp would take for that
+    of the next request.
 
-    HAProxy says 408 to idle connections, and a proxy that has lost step may send what was meant for somebody else.
+    HAProxy says 408 to idle connections, and a proxy that has lost step may send what was meant for
+    somebody else.
     """
     return connection.protocol is not None and connection.protocol.should_close
 
@@ -229,7 +239,8 @@ class _Connector(aiohttp.TCPConnector):
 
 
 def _close_socket(transport: asyncio.Transport | None) -> None:
-    """Close what a closed loop has left open; a transport can only be closed by its loop, and complains when collected."""
+    """Close what a closed loop has left open; a transport can only be closed by its loop, and
+    complains when collected."""
     inner = getattr(
         transport, "_ssl_protocol", None
     )  # TLS: the socket is that of the transport below
@@ -244,7 +255,8 @@ class Transport:
     """The connections of one event loop.
 
     Args:
-        base_url: The origin and path prefix that every request goes to, and the token to nowhere else.
+        base_url: The origin and path prefix that every request goes to, and the token to nowhere
+            else.
         max_body: Bytes of one answer's body after decompression.
         session: A session of the caller's, which is used and never closed.
     """
@@ -259,7 +271,8 @@ class Transport:
         self._direct: Direct | None = None
         if session is None:
             session = aiohttp.ClientSession(
-                # No limit of its own: the concurrency limits above bound it, and a wait in the pool would be timed.
+                # No limit of its own: the concurrency limits above bound it, and a wait in the pool
+                # would be timed.
                 connector=_Connector(limit=0, keepalive_timeout=_KEEPALIVE),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(
@@ -290,15 +303,18 @@ class Transport:
         """Send `call` once and read its answer to the end, whatever its status.
 
         Args:
-            limit: Seconds from the moment the request may leave to the last byte of the answer; None for no limit.
+            limit: Seconds from the moment the request may leave to the last byte of the answer;
+                None for no limit.
             priority: Take the next slot before those who wait without it.
             patience: Seconds; no slot is waited for while a gate is closed for longer.
         Raises:
-            APIConnectionError: No complete answer; `exchange.sent` says whether the request may have been done.
+            APIConnectionError: No complete answer; `exchange.sent` says whether the request may
+                have been done.
             APIResponseValidationError: The body is larger than the cap.
             GateClosedError: Nothing was sent.
         """
-        # Somebody who puts something in the place of the session's method (aioresponses, tracing) wants to see the call.
+        # Somebody who puts something in the place of the session's method (aioresponses, tracing)
+        # wants to see the call.
         short = _REQUEST is not None and aiohttp.ClientSession._request is _REQUEST  # pyright: ignore[reportPrivateUsage]
         way = self._direct.send if short and self._direct is not None else self._send
         return way(
@@ -390,7 +406,8 @@ class Transport:
             await connector.close()
 
     def close_now(self) -> None:
-        """Close every connection without waiting; harmless on a closed loop, in a forked child, and twice."""
+        """Close every connection without waiting; harmless on a closed loop, in a forked child, and
+        twice."""
         connector = self._detach()
         if connector is None:
             return

@@ -1,22 +1,28 @@
 """What is about to be sent, then what came back; written before it is told.
 
-One SQLite file, and one rule for each side of a request: before a batch leaves, its request id and its posts are on disk;
-after its answer, the outcomes are, before anyone hears of them. So a process that dies anywhere leaves either nothing, or a
-batch in doubt whose id is known, or outcomes. What a batch in doubt means is in `_batch`.
+One SQLite file, and one rule for each side of a request: before a batch leaves, its request id and
+its posts are on disk; after its answer, the outcomes are, before anyone hears of them. So a process
+that dies anywhere leaves either nothing, or a batch in doubt whose id is known, or outcomes. What a
+batch in doubt means is in `_batch`.
 
 What is hard about files, and is coped with:
 
-- **Durability costs an fsync.** Records of concurrent coroutines share one commit (`synchronous=FULL`: with NORMAL a power
-  cut lost acknowledged rows in 148 of 150 tries, with FULL in none); each goes on only after it. What nobody waits for (the lines of
-  a crawl) is committed ten times a second, in the order it was given, so that a crash loses a suffix and never a middle.
-- **Output files and journal must agree.** A commit writes the lines, syncs the files, and only then records their new lengths
-  together with the rows that say what the lines hold. After a crash a file is cut to its recorded length: torn lines
-  and lines the journal knows nothing of go, to be bought and written again.
-- **Two crawls on one journal would pay twice.** The connection holds the file's lock as long as it is open
-  (`locking_mode=EXCLUSIVE`, released by the operating system when the process dies, however it dies); a second one is told so.
-- **Everything blocks.** All of it runs in one thread of its own; the event loop never waits for a disk.
+- **Durability costs an fsync.** Records of concurrent coroutines share one commit
+  (`synchronous=FULL`: with NORMAL a power cut lost acknowledged rows in 148 of 150 tries, with FULL
+  in none); each goes on only after it. What nobody waits for (the lines of a crawl) is committed
+  ten times a second, in the order it was given, so that a crash loses a suffix and never a middle.
+- **Output files and journal must agree.** A commit writes the lines, syncs the files, and only then
+  records their new lengths together with the rows that say what the lines hold. After a crash a
+  file is cut to its recorded length: torn lines and lines the journal knows nothing of go, to be
+  bought and written again.
+- **Two crawls on one journal would pay twice.** The connection holds the file's lock as long as it
+  is open (`locking_mode=EXCLUSIVE`, released by the operating system when the process dies, however
+  it dies); a second one is told so.
+- **Everything blocks.** All of it runs in one thread of its own; the event loop never waits for a
+  disk.
 
-Ages are told by the time of day: they span processes. A clock that was set back makes ages shorter, never negative.
+Ages are told by the time of day: they span processes. A clock that was set back makes ages shorter,
+never negative.
 """
 
 from __future__ import annotations
@@ -56,8 +62,8 @@ _SCHEMA = 2
 _LAZY = 0.1
 # Bytes that may wait for the disk before those who write have to wait too.
 _BACKLOG = 8 * 2**20
-# Pages of comments whose place is remembered while a post's comments are walked: with 200 a page, the 10,000 comments that
-# may arrive between two runs without one being written twice.
+# Pages of comments whose place is remembered while a post's comments are walked: with 200 a page,
+# the 10,000 comments that may arrive between two runs without one being written twice.
 _PAGES = 50
 # Seconds another process may take to let go of the file.
 _PATIENCE = 1.0
@@ -78,8 +84,9 @@ CREATE TABLE learnt (name TEXT PRIMARY KEY, value REAL NOT NULL) WITHOUT ROWID;
 _UPGRADES = {1: "ALTER TABLE batches ADD COLUMN sent_again_at REAL"}
 
 
-# What one statement takes; old SQLites allow 999. After each, the thread has to wait for the interpreter, up to 5 ms while the event loop
-# computes: beside a loop that does nothing else a thousand rows took 4 s one by one, and a tenth of that in hundreds.
+# What one statement takes; old SQLites allow 999. After each, the thread has to wait for the
+# interpreter, up to 5 ms while the event loop computes: beside a loop that does nothing else a
+# thousand rows took 4 s one by one, and a tenth of that in hundreds.
 _VALUES = 500
 
 
@@ -138,8 +145,8 @@ _LENGTH = _Statement(
 _LEARNT = _Statement(
     "INSERT INTO learnt VALUES", "(?, ?)", "ON CONFLICT (name) DO UPDATE SET value = excluded.value"
 )
-# The order within a commit, whatever the order they were given in. A post is analyzed before it is written, and written before its
-# comments are; its pages are forgotten when no more are to come.
+# The order within a commit, whatever the order they were given in. A post is analyzed before it is
+# written, and written before its comments are; its pages are forgotten when no more are to come.
 _ORDER = (
     _SENDING,
     _SENDING_AGAIN,
@@ -159,7 +166,8 @@ _LOOK_UP = _Statement(
 )
 
 
-# What reading a row leaves by that is not what was written; SQLite's own words for it may be no UTF-8 either.
+# What reading a row leaves by that is not what was written; SQLite's own words for it may be no
+# UTF-8 either.
 _UNREADABLE = (ValueError, TypeError, msgspec.MsgspecError)
 
 
@@ -169,7 +177,8 @@ class Doubt(Struct, frozen=True):
     Attributes:
         sent_at: Time of day, in seconds since 1970, at which it was first sent.
         age: Seconds since then: how long the service has to have remembered the id.
-        quiet: Seconds since it was last sent, by whichever process: how long an attempt may have been at work.
+        quiet: Seconds since it was last sent, by whichever process: how long an attempt may have
+            been at work.
     """
 
     request_id: str
@@ -243,19 +252,21 @@ class Journal:
         async with Journal("crawl.sqlite") as journal:
             report = await client.posts.analyze(urls, journal=journal)
 
-    The same inputs with the same journal after any death: nothing is analyzed again, and everything is settled. Wherever
-    `journal=` is taken, a path will do; the call then opens and closes it.
+    The same inputs with the same journal after any death: nothing is analyzed again, and everything
+    is settled. Wherever `journal=` is taken, a path will do; the call then opens and closes it.
 
     Args:
         path: The file; it is made if it does not exist.
         clock: The time of day in seconds, for the ages of batches in doubt.
 
     Raises, when it is opened:
-        JournalError: The file is held by another process, damaged, of a newer version, or no journal at all; or the path is no
-            file's, as `":memory:"`, which would not outlive the process.
+        JournalError: The file is held by another process, damaged, of a newer version, or no
+            journal at all; or the path is no file's, as `":memory:"`, which would not outlive the
+            process.
 
-    One process at a time can have a journal open, and one event loop. Calls that share one and run at the same time have to be given
-    different posts: what one of them is about to send, the other does not know yet.
+    One process at a time can have a journal open, and one event loop. Calls that share one and run
+    at the same time have to be given different posts: what one of them is about to send, the other
+    does not know yet.
     """
 
     def __init__(
@@ -276,7 +287,7 @@ class Journal:
         # Batches of this process that are under way; they are in doubt for other processes only.
         self._live: set[str] = set()
 
-    # --- opening and closing -----------------------------------------------------------------------------------------
+    # --- opening and closing ----------------------------------------------------------------------
 
     async def open(self) -> Journal:
         """Open the file, or do nothing if it is open. Returns the journal itself."""
@@ -339,7 +350,8 @@ class Journal:
     def _connect(self) -> None:
         try:
             name = str(self.path)
-            # What SQLite does not take for a file of that name, but for a database in memory, or for options.
+            # What SQLite does not take for a file of that name, but for a database in memory, or
+            # for options.
             if "\0" in name or name == ":memory:" or name.startswith("file:") or self.path.is_dir():
                 raise JournalError(
                     f"The journal {name!r} cannot be opened: give the path of a file. What was paid for is remembered there, so it "
@@ -421,7 +433,8 @@ class Journal:
                 f"The journal {self.path} is in use by another process, or by another Journal of this one. Two runs must "
                 "not share a journal, or both would pay. Wait for the other, or give another path."
             )
-        # The statements are right for the tables as they were written, so where SQLite finds a mistake in one, the tables are not.
+        # The statements are right for the tables as they were written, so where SQLite finds a
+        # mistake in one, the tables are not.
         if (
             code.startswith(
                 (
@@ -445,7 +458,7 @@ class Journal:
             "again with the same journal."
         )
 
-    # --- batches -----------------------------------------------------------------------------------------------------
+    # --- batches ----------------------------------------------------------------------------------
 
     async def sending(
         self, request_id: str, items: Sequence[Item], *, replaces: str | None
@@ -462,7 +475,8 @@ class Journal:
         await self.flush()
 
     async def sending_again(self, request_id: str) -> None:
-        """Return only when it is on disk that a batch of an earlier run is about to leave once more, under its old id."""
+        """Return only when it is on disk that a batch of an earlier run is about to leave once
+        more, under its old id."""
         self._check()
         self._next.add(_SENDING_AGAIN, self._clock(), request_id)
         await self.flush()
@@ -489,7 +503,8 @@ class Journal:
                     _ANALYZED, signed(o.post_id), o.value.status, o.value.url, unsure, at
                 )
             else:
-                # A post that a 200 left out was charged: only reading it will tell what became of it.
+                # A post that a 200 left out was charged: only reading it will tell what became of
+                # it.
                 self._next.add(_ANALYZED, signed(o.post_id), "", None, True, at)
         self._next.add(_GONE, request_id)
         await self.flush()
@@ -507,7 +522,8 @@ class Journal:
         self._live.discard(request_id)
 
     async def unsettled(self) -> list[Doubt]:
-        """The batches in doubt: sent or about to be when their process ended or gave up, oldest first."""
+        """The batches in doubt: sent or about to be when their process ended or gave up, oldest
+        first."""
         live = self._live
         now = self._clock()
 
@@ -540,7 +556,7 @@ class Journal:
         """Seconds since a time of day that was recorded; 0.0 if it was not."""
         return 0.0 if at is None else max(self._clock() - at, 0.0)
 
-    # --- posts -------------------------------------------------------------------------------------------------------
+    # --- posts ------------------------------------------------------------------------------------
 
     async def look_up(self, post_id: str) -> Entry | None:
         """What is known of a post. Concurrent look-ups share a trip to the disk."""
@@ -552,7 +568,8 @@ class Journal:
         return await future
 
     async def is_new(self) -> bool:
-        """Whether nothing is known of any post: a first crawl that looks nothing up takes two thirds of the CPU a post."""
+        """Whether nothing is known of any post: a first crawl that looks nothing up takes two
+        thirds of the CPU a post."""
 
         def read() -> bool:
             assert self._db is not None
@@ -598,7 +615,8 @@ class Journal:
             await self._room_made()
 
     async def last_pages(self, output: Output, post_id: str) -> list[bytes]:
-        """The pages of comments written last for a post whose walk is not over, as they stand in `output`."""
+        """The pages of comments written last for a post whose walk is not over, as they stand in
+        `output`."""
 
         def read() -> list[bytes]:
             assert self._db is not None
@@ -611,11 +629,13 @@ class Journal:
         return await self._read(read)
 
     async def attach(self, name: str, path: Path) -> Output:
-        """Open an output file, made if it does not exist, and cut what the journal knows nothing of.
+        """Open an output file, made if it does not exist, and cut what the journal knows nothing
+        of.
 
         Raises:
-            JournalError: It cannot be written; or it is shorter than the journal says, or holds lines although the journal
-                is new, so that the two do not belong together. Neither is touched.
+            JournalError: It cannot be written; or it is shorter than the journal says, or holds
+                lines although the journal is new, so that the two do not belong together. Neither
+                is touched.
         """
 
         def read() -> Output:
@@ -652,7 +672,7 @@ class Journal:
 
         return await self._read(read)
 
-    # --- what was learnt ---------------------------------------------------------------------------------------------
+    # --- what was learnt --------------------------------------------------------------------------
 
     async def learnt(self) -> dict[str, float]:
         """Numbers that an earlier run found out, by name."""
@@ -670,7 +690,7 @@ class Journal:
                 self._next.add(_LEARNT, name, float(value))
             self._later()
 
-    # --- the way to the disk -----------------------------------------------------------------------------------------
+    # --- the way to the disk ----------------------------------------------------------------------
 
     async def flush(self) -> None:
         """Return when everything given so far is on disk."""
@@ -776,7 +796,7 @@ class Journal:
         self._next = _Work()
         self._room.set()
 
-    # --- in the thread -----------------------------------------------------------------------------------------------
+    # --- in the thread ----------------------------------------------------------------------------
 
     def _do(self, work: _Work) -> list[Any]:
         if work.writes or work.lines:
@@ -845,7 +865,8 @@ class Journal:
         self._db.execute("COMMIT")
 
     def _undo(self, work: _Work) -> None:
-        """Cut the output files back to what the journal knows. If not even that works, the next run does it."""
+        """Cut the output files back to what the journal knows. If not even that works, the next run
+        does it."""
         assert self._db is not None
         with suppress(sqlite3.Error):
             if self._db.in_transaction:
@@ -862,7 +883,8 @@ class RememberedSource:
     """A source that asks the journal about each item: what was analyzed need not be analyzed again.
 
     Args:
-        skip: Whether an item is to be left out, given what is known of its post. Those left out are counted in `skipped`.
+        skip: Whether an item is to be left out, given what is known of its post. Those left out are
+            counted in `skipped`.
     """
 
     def __init__(
@@ -899,7 +921,8 @@ class RememberedSource:
             if self._new is None:
                 self._new = await self._journal.is_new()
             if self._new:
-                # The source gives each post once, so what a new journal learns from now on is never asked for.
+                # The source gives each post once, so what a new journal learns from now on is never
+                # asked for.
                 return item
             entry = await self._journal.look_up(item.ref.post_id)
             if entry is not None:

@@ -1,7 +1,9 @@
-"""A strict local stand-in of the Tokfluence API, written from the API page alone and met only over loopback.
+"""A strict local stand-in of the Tokfluence API, written from the API page alone and met only over
+loopback.
 
-`Sandbox` is the whole of it for most; `throttles` holds the ways of counting requests, and `heavy_tailed` makes
-realistic analysis times. It shares no code with the client: a shared codec would share its mistakes.
+`Sandbox` is the whole of it for most; `throttles` holds the ways of counting requests, and
+`heavy_tailed` makes realistic analysis times. It shares no code with the client: a shared codec
+would share its mistakes.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Scripted faults: what goes wrong, with which requests, and how often.
 
-A fault is a value; the server carries it out. Each request is hit by at most one fault, the first armed one (in the order
-of scripting) that wants it. Requests that are refused for their token or by the throttle are never hit: they did not get
-that far.
+A fault is a value; the server carries it out. Each request is hit by at most one fault, the first
+armed one (in the order of scripting) that wants it. Requests that are refused for their token or by
+the throttle are never hit: they did not get that far.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from .world import Json
 __all__ = ["KINDS", "SCRIPTABLE", "Fault", "Faults", "Scripting", "When"]
 
 When = Literal["before", "after"]
-"""`before`: before the work, so nothing was done and nothing charged. `after`: the work was done and charged."""
+"""`before`: before the work, so nothing was done and nothing charged. `after`: the work was done
+and charged."""
 
 KINDS: Mapping[str, str] = {
     "drop": "the connection is closed without an answer",
@@ -153,7 +154,8 @@ class Scripting:
 
     Every method takes, beside its own arguments:
 
-    - `to`: the route, as `GET /v1/posts/:id`, `*` for any method; None for every request under `/v1`;
+    - `to`: the route, as `GET /v1/posts/:id`, `*` for any method; None for every request under
+      `/v1`;
     - `times`: how many requests are hit; None for all of them;
     - `nth`: the first one that is hit, counting those that match from 1;
     - `where`: a further condition, a function of the `Entry`;
@@ -193,21 +195,24 @@ class Scripting:
         )
 
     def drop_answer(self, *, to: str | None = None, times: int | None = 1, **more: Any) -> Fault:
-        """The work is done and charged, then the connection is closed without an answer. `reset=True`: with a RST."""
+        """The work is done and charged, then the connection is closed without an answer.
+        `reset=True`: with a RST."""
         kind = "reset" if more.pop("reset", False) else "drop"
         return self.fault(kind, to=to, times=times, when="after", **more)
 
     def refuse_connection(
         self, *, to: str | None = None, times: int | None = 1, **more: Any
     ) -> Fault:
-        """The connection is reset before any work; nothing is charged. `reset=False`: closed instead."""
+        """The connection is reset before any work; nothing is charged. `reset=False`: closed
+        instead."""
         kind = "reset" if more.pop("reset", True) else "drop"
         return self.fault(kind, to=to, times=times, when="before", **more)
 
     def drop_reused(
         self, *, to: str | None = None, times: int | None = 1, when: When = "before", **more: Any
     ) -> Fault:
-        """A kept-alive connection turns out to be dead when it is used again: closed without an answer.
+        """A kept-alive connection turns out to be dead when it is used again: closed without an
+        answer.
 
         This is what aiohttp's client hides by sending reads a second time.
         """
@@ -229,7 +234,8 @@ class Scripting:
         in_body: bool = False,
         **more: Any,
     ) -> Fault:
-        """Silence for `seconds` (None: for ever) before or after the work; `in_body`: with half of the body sent.
+        """Silence for `seconds` (None: for ever) before or after the work; `in_body`: with half of
+        the body sent.
 
         After the silence everything goes on as if nothing had been.
         """
@@ -248,7 +254,8 @@ class Scripting:
         cut: float | None = None,
         **more: Any,
     ) -> Fault:
-        """A proxy's 502, 503 or 504: HTML without `X-Credits-Remaining`, before the work or after it (charged).
+        """A proxy's 502, 503 or 504: HTML without `X-Credits-Remaining`, before the work or after
+        it (charged).
 
         Args:
             body: Instead of nginx's HTML; `b""` for none.
@@ -269,7 +276,8 @@ class Scripting:
         when: When = "before",
         **more: Any,
     ) -> Fault:
-        """Answer something else, on any route: a dict or list is sent as JSON. Headers of the API's own are not added."""
+        """Answer something else, on any route: a dict or list is sent as JSON. Headers of the API's
+        own are not added."""
         content = body if isinstance(body, (bytes, str)) else _json(body)
         return self.fault("answer", to=to, times=times, when=when, status=status, body=content,
                           headers={"Content-Type": JSON, **(headers or {})}, **more)  # fmt: skip
@@ -297,7 +305,8 @@ class Scripting:
         charged: bool | None = None,
         **more: Any,
     ) -> Fault:
-        """The API's own 500 `internal_error`, before the work or after it. `charged`: by default, if work was done."""
+        """The API's own 500 `internal_error`, before the work or after it. `charged`: by default,
+        if work was done."""
         charged = when == "after" if charged is None else charged
         return self.fault("internal_error", to=to, times=times, when=when, charged=charged, **more)
 
@@ -313,7 +322,8 @@ class Scripting:
         retry_after: float | str | None = 1,
         **more: Any,
     ) -> Fault:
-        """A burst of `times` 429s, not charged, with any text as `Retry-After`; None leaves the header out."""
+        """A burst of `times` 429s, not charged, with any text as `Retry-After`; None leaves the
+        header out."""
         return self.fault(
             "rate_limit", to=to, times=times, when="before", retry_after=retry_after, **more
         )
@@ -327,7 +337,8 @@ class Scripting:
         chunked: bool = False,
         **more: Any,
     ) -> Fault:
-        """The connection is closed after the fraction `at` of the body, of a known length or in chunks."""
+        """The connection is closed after the fraction `at` of the body, of a known length or in
+        chunks."""
         return self.fault("cut", to=to, times=times, at=at, chunked=chunked, **more)
 
     def drip(
@@ -378,7 +389,8 @@ class Scripting:
 
     @property
     def pending_faults(self) -> list[Fault]:
-        """Faults that have not hit all they were to hit. A test that scripts one may check that it struck."""
+        """Faults that have not hit all they were to hit. A test that scripts one may check that it
+        struck."""
         return list(self._faults.armed)
 
 

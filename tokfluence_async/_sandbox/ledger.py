@@ -1,4 +1,5 @@
-"""What the sandbox has seen and charged: keys with their wallets, request ids, and every request as it was received."""
+"""What the sandbox has seen and charged: keys with their wallets, request ids, and every request as
+it was received."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ def is_token(text: str) -> bool:
 
 
 class RequestIds:
-    """The request ids of one key: those at work, and those processed in the last `remember` seconds."""
+    """The request ids of one key: those at work, and those processed in the last `remember`
+    seconds."""
 
     __slots__ = ("_at_work", "_done", "remember")
 
@@ -44,7 +46,8 @@ class RequestIds:
         self._at_work[request_id] += 1
 
     def end(self, request_id: str, now: float, *, used_up: bool) -> None:
-        """The request under this id has ended; from here on the id is known only if it was used up."""
+        """The request under this id has ended; from here on the id is known only if it was used
+        up."""
         self._at_work[request_id] -= 1
         if not self._at_work[request_id]:
             del self._at_work[request_id]
@@ -54,7 +57,8 @@ class RequestIds:
     def use_up(self, request_id: str, now: float) -> None:
         done = self._done
         done.pop(request_id, None)
-        # Oldest first, so forgetting is looking at the front. Two at a time keeps up with one coming in.
+        # Oldest first, so forgetting is looking at the front. Two at a time keeps up with one
+        # coming in.
         for old in list(islice(done, 2)):
             if now - done[old] < self.remember:
                 break
@@ -66,7 +70,8 @@ class RequestIds:
 
 
 class Key:
-    """An API key with its wallet. Change `credits` or set `revoked` at any time: the next request sees it."""
+    """An API key with its wallet. Change `credits` or set `revoked` at any time: the next request
+    sees it."""
 
     __slots__ = ("credits", "ids", "prefix", "revoked", "spent", "token")
 
@@ -115,7 +120,8 @@ class Entry:
     charged: int = 0
     refunded: int = 0
     status: int | None = None
-    """The status of the answer that was made, sent or not; None while at work, or if there never was one."""
+    """The status of the answer that was made, sent or not; None while at work, or if there never
+    was one."""
     code: str | None = None
     """The error code of that answer, if it was an error of the API's own."""
     done: bool = False
@@ -153,7 +159,8 @@ class Entry:
 
 
 class Ledger:
-    """Everything received. `keep` bounds the entries kept (None: all, 0: none); the counters are kept always."""
+    """Everything received. `keep` bounds the entries kept (None: all, 0: none); the counters are
+    kept always."""
 
     def __init__(self, keep: int | None) -> None:
         self.entries: deque[Entry] = deque(maxlen=keep)
@@ -163,7 +170,8 @@ class Ledger:
         self.statuses: Counter[int] = Counter()
         self.routes: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
-        # Per (route, post id): credits, and how many times. Only with entries kept, or memory would grow with the job.
+        # Per (route, post id): credits, and how many times. Only with entries kept, or memory would
+        # grow with the job.
         self._credits: Counter[tuple[str, str]] = Counter()
         self._times: Counter[tuple[str, str]] = Counter()
         self._in_flight: Counter[str] = Counter()

@@ -1,7 +1,7 @@
 """The OpenAPI 3.1 description of the three documented endpoints, as the sandbox serves them.
 
-Written from the API page, beside the server and not derived from it: schemathesis looks for contradictions between the
-two (`tests/sandbox/test_openapi.py`).
+Written from the API page, beside the server and not derived from it: schemathesis looks for
+contradictions between the two (`tests/sandbox/test_openapi.py`).
 """
 
 from __future__ import annotations

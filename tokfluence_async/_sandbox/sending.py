@@ -44,8 +44,8 @@ def hang_up(request: web.BaseRequest, *, reset: bool = False) -> web.Response:
             transport.abort()
         else:
             transport.close()
-    # aiohttp wants a response all the same, fails to write it on the closed connection, and takes that for the
-    # client's leave.
+    # aiohttp wants a response all the same, fails to write it on the closed connection, and takes
+    # that for the client's leave.
     return web.Response()
 
 
@@ -78,7 +78,8 @@ async def cut(
         body = b"%x\r\n%s\r\n" % (len(body), body) if body else b""
     _write(request, _head(reply, chunked=chunked) + body)
     for _ in range(5):
-        # A few turns in which a client in this loop reads what has come: a RST may overtake what is on its way.
+        # A few turns in which a client in this loop reads what has come: a RST may overtake what is
+        # on its way.
         await asyncio.sleep(0)
     return hang_up(request, reset=reset)
 

@@ -1,19 +1,24 @@
-"""The server: one handler on aiohttp's low-level server, so that nothing but these lines decides what is answered.
+"""The server: one handler on aiohttp's low-level server, so that nothing but these lines decides
+what is answered.
 
 The order in which a request is looked at, and what the page leaves open at each step:
 
-1. It is received: entered in the ledger, and counted by both throttles, the IP's and (if its key is known) the key's.
-   "In parallel" is taken at its word: each counts every request, whatever the other says.
-2. Token: 401 `unauthorized`. A request with no valid key has no wallet, and its answer says `X-Credits-Remaining: 0`,
-   as every answer carries that header; a revoked key still has its wallet, which is told.
+1. It is received: entered in the ledger, and counted by both throttles, the IP's and (if its key is
+   known) the key's. "In parallel" is taken at its word: each counts every request, whatever the
+   other says.
+2. Token: 401 `unauthorized`. A request with no valid key has no wallet, and its answer says
+   `X-Credits-Remaining: 0`, as every answer carries that header; a revoked key still has its
+   wallet, which is told.
 3. Throttle: 429 `rate_limited`, not charged. The IP's refusal comes before the token is looked at.
 4. A scripted fault that strikes before the work.
-5. Request id: 409 `duplicate_request` if it was processed or is at work, not charged. Ids are per key and hold for all
-   endpoints together.
-6. The debit, before the work: 402 `insufficient_credits` if the wallet is too small. As validation errors are "not
-   refunded", they are charged: a read its price, an analyze call 25 for every item of a `urls` list, whatever
-   the items are. What cannot be counted (no JSON, no list) costs nothing, nor do unknown routes.
-7. Validation and the work: 422, 404, or the answer. These use up the request id. Whether 402, 429, 500 and 502 do is not
+5. Request id: 409 `duplicate_request` if it was processed or is at work, not charged. Ids are per
+   key and hold for all endpoints together.
+6. The debit, before the work: 402 `insufficient_credits` if the wallet is too small. As validation
+   errors are "not refunded", they are charged: a read its price, an analyze call 25 for every item
+   of a `urls` list, whatever the items are. What cannot be counted (no JSON, no list) costs
+   nothing, nor do unknown routes.
+7. Validation and the work: 422, 404, or the answer. These use up the request id. Whether 402, 429,
+   500 and 502 do is not
    documented: `refusals_burn_ids`; a 500 after work that was done always does.
 8. A scripted fault that strikes after the work.
 
@@ -61,7 +66,8 @@ _BODY_TIME = 60.0
 
 
 class _Connection(web.RequestHandler):
-    """aiohttp's connection, which here also says how many requests it has carried and whether it is idle."""
+    """aiohttp's connection, which here also says how many requests it has carried and whether it is
+    idle."""
 
     __slots__ = ("busy", "carried")
 
@@ -87,56 +93,71 @@ def _error_body(code: str, message: str) -> bytes:
 class Sandbox(Scripting):
     """A strict local stand-in of the Tokfluence API, for tests, examples and benchmarks.
 
-    `async with Sandbox() as sandbox: TokfluenceClient(sandbox.token, base_url=sandbox.url)`. All that is time-like reads
-    the event loop's clock: under `tokfluence_async.testing.VirtualLoop` hours pass in milliseconds.
+    `async with Sandbox() as sandbox: TokfluenceClient(sandbox.token, base_url=sandbox.url)`. All
+    that is time-like reads the event loop's clock: under `tokfluence_async.testing.VirtualLoop`
+    hours pass in milliseconds.
 
     Args:
         token: The default key; `tkf_live_` and 32 alphanumerics. `add_key` adds others.
         credits: What the default key's wallet holds.
         seed: Another seed, other posts and comments.
-        per_ip, per_key: Requests per `period` seconds and IP, and per key; None switches that throttle off.
+        per_ip, per_key: Requests per `period` seconds and IP, and per key; None switches that
+        throttle off.
         period: Seconds; the service's is a minute.
-        throttle: How requests are counted: `fixed_window`, `sliding_window` (a log), `sliding_log_counting_refusals`,
-            `sliding_counter`, `token_bucket`, `gcra`, `haproxy`, `nginx`; a function (limit, period) -> object with
-            `allow(now)`; None for no throttles.
+        throttle: How requests are counted: `fixed_window`, `sliding_window` (a log),
+            `sliding_log_counting_refusals`, `sliding_counter`, `token_bucket`, `gcra`, `haproxy`,
+            `nginx`; a function (limit, period) -> object with `allow(now)`; None for no throttles.
         throttle_options: Passed on to it: `offset` of the windows, `burst`, `count_refusals` ...
-        forwarded_for: Take a request's IP from `X-Forwarded-For`, so that one machine can play several.
-        seconds_per_url: What analyzing a cold URL takes, or a function of the post id; see `heavy_tailed`.
-        visibility_delay: Seconds from a post's analysis until it can be read, or a function of the post id.
-        freshness: A post analyzed less than so many seconds ago comes back as `fresh`, at once, unless `force`.
-        indexed: Which posts are in the index from the start: a fraction (chosen by their ids), the ids, or a function
-            of the id. They were analyzed long ago, so they are not fresh; `index(post_id, age=...)` makes one that is.
-        comments_per_post: A number, or a function of the id; None for a spread from none to about 3000.
+        forwarded_for: Take a request's IP from `X-Forwarded-For`, so that one machine can play
+            several.
+        seconds_per_url: What analyzing a cold URL takes, or a function of the post id; see
+            `heavy_tailed`.
+        visibility_delay: Seconds from a post's analysis until it can be read, or a function of the
+            post id.
+        freshness: A post analyzed less than so many seconds ago comes back as `fresh`, at once,
+            unless `force`.
+        indexed: Which posts are in the index from the start: a fraction (chosen by their ids), the
+            ids, or a function of the id. They were analyzed long ago, so they are not fresh;
+            `index(post_id, age=...)` makes one that is.
+        comments_per_post: A number, or a function of the id; None for a spread from none to about
+            3000.
         page_stride: The most comments a page holds, whatever `limit` asks for.
-        hidden_comments: The fraction of comments left out of their pages although the offsets count them: pages come
-            back short, or empty.
-        analyze_status: The status of a cold URL by post id, instead of `analyzed`; None for `analyzed`. A post with
-            another status does not enter the index.
-        analyze_rows: Changes the rows of an analyze answer: their order, their spelling, their number.
+        hidden_comments: The fraction of comments left out of their pages although the offsets count
+            them: pages come back short, or empty.
+        analyze_status: The status of a cold URL by post id, instead of `analyzed`; None for
+            `analyzed`. A post with another status does not enter the index.
+        analyze_rows: Changes the rows of an analyze answer: their order, their spelling, their
+            number.
         nulls: The fraction of nullable fields that are null.
         extra_fields: Whether objects carry fields that are not documented.
         refusals_burn_ids: Whether a 402, 429, 500 (before the work) or 502 uses up its request id.
         remember_ids: Seconds for which request ids are remembered.
         latency: Seconds every call takes besides, or a function that says how many.
-        transit: Seconds from a request's arrival until it is counted, or a function that says how many: jitter.
+        transit: Seconds from a request's arrival until it is counted, or a function that says how
+            many: jitter.
         keepalive: Seconds after which an idle connection is closed.
-        record: Whether to keep what was received: all, none (False; the counters go on), or so many of the newest.
+        record: Whether to keep what was received: all, none (False; the counters go on), or so many
+            of the newest.
         host, port: Where to listen; port 0 takes a free one.
 
-    Everything that is an argument and has an attribute of the same name may be changed while it serves.
+    Everything that is an argument and has an attribute of the same name may be changed while it
+    serves.
 
     - Keys: `add_key`, `key`, `revoke`, `credits`.
     - The index: `index`, `is_indexed`, `add_comments`, `world`.
-    - Faults (see `Scripting` for what all of them take): `drop_answer`, `refuse_connection`, `drop_reused`,
-      `reset_body`, `cut_body`, `drip`, `stall`, `proxy_error`, `internal_error`, `upstream_error`, `rate_limit`,
-      `answer`, `redirect`, `replace_body`, `huge_body`, `gzip_bomb`, `nested_body`, `clear_faults`, `pending_faults`;
-      and `close_idle`.
-    - The ledger: `requests`, `requests_received`, `credits_spent`, `charged`, `times_charged`, `billed_twice`,
-      `rate_limited`, `statuses`, `times`, `peak`, `in_flight`, `peak_in_flight`, `open_connections`, `summary`.
-    - Over HTTP, unthrottled and unbilled: `GET /openapi.json`, `GET /_sandbox/ledger` (`?entries` for all requests),
-      `GET` and `POST /_sandbox/faults` (`{"fault": "drop_answer", "to": ..., "times": ...}`).
+    - Faults (see `Scripting` for what all of them take): `drop_answer`, `refuse_connection`,
+      `drop_reused`, `reset_body`, `cut_body`, `drip`, `stall`, `proxy_error`, `internal_error`,
+      `upstream_error`, `rate_limit`, `answer`, `redirect`, `replace_body`, `huge_body`,
+      `gzip_bomb`, `nested_body`, `clear_faults`, `pending_faults`; and `close_idle`.
+    - The ledger: `requests`, `requests_received`, `credits_spent`, `charged`, `times_charged`,
+      `billed_twice`, `rate_limited`, `statuses`, `times`, `peak`, `in_flight`, `peak_in_flight`,
+      `open_connections`, `summary`.
+    - Over HTTP, unthrottled and unbilled: `GET /openapi.json`, `GET /_sandbox/ledger` (`?entries`
+      for all requests), `GET` and `POST /_sandbox/faults` (`{"fault": "drop_answer", "to": ...,
+      "times": ...}`).
 
-    Source: the Tokfluence API page; what it leaves open is told at the head of `tokfluence_async/_sandbox/server.py`.
+    Source: the Tokfluence API page; what it leaves open is told at the head of
+    `tokfluence_async/_sandbox/server.py`.
     """
 
     def __init__(
@@ -214,7 +235,8 @@ class Sandbox(Scripting):
             self._new_throttle(throttle, per_ip or per_key or 1)
         self.token = self.add_key(token, credits=credits).token
 
-    # Life ------------------------------------------------------------------------------------------------------------
+    # Life
+    # ------------------------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Sandbox:
         await self.start()
@@ -240,11 +262,12 @@ class Sandbox(Scripting):
         self.port = self._listener.sockets[0].getsockname()[1]
 
     async def aclose(self) -> None:
-        """Stop serving: connections are closed, work in progress is abandoned. Closing twice is harmless.
+        """Stop serving: connections are closed, work in progress is abandoned. Closing twice is
+        harmless.
 
         Raises:
-            ExceptionGroup: The sandbox itself failed on a request (and answered it 500). That is a bug of the sandbox,
-                and no test should pass over it.
+            ExceptionGroup: The sandbox itself failed on a request (and answered it 500). That is a
+                bug of the sandbox, and no test should pass over it.
         """
         server, listener = self._server, self._listener
         self._server = self._listener = None
@@ -256,7 +279,8 @@ class Sandbox(Scripting):
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
         server.pre_shutdown()
-        # The handlers are gone already, so this only closes the connections; zero would mean to wait for ever.
+        # The handlers are gone already, so this only closes the connections; zero would mean to
+        # wait for ever.
         await server.shutdown(0.05)
         await listener.wait_closed()
         if self._crashes:
@@ -269,7 +293,8 @@ class Sandbox(Scripting):
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}"
 
-    # Keys and wallets ------------------------------------------------------------------------------------------------
+    # Keys and wallets
+    # ------------------------------------------------------------------------------------------------
 
     def add_key(self, token: str, *, credits: int = 1_000_000) -> Key:
         """Another API key, with a wallet of its own."""
@@ -279,7 +304,8 @@ class Sandbox(Scripting):
         return key
 
     def key(self, token: str | None = None) -> Key:
-        """The key of a token (the default one without it): its `credits` and `revoked` may be set at any time."""
+        """The key of a token (the default one without it): its `credits` and `revoked` may be set
+        at any time."""
         return self._keys[self.token if token is None else token]
 
     def revoke(self, token: str | None = None) -> None:
@@ -295,7 +321,8 @@ class Sandbox(Scripting):
     def credits(self, credits: int) -> None:
         self.key().credits = credits
 
-    # The index -------------------------------------------------------------------------------------------------------
+    # The index
+    # -------------------------------------------------------------------------------------------------------
 
     def index(self, post_id: str, *, age: float = math.inf) -> None:
         """Put a post into the index now, last analyzed `age` seconds ago."""
@@ -318,7 +345,8 @@ class Sandbox(Scripting):
         """New comments arrive in front: the offsets of all others shift, and `total` grows."""
         self.world.add_comments(post_id, count)
 
-    # Connections ------------------------------------------------------------------------------------------------------
+    # Connections
+    # ------------------------------------------------------------------------------------------------------
 
     def close_idle(self) -> int:
         """Close every connection that no request is using, now; returns how many."""
@@ -327,7 +355,8 @@ class Sandbox(Scripting):
             connection.force_close()
         return len(idle)
 
-    # The ledger ------------------------------------------------------------------------------------------------------
+    # The ledger
+    # ------------------------------------------------------------------------------------------------------
 
     @property
     def requests(self) -> list[Entry]:
@@ -355,7 +384,8 @@ class Sandbox(Scripting):
         return dict(self._ledger.statuses)
 
     def charged(self, post_id: str, to: str | None = None) -> int:
-        """Credits charged and not refunded for one post, on one route (`POST /v1/posts/analyze`, ...) or on all."""
+        """Credits charged and not refunded for one post, on one route (`POST /v1/posts/analyze`,
+        ...) or on all."""
         return self._ledger.charged(post_id, to)
 
     def times_charged(self, to: str = ANALYZE) -> dict[str, int]:
@@ -371,7 +401,8 @@ class Sandbox(Scripting):
     def times(
         self, to: str | None = None, *, key: str | None = None, status: int | None = None
     ) -> list[float]:
-        """When requests arrived, on the loop's clock: of a route, of a key (its token), with a status."""
+        """When requests arrived, on the loop's clock: of a route, of a key (its token), with a
+        status."""
         prefix = None if key is None else key[:13]
         return [
             entry.time
@@ -421,7 +452,8 @@ class Sandbox(Scripting):
             "open_connections": self.open_connections,
         }
 
-    # Inside ----------------------------------------------------------------------------------------------------------
+    # Inside
+    # ----------------------------------------------------------------------------------------------------------
 
     def _now(self) -> float:
         return (self._loop or asyncio.get_running_loop()).time()
@@ -513,7 +545,8 @@ class Sandbox(Scripting):
             ledger.end(entry, self._now())
 
     async def _outside(self, request: web.BaseRequest, path: str, query: str) -> Reply:
-        """What is not the API: its description, and the doors for tests in other processes. Unthrottled, unbilled."""
+        """What is not the API: its description, and the doors for tests in other processes.
+        Unthrottled, unbilled."""
         method = request.method
         if path == "/openapi.json" and method == "GET":
             return Reply(200, _encode(describe(self.url, __version__)), {})
@@ -617,7 +650,8 @@ class Sandbox(Scripting):
     async def _perform(
         self, request: web.BaseRequest, entry: Entry, key: Key, fault: Fault | None
     ) -> Reply:
-        """Steps 5 to 7. A fault given here is one of the API's own errors, which strike within them."""
+        """Steps 5 to 7. A fault given here is one of the API's own errors, which strike within
+        them."""
         route = entry.route
         price = PRICES.get(route)
         body = b""
@@ -646,11 +680,13 @@ class Sandbox(Scripting):
 
     async def _read(self, request: web.BaseRequest) -> bytes:
         try:
-            # A body that breaks its own framing never ends for aiohttp, and neither does one that does not come.
+            # A body that breaks its own framing never ends for aiohttp, and neither does one that
+            # does not come.
             async with asyncio.timeout(_BODY_TIME):
                 return await request.read()
         except (web.HTTPRequestEntityTooLarge, web.RequestPayloadError, TimeoutError):
-            # More than aiohttp takes (1 MiB; 50 URLs are a few KiB), or not what its own framing says.
+            # More than aiohttp takes (1 MiB; 50 URLs are a few KiB), or not what its own framing
+            # says.
             return b""
 
     async def _charge_and_work(
@@ -804,7 +840,8 @@ class Sandbox(Scripting):
         # What can be read already stays readable while it is refreshed.
         self._visible[post_id] = min(visible, self._visible.get(post_id, math.inf))
 
-    # Carrying out faults ---------------------------------------------------------------------------------------------
+    # Carrying out faults
+    # ---------------------------------------------------------------------------------------------
 
     async def _strike(
         self, request: web.BaseRequest, entry: Entry, key: Key, fault: Fault
@@ -901,7 +938,8 @@ def _is_list(value: object) -> TypeGuard[list[Any]]:
 
 
 def _parse_body(body: bytes) -> tuple[object, list[Any]]:
-    """The JSON of an analyze body (None if it is none), and the items of its `urls`, if that is a list."""
+    """The JSON of an analyze body (None if it is none), and the items of its `urls`, if that is a
+    list."""
     try:
         parsed: object = json.loads(body.decode())
     except (ValueError, RecursionError):
@@ -927,7 +965,8 @@ def _problem_with(parsed: object, urls: list[Any]) -> str | None:
 async def serve_forever(
     sandbox: Sandbox, on_ready: Callable[[Sandbox], None] | None = None
 ) -> None:
-    """Serve until SIGINT or SIGTERM (where signals can be heard: in the main thread), or until cancelled.
+    """Serve until SIGINT or SIGTERM (where signals can be heard: in the main thread), or until
+    cancelled.
 
     Args:
         on_ready: Called once with the sandbox when it accepts connections: its `url` is known then.
@@ -951,5 +990,6 @@ async def serve_forever(
 
 
 def serve(*, on_ready: Callable[[Sandbox], None] | None = None, **options: Any) -> None:
-    """Serve a sandbox with these options of `Sandbox` in a loop of its own, until SIGINT or SIGTERM."""
+    """Serve a sandbox with these options of `Sandbox` in a loop of its own, until SIGINT or
+    SIGTERM."""
     asyncio.run(serve_forever(Sandbox(**options), on_ready))

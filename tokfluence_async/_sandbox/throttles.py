@@ -1,13 +1,15 @@
 """Ways a service may count requests, each a small pure class.
 
-The API page gives two limits (600 a minute per IP, 1200 per key) and no algorithm, so a client has to be right under
-all of them. Here they are as `allow(now) -> seconds`: 0.0 is leave to go on, anything else is how long to wait until a
-request would be let through if none came in between (what an honest server puts into Retry-After). `now` is any clock
-in seconds that does not go backward. Nothing in here sleeps, and nothing knows whose clock `now` is.
+The API page gives two limits (600 a minute per IP, 1200 per key) and no algorithm, so a client has
+to be right under all of them. Here they are as `allow(now) -> seconds`: 0.0 is leave to go on,
+anything else is how long to wait until a request would be let through if none came in between (what
+an honest server puts into Retry-After). `now` is any clock in seconds that does not go backward.
+Nothing in here sleeps, and nothing knows whose clock `now` is.
 
-Two of them are models of real servers, after their sources: HAProxy 2.6 `http_req_rate` (`include/haproxy/freq_ctr.h`,
-`src/freq_ctr.c`) and nginx 1.22 `limit_req` (`src/http/modules/ngx_http_limit_req_module.c`).
-`tests/sandbox/test_real_servers.py` holds both against the real programs.
+Two of them are models of real servers, after their sources: HAProxy 2.6 `http_req_rate`
+(`include/haproxy/freq_ctr.h`, `src/freq_ctr.c`) and nginx 1.22 `limit_req`
+(`src/http/modules/ngx_http_limit_req_module.c`). `tests/sandbox/test_real_servers.py` holds both
+against the real programs.
 """
 
 from __future__ import annotations
@@ -35,7 +37,8 @@ class Throttle(Protocol):
     """Anything that can say, at time `now`, whether one more request may pass."""
 
     def allow(self, now: float, /) -> float:
-        """Count a request that arrives at `now`; 0.0 lets it pass, else the seconds until one would pass."""
+        """Count a request that arrives at `now`; 0.0 lets it pass, else the seconds until one would
+        pass."""
         ...
 
 
@@ -55,9 +58,11 @@ def _wait(seconds: float) -> float:
 
 
 class FixedWindow:
-    """`limit` requests in each of the windows that begin at `offset` + k * `period`. Refusals are not counted.
+    """`limit` requests in each of the windows that begin at `offset` + k * `period`. Refusals are
+    not counted.
 
-    Up to twice the limit can pass around a boundary; where the boundaries lie is for the server alone to know.
+    Up to twice the limit can pass around a boundary; where the boundaries lie is for the server
+    alone to know.
     """
 
     def __init__(self, limit: int, period: float, *, offset: float = 0.0) -> None:
@@ -80,9 +85,11 @@ class FixedWindow:
 
 
 class SlidingLog:
-    """Fewer than `limit` requests in the `period` that ends now; a request leaves the window after exactly `period`.
+    """Fewer than `limit` requests in the `period` that ends now; a request leaves the window after
+    exactly `period`.
 
-    With `count_refusals` a refused request counts as well: a client that hammers is never let in again.
+    With `count_refusals` a refused request counts as well: a client that hammers is never let in
+    again.
     """
 
     def __init__(self, limit: int, period: float, *, count_refusals: bool = False) -> None:
@@ -90,7 +97,8 @@ class SlidingLog:
         self.limit = limit
         self.period = period
         self.count_refusals = count_refusals
-        # Only the newest `limit` requests matter: one more may pass as soon as the oldest of them has left the window.
+        # Only the newest `limit` requests matter: one more may pass as soon as the oldest of them
+        # has left the window.
         self._log: deque[float] = deque(maxlen=limit)
 
     def allow(self, now: float) -> float:
@@ -104,10 +112,11 @@ class SlidingLog:
 
 
 class SlidingCounter:
-    """Two counters: the last window's count, weighted with the part of it still in view, and this window's.
+    """Two counters: the last window's count, weighted with the part of it still in view, and this
+    window's.
 
-    A request passes if last * (1 - elapsed / period) + this + 1 <= limit. This is how Cloudflare and many Redis
-    recipes approximate the sliding log in two numbers.
+    A request passes if last * (1 - elapsed / period) + this + 1 <= limit. This is how Cloudflare
+    and many Redis recipes approximate the sliding log in two numbers.
     """
 
     def __init__(
@@ -130,7 +139,8 @@ class SlidingCounter:
             self._this = 0
             self._window = window
         elapsed = position - window
-        # The last window's weight is the product of floats: a billionth of a request must not decide.
+        # The last window's weight is the product of floats: a billionth of a request must not
+        # decide.
         if self._last * (1 - elapsed) + self._this + 1 <= self.limit + 1e-9:
             self._this += 1
             return 0.0
@@ -144,7 +154,8 @@ class SlidingCounter:
 
 
 class TokenBucket:
-    """A bucket of `burst` tokens (default: the limit) that starts full and refills at limit / period."""
+    """A bucket of `burst` tokens (default: the limit) that starts full and refills at limit /
+    period."""
 
     def __init__(self, limit: float, period: float, *, burst: float | None = None) -> None:
         _check(limit, period)
@@ -159,7 +170,8 @@ class TokenBucket:
         if self._at > -math.inf:
             self._tokens = min(self.burst, self._tokens + (now - self._at) * self.rate)
         self._at = now
-        # The tokens are a sum of many small floats: a request exactly on time must not fail by the last bit.
+        # The tokens are a sum of many small floats: a request exactly on time must not fail by the
+        # last bit.
         if self._tokens >= 1 - 1e-9:
             self._tokens -= 1
             return 0.0
@@ -169,7 +181,8 @@ class TokenBucket:
 class GCRA:
     """The generic cell rate algorithm: a leaky bucket as one number, the theoretical arrival time.
 
-    One request every period / limit seconds, of which `burst` (default: the limit) may come at once.
+    One request every period / limit seconds, of which `burst` (default: the limit) may come at
+    once.
     """
 
     def __init__(self, limit: float, period: float, *, burst: float | None = None) -> None:
@@ -190,12 +203,14 @@ class GCRA:
 
 
 class HAProxyRate:
-    """HAProxy 2.6: `http-request track-sc0 src` with `http_req_rate(period)`, then deny if the rate is above `limit`.
+    """HAProxy 2.6: `http-request track-sc0 src` with `http_req_rate(period)`, then deny if the rate
+    is above `limit`.
 
-    Two counters over whole milliseconds, as in `freq_ctr_total`: past * remaining + this * period, divided by the
-    period and rounded down. A request is counted when it is tracked, so before the rule looks at the rate, and a denied
-    request has been counted too: a client that keeps on at the limit after being denied stays denied. The windows begin
-    with the first request, and anew with the first one after two idle periods.
+    Two counters over whole milliseconds, as in `freq_ctr_total`: past * remaining + this * period,
+    divided by the period and rounded down. A request is counted when it is tracked, so before the
+    rule looks at the rate, and a denied request has been counted too: a client that keeps on at the
+    limit after being denied stays denied. The windows begin with the first request, and anew with
+    the first one after two idle periods.
     """
 
     def __init__(self, limit: int, period: float) -> None:
@@ -220,7 +235,8 @@ class HAProxyRate:
             self._tick = now
 
     def rate(self, now: float) -> int:
-        """Requests per period as `sc_http_req_rate(0)` gives it at `now` (seconds), counting none."""
+        """Requests per period as `sc_http_req_rate(0)` gives it at `now` (seconds), counting
+        none."""
         return self._rate(math.floor(now * 1000))
 
     def _rate(self, now: int) -> int:
@@ -242,8 +258,9 @@ class HAProxyRate:
         self._count(at)
         if self._rate(at) <= self.limit:
             return 0.0
-        # HAProxy itself says nothing about when to come back. The rate only falls while nothing comes in, so the first
-        # millisecond at which one more would pass is found by halving; after two periods everything is forgotten.
+        # HAProxy itself says nothing about when to come back. The rate only falls while nothing
+        # comes in, so the first millisecond at which one more would pass is found by halving; after
+        # two periods everything is forgotten.
         low, high = 0, 2 * self.period_ms + 1
         while high - low > 1:
             middle = (low + high) // 2
@@ -263,10 +280,10 @@ class HAProxyRate:
 class NginxLimitReq:
     """nginx 1.22: `limit_req_zone ... rate=` of limit / period, with `limit_req burst= [nodelay]`.
 
-    Thousandths of a request and whole milliseconds, as in `ngx_http_limit_req_lookup`: the excess falls with time, each
-    request that is let through adds one, and one whose excess would be above `burst` is refused and not counted. Without
-    `nodelay` a request that is let through is held back first; `delay` says how many seconds the last one would have
-    been.
+    Thousandths of a request and whole milliseconds, as in `ngx_http_limit_req_lookup`: the excess
+    falls with time, each request that is let through adds one, and one whose excess would be above
+    `burst` is refused and not counted. Without `nodelay` a request that is let through is held back
+    first; `delay` says how many seconds the last one would have been.
     """
 
     def __init__(

@@ -1,8 +1,11 @@
-"""The posts and comments the sandbox serves: generated from (seed, video id), each comment independently of the others.
+"""The posts and comments the sandbox serves: generated from (seed, video id), each comment
+independently of the others.
 
-Nothing is stored, so a post may have millions of comments; the same seed and id give the same bytes in every run and
-on every machine. Bodies have the keys and JSON types of the documented fixtures. Texts are what people write under
-videos: emoji with skin tones and joiners, right-to-left and CJK scripts, combining marks, quotes, newlines.
+Nothing is stored, so a post may have millions of comments; the same seed and id give the same bytes
+in every run and on every machine. Bodies have the keys and JSON types of the documented fixtures.
+Texts are what people write under
+videos: emoji with skin tones and joiners, right-to-left and CJK scripts, combining marks, quotes,
+newlines.
 """
 
 from __future__ import annotations
@@ -20,8 +23,8 @@ __all__ = ["Json", "World", "fraction_of", "heavy_tailed", "post_id_of_url"]
 Json = dict[str, Any]
 
 _ID = re.compile(r"[0-9]{1,20}", re.ASCII)
-# "1 to 50 TikTok video URLs"; the id is "the trailing number of the video's URL". A URL has a scheme; what has none is
-# not a URL. Short links carry no video id and are not video URLs.
+# "1 to 50 TikTok video URLs"; the id is "the trailing number of the video's URL". A URL has a
+# scheme; what has none is not a URL. Short links carry no video id and are not video URLs.
 _URL = re.compile(
     r"(?i:https?://(?:[a-z0-9-]+\.)?tiktok\.com)/(?:@[\w.\-]*/(?:video|photo)|v)/([0-9]{1,20})(?:\.html)?/?(?:[?#].*)?",
     re.ASCII,
@@ -45,7 +48,8 @@ def _digest(*parts: object) -> bytes:
 
 
 def fraction_of(*parts: object) -> float:
-    """A number in [0, 1) that depends on `parts` alone: what is random here is the same in every run."""
+    """A number in [0, 1) that depends on `parts` alone: what is random here is the same in every
+    run."""
     return int.from_bytes(_digest(*parts)[:7], "big") / (1 << 56)
 
 
@@ -54,8 +58,8 @@ def heavy_tailed(
 ) -> Callable[[str], float]:
     """Seconds a cold URL takes, by post id: log-normal around `median`, cut at `longest` seconds.
 
-    With sigma 1 one URL in forty takes seven times the median or more: it is these few that decide how long a batch
-    takes. Give the result as `Sandbox(seconds_per_url=...)`.
+    With sigma 1 one URL in forty takes seven times the median or more: it is these few that decide
+    how long a batch takes. Give the result as `Sandbox(seconds_per_url=...)`.
     """
     normal = NormalDist()
 
@@ -133,8 +137,8 @@ _TAGS = (
 
 # Without a zone, as `isoformat` then leaves room for the Z; strftime takes three times as long.
 _EPOCH = datetime(1970, 1, 1)
-# TikTok's ids carry the second of upload in their upper 32 bits. An id that would lie outside these years is not a real
-# one, and gets a date from its hash.
+# TikTok's ids carry the second of upload in their upper 32 bits. An id that would lie outside these
+# years is not a real one, and gets a date from its hash.
 _FIRST, _LAST = 1_451_606_400, 1_775_000_000
 
 # A comment every 37 seconds, and if there are millions of them, all within two years.
@@ -150,9 +154,10 @@ class World:
 
     Args:
         seed: Another seed, another world: other captions, other counts.
-        comments_per_post: How many comments a post has before any are added: a number, a function of the id, or None for
-            a spread from none to about 3000, most posts having few.
-        nulls: The fraction of nullable fields that are null (captions, covers, durations, music, parents ...).
+        comments_per_post: How many comments a post has before any are added: a number, a function
+            of the id, or None for a spread from none to about 3000, most posts having few.
+        nulls: The fraction of nullable fields that are null (captions, covers, durations, music,
+            parents ...).
         extra_fields: Whether objects carry fields that no page documents.
     """
 
@@ -241,7 +246,8 @@ class World:
         first = self._first_comments(post_id)
         published = self._published(post_id, _digest(self.seed, "post", post_id))
         for offset in offsets:
-            # The first ones are numbered from the front; those added later go on counting, the newest in front.
+            # The first ones are numbered from the front; those added later go on counting, the
+            # newest in front.
             number = first + added - offset if offset < added else offset - added + 1
             yield self._numbered(post_id, number, first, published)
 
@@ -250,7 +256,8 @@ class World:
         text = _TEXTS[h[0] % len(_TEXTS)]
         if h[1] < 64:
             text = f"{text} {_TEXTS[h[2] % len(_TEXTS)]}"
-        # Newest first: the first of the original ones is the newest of them, later ones are newer still.
+        # Newest first: the first of the original ones is the newest of them, later ones are newer
+        # still.
         span = min(37 * first, _SPAN)
         age = span * (first - number) // first if number <= first else span + 37 * (number - first)
         parent = None

@@ -1,42 +1,56 @@
-"""When the next request may leave: the arithmetic of the throttle. No clock and no waiting: `now` in, slot times out.
+"""When the next request may leave: the arithmetic of the throttle. No clock and no waiting: `now`
+in, slot times out.
 
-The service permits N requests in W seconds and does not say how it counts. What reaches it is what was granted here, each
-request shifted by its transit time, and transit times differ by up to J (`jitter`). So the requests in a window of W
-at the service were granted within one window of W + J here, and
+The service permits N requests in W seconds and does not say how it counts. What reaches it is what
+was granted here, each request shifted by its transit time, and transit times differ by up to J
+(`jitter`). So the requests in a window of W at the service were granted within one window of W + J
+here, and
 
-    in no window of W + J seconds are more than N slots granted   =>   no window of W at the service holds more than N.
+    in no window of W + J seconds are more than N slots granted   =>   no window of W at the service
+    holds more than N.
 
-Two rules together give that, and the evenness which token buckets, GCRA, nginx and sliding counters ask for on top:
+Two rules together give that, and the evenness which token buckets, GCRA, nginx and sliding counters
+ask for on top:
 
-1. *The log.* The times of the last N grants are kept; the next waits until the N-th before it is W + J old. This alone is the
-   guarantee: t[k + N] >= t[k] + W + J for every k, for any demand, cancellation, late timer or pause. The long-run rate
-   is N / (W + J): 99.06 % of 600 a minute with J = 0.57 s. A late timer costs its lateness once per *window*, not once
-   per slot, because nothing but the log remembers when a grant really happened.
-2. *The pace.* Slots fall due every (W + J) / N seconds, and that schedule does not move when a timer is late: the next slot
-   is due at its own time. Slots nobody wanted are saved, up to `burst` - 1 of them, and may be used at once. Each one used
-   takes 1 / (W + J) off the pace for the next W + J: it is paid back evenly. The log alone would let the same burst through again
-   one window later, and a sliding counter, which takes the last window to have been even, would count it twice; so
-   it counts b + (N - b) x + (N - b)(1 - x) = N at every point x of its window. (To a request: where a slot is longer than the
-   rest of the margin, as with N = 60 and transit times that differ by 0.4 s, it may refuse one now and then.)
+1. *The log.* The times of the last N grants are kept; the next waits until the N-th before it is W
+   + J old. This alone is the
+   guarantee: t[k + N] >= t[k] + W + J for every k, for any demand, cancellation, late timer or
+       pause. The long-run rate
+   is N / (W + J): 99.06 % of 600 a minute with J = 0.57 s. A late timer costs its lateness once per
+   *window*, not once per slot, because nothing but the log remembers when a grant really happened.
+2. *The pace.* Slots fall due every (W + J) / N seconds, and that schedule does not move when a
+   timer is late: the next slot is due at its own time. Slots nobody wanted are saved, up to `burst`
+   - 1 of them, and may be used at once. Each one used takes 1 / (W + J) off the pace for the next W
+   + J: it is paid back evenly. The log alone would let the same burst through again one window
+   later, and a sliding counter, which takes the last window to have been even, would count it
+   twice; so it counts b + (N - b) x + (N - b)(1 - x) = N at every point x of its window. (To a
+   request: where a slot is longer than the rest of the margin, as with N = 60 and transit times
+   that differ by 0.4 s, it may refuse one now and then.)
 
-A pacer starts with one slot and none saved. A restart goes on at the even pace where the old process was, and a crash loop has
-nothing to burst with. (A bucket that starts full lets 2 N - 1 through in one window: measured for `AsyncLimiter(600, 60)`.) What a restart
-does not know is that a burst is owed. A process that dies within a window of one, and is back in less than the time of the
-burst's slots (a second), may send up to `burst` - 1 too many in that window: one refusal by a sliding log, measured, and
-then the gate. To begin as if a burst were owed would cost every start that many slots, 0.15 % of its first ten minutes.
+A pacer starts with one slot and none saved. A restart goes on at the even pace where the old
+process was, and a crash loop has nothing to burst with. (A bucket that starts full lets 2 N - 1
+through in one window: measured for `AsyncLimiter(600, 60)`.) What a restart does not know is that a
+burst is owed. A process that dies within a window of one, and is back in less than the time of the
+burst's slots (a second), may send up to `burst` - 1 too many in that window: one refusal by a
+sliding log, measured, and then the gate. To begin as if a burst were owed would cost every start
+that many slots, 0.15 % of its first ten minutes.
 
-What J has to be: for transit times that differ by at most J, no refusal is a theorem. For exponential ones of 200 ms in the mean, without
-bound, 2 000 simulated hours of saturation against a sliding log, the strictest, gave 3.5 refusals an hour with J = 0.5, 0.45 with 0.57 and 0.19 with
-0.6; a sliding counter gave a ninth of that, fixed windows and all kinds of buckets none. 99.0 % leaves room for 0.6, but for nothing
-else then: of a window's 600 requests two or three more may be under way at its end than at its begin, and a timer is
-0.6 ms late in the mean (epoll counts in milliseconds). 0.57 gives both their room. Tried and rejected: holding the slot of each
-request that was answered late until W after its answer, which is safe for any distribution. It needs the pace of W plus
-the mean of a whole round trip and room for its fluctuation (98.4 %), and near that load the held slots bunch up.
+What J has to be: for transit times that differ by at most J, no refusal is a theorem. For
+exponential ones of 200 ms in the mean, without bound, 2 000 simulated hours of saturation against a
+sliding log, the strictest, gave 3.5 refusals an hour with J = 0.5, 0.45 with 0.57 and 0.19 with
+0.6; a sliding counter gave a ninth of that, fixed windows and all kinds of buckets none. 99.0 %
+leaves room for 0.6, but for nothing else then: of a window's 600 requests two or three more may be
+under way at its end than at its begin, and a timer is 0.6 ms late in the mean (epoll counts in
+milliseconds). 0.57 gives both their room. Tried and rejected: holding the slot of each request that
+was answered late until W after its answer, which is safe for any distribution. It needs the pace of
+W plus the mean of a whole round trip and room for its fluctuation (98.4 %), and near that load the
+held slots bunch up.
 
-When the service refuses although this holds, somebody shares the budget or it became smaller. Then the *share* of N in use
-goes down by half, is held for more than a window, and raised in two steps; a share that was once
-held without a refusal is where the next refusal leads back to. The log and the pace both follow the share. (Raised by adding a
-little every second, it meets a lasting limit with more in flight and more often: over 1 % refused; see `_PROBE_TO`.)
+When the service refuses although this holds, somebody shares the budget or it became smaller. Then
+the *share* of N in use goes down by half, is held for more than a window, and raised in two steps;
+a share that was once held without a refusal is where the next refusal leads back to. The log and
+the pace both follow the share. (Raised by adding a little every second, it meets a lasting limit
+with more in flight and more often: over 1 % refused; see `_PROBE_TO`.)
 """
 
 from __future__ import annotations
@@ -49,36 +63,43 @@ from email.utils import parsedate_to_datetime
 
 __all__ = ["Pacer", "parse_date", "parse_retry_after", "plan_pause"]
 
-# How the share comes back, in windows: held, then in two steps. A probe at a quarter of 600 a minute costs one refusal and what is in
-# flight then; held for 1.45 windows, 270 requests go between two probes: under 1 %. From a refusal to the full rate it
-# takes 1.45 + 0.3 + 0.2 windows, so that a budget which returns is used in full within two.
+# How the share comes back, in windows: held, then in two steps. A probe at a quarter of 600 a
+# minute costs one refusal and what is in flight then; held for 1.45 windows, 270 requests go
+# between two probes: under 1 %. From a refusal to the full rate it takes 1.45 + 0.3 + 0.2 windows,
+# so that a budget which returns is used in full within two.
 _HOLD = 1.45
 _PROBE = 0.3
 _CLIMB = 0.2
-# The first step goes a third beyond what was held, the second is the geometric mean of that and all. Steps, and flat ones, as a
-# refusal costs what is in flight at the rate of that moment: slack (a window's, a bucket's) is to be used up before the rate is
-# high. Over 12 minutes at a quarter, five seeds and nine ways of counting, 0.87 % were refused in the worst run and 0.67 % in the mean; with half
-# as much again and steps of 0.27 windows 1.05 and 0.70 %; with ramps in place of steps, over 20 minutes, 1.06 % in the worst run.
+# The first step goes a third beyond what was held, the second is the geometric mean of that and
+# all. Steps, and flat ones, as a refusal costs what is in flight at the rate of that moment: slack
+# (a window's, a bucket's) is to be used up before the rate is high. Over 12 minutes at a quarter,
+# five seeds and nine ways of counting, 0.87 % were refused in the worst run and 0.67 % in the mean;
+# with half as much again and steps of 0.27 windows 1.05 and 0.70 %; with ramps in place of steps,
+# over 20 minutes, 1.06 % in the worst run.
 _PROBE_TO = 1.35
 _STEP_DOWN = 0.5
-# Further down the steps are smaller: a refusal there is often the window that still holds what was sent before the last step.
+# Further down the steps are smaller: a refusal there is often the window that still holds what was
+# sent before the last step.
 _LOW = 0.3
 _STEP_DOWN_LOW = 0.75
-# A held share without a refusal is proven, and a little more is taken for proven with each probe; more if the full pace was reached.
+# A held share without a refusal is proven, and a little more is taken for proven with each probe;
+# more if the full pace was reached.
 _RAISE = 1.03
 _RAISE_FAR = 1.1
 _REMEMBER = 4.0
 # A refusal within the hold of a proven share: a little less is proven. The next one halves.
 _STEP_DOWN_PROVEN = 0.9
-# The first refusal for two windows, with a pause of one part in sixty of the window or less, is what a straggling request meets
-# at a sliding log. Halving the rate for it would cost 45 s of work; a real loss shows again right after the gate.
+# The first refusal for two windows, with a pause of one part in sixty of the window or less, is
+# what a straggling request meets at a sliding log. Halving the rate for it would cost 45 s of work;
+# a real loss shows again right after the gate.
 _NEAR_MISS = 1 / 60
 _STEP_DOWN_NEAR_MISS = 0.95
 _HOLD_NEAR_MISS = 0.5
 # Refusals within a fortieth of a window (1.5 s in a minute) of the first were in flight with it.
 _IN_FLIGHT = 1 / 40
-# Whoever refuses at a twentieth of the limit still does not count requests by time but, say, how many are at work at once: to go
-# slower does not cure that (with 0.005 a service that took one analyze call at a time got one request in 20 s).
+# Whoever refuses at a twentieth of the limit still does not count requests by time but, say, how
+# many are at work at once: to go slower does not cure that (with 0.005 a service that took one
+# analyze call at a time got one request in 20 s).
 _LEAST_SHARE = 0.05
 
 # Grants between two looks for old ones in the log.
@@ -90,12 +111,15 @@ _FIRST_PAUSE = 1.0
 
 
 def parse_retry_after(text: str | None, now_epoch: float) -> float | None:
-    """Seconds to wait from a `Retry-After` header, or None where it says nothing that can be followed.
+    """Seconds to wait from a `Retry-After` header, or None where it says nothing that can be
+    followed.
 
-    Seconds may have a fraction; an HTTP date is taken relative to `now_epoch` (seconds since 1970), 0.0 when it is past.
-    A missing header, a negative number and anything else is None. What was asked is never shortened.
+    Seconds may have a fraction; an HTTP date is taken relative to `now_epoch` (seconds since 1970),
+    0.0 when it is past. A missing header, a negative number and anything else is None. What was
+    asked is never shortened.
 
-    Source: api/tokfluence-api.md, Throttles ("`Retry-After` in seconds" [public]); RFC 9110, 10.2.3 for dates.
+    Source: api/tokfluence-api.md, Throttles ("`Retry-After` in seconds" [public]); RFC 9110, 10.2.3
+    for dates.
     """
     if text is None:
         return None
@@ -126,7 +150,8 @@ def parse_date(text: str | None) -> float | None:
 
 
 def plan_pause(retry_after: float | None, refusals: int, period: float) -> float:
-    """Seconds a gate stays closed: what was asked, else 1, 2, 4, ... by `refusals` in a row, at most `period`."""
+    """Seconds a gate stays closed: what was asked, else 1, 2, 4, ... by `refusals` in a row, at
+    most `period`."""
     if retry_after is not None and retry_after >= 0.0:
         return retry_after
     return min(_FIRST_PAUSE * 2.0 ** min(max(refusals, 1) - 1, 30), period)
@@ -136,8 +161,8 @@ class Pacer:
     """One lane: grants at most `limit` slots in any window of `period + jitter` seconds, evenly.
 
     Args:
-        limit: Requests permitted per `period`; a fraction is rounded down, below 1 it is one request per `period / limit`. None
-            switches the pacing off; the gate still works.
+        limit: Requests permitted per `period`; a fraction is rounded down, below 1 it is one
+            request per `period / limit`. None switches the pacing off; the gate still works.
         period: Seconds.
         burst: Slots that may be taken at once after idleness, at least 1.
         jitter: Seconds by which transit times may differ.
@@ -185,7 +210,8 @@ class Pacer:
         self.free_at = -math.inf
         #: No slot opens before: where the service has asked for a pause.
         self.gate = -math.inf
-        #: Another lane, which every request passes as well, is at least as strict: slots are not counted here, only the gate is kept.
+        #: Another lane, which every request passes as well, is at least as strict: slots are not
+        #: counted here, only the gate is kept.
         self.implied = False
         #: Refusals so far.
         self.refused_total = 0
@@ -220,7 +246,8 @@ class Pacer:
             self._slots, self._window = (int(limit), period) if limit >= 1 else (1, period / limit)
         self._span = self._window + jitter
         self._interval = self._span / self._slots if self._slots else 0.0
-        # From here on all that can be saved has been saved, and how long ago the last slot was taken makes no difference.
+        # From here on all that can be saved has been saved, and how long ago the last slot was
+        # taken makes no difference.
         self._idle_span = self._interval * (burst + 1)
         self._idle_when = math.inf
         self._log = deque(self._log, maxlen=self._slots)
@@ -231,8 +258,9 @@ class Pacer:
     def take(self, now: float, queued: bool = False) -> None:
         """Take the slot that opened at `free_at`; `now` must not be before it.
 
-        `queued`: somebody was waiting for it. Slots that passed meanwhile then passed because a timer was late, and up to a burst of them
-        is made up for; otherwise nobody wanted them, and they are saved.
+        `queued`: somebody was waiting for it. Slots that passed meanwhile then passed because a
+        timer was late, and up to a burst of them is made up for; otherwise nobody wanted them, and
+        they are saved.
         """
         log = self._log
         log.append(now)
@@ -290,7 +318,8 @@ class Pacer:
         self._reopen(now)
 
     def _forget(self, now: float) -> None:
-        """Drop what is older than a window: with a limit far above the demand the log would grow up to the limit."""
+        """Drop what is older than a window: with a limit far above the demand the log would grow up
+        to the limit."""
         log = self._log
         old = now - self._span
         while log and log[0] <= old:
@@ -298,7 +327,8 @@ class Pacer:
         self._log_room = len(log) + _LOG_ROOM
 
     def refund(self, taken: float, now: float) -> None:
-        """Give back the slot taken at `taken` whose request never left: as if it had not been taken."""
+        """Give back the slot taken at `taken` whose request never left: as if it had not been
+        taken."""
         log = self._log
         for index in range(len(log) - 1, -1, -1):
             if log[index] <= taken:
@@ -320,7 +350,8 @@ class Pacer:
         self._reopen(now)
 
     def _interval_at(self, now: float) -> float:
-        """Seconds between two slots: the span by the slots of this share, less one for each saved slot being paid back."""
+        """Seconds between two slots: the span by the slots of this share, less one for each saved
+        slot being paid back."""
         repaying = self._repaying
         while repaying and repaying[0] <= now - self._span:
             repaying.popleft()
@@ -339,7 +370,8 @@ class Pacer:
                 if share < 1.0:
                     slots = max(1, int(slots * share))
                 else:
-                    # A bucket that filled up while the pace was low lets the full pace through for a while: not yet forgotten.
+                    # A bucket that filled up while the pace was low lets the full pace through for
+                    # a while: not yet forgotten.
                     self._proven, self._proven_until = self._low * _RAISE_FAR, now + self._window
                     self._low = 1.0
             if not self._saved:
@@ -377,11 +409,11 @@ class Pacer:
         return max(self._slots * self.share(now) - owed, _LEAST_SHARE * self._slots) / self._span
 
     def refused(self, now: float, pause: float, lower: bool = True) -> bool:
-        """The service refused a request: close the gate for `pause` seconds (only ever later), and with `lower` go on at a lower
-        pace. True if that lowered it.
+        """The service refused a request: close the gate for `pause` seconds (only ever later), and
+        with `lower` go on at a lower pace. True if that lowered it.
 
-        Requests that were in flight when the first one was refused tell nothing new: until the gate has opened again, and
-        for a moment at least, refusals move the gate but not the pace.
+        Requests that were in flight when the first one was refused tell nothing new: until the gate
+        has opened again, and for a moment at least, refusals move the gate but not the pace.
         """
         self.refused_total += 1
         in_flight = now < self.gate or now < self._stepped_at + _IN_FLIGHT * self._window

@@ -1,26 +1,34 @@
-"""The waiting round `_pace`: one IP lane per origin, one lane per key under it, shared by the whole process.
+"""The waiting round `_pace`: one IP lane per origin, one lane per key under it, shared by the whole
+process.
 
 What is hard here is who waits where, not the arithmetic:
 
-- **Two budgets, one grant.** A request needs a slot of its key's lane and one of the IP lane. Both are taken in one step, when both are
-  free, so nobody sits on one while waiting for the other. Where the IP lane is at least as strict (600 against 1200), it
-  implies the key's, which then keeps only its gate.
-- **Order.** Within a key, first come, first served. Keys that wait for the IP lane take turns. Calls with priority (analyze: few and long)
-  pass the reads, but never twice in a row while a read could go.
-- **Loops and threads.** Budgets belong to the process, futures to an event loop. One lock per origin guards its state, no code waits while
-  holding it, and each loop with waiters has one timer of its own. Whichever timer fires first grants all that is due, to
-  waiters of other loops too; those of a closed loop are dropped, those of a loop that stands still are passed over
-  and keep their place.
-- **The free slot.** Nearly every process has one thread with one loop, and there a lock would cost more than all the rest. So a free slot is taken
-  without it until a second thread comes along; see `_Origin.share`.
-- **Clocks.** Loops on the operating system's clock share their budgets. A loop with a clock of its own (`testing.VirtualLoop`) has
-  budgets of its own, as its times mean nothing elsewhere.
-- **Forks.** A child starts with nothing: no lanes, and the first slot of a new one only after one interval.
+- **Two budgets, one grant.** A request needs a slot of its key's lane and one of the IP lane. Both
+  are taken in one step, when both are free, so nobody sits on one while waiting for the other.
+  Where the IP lane is at least as strict (600 against 1200), it implies the key's, which then keeps
+  only its gate.
+- **Order.** Within a key, first come, first served. Keys that wait for the IP lane take turns.
+  Calls with priority (analyze: few and long) pass the reads, but never twice in a row while a read
+  could go.
+- **Loops and threads.** Budgets belong to the process, futures to an event loop. One lock per
+  origin guards its state, no code waits while holding it, and each loop with waiters has one timer
+  of its own. Whichever timer fires first grants all that is due, to waiters of other loops too;
+  those of a closed loop are dropped, those of a loop that stands still are passed over and keep
+  their place.
+- **The free slot.** Nearly every process has one thread with one loop, and there a lock would cost
+  more than all the rest. So a free slot is taken without it until a second thread comes along; see
+  `_Origin.share`.
+- **Clocks.** Loops on the operating system's clock share their budgets. A loop with a clock of its
+  own (`testing.VirtualLoop`) has budgets of its own, as its times mean nothing elsewhere.
+- **Forks.** A child starts with nothing: no lanes, and the first slot of a new one only after one
+  interval.
 
-aiolimiter's `AsyncLimiter` is the token bucket that `_pace` is held to in the tests: while nothing is saved, repaid or refused, both grant at the
-same times. It does not stand in this path. It belongs to one event loop (and warns at the second), it starts full, it
-knows no gate, no lower pace, no slot given back and no window beyond its level, and its waiters are a heap that
-re-arms a timer for each grant: twice the cost of waking as many sleeping tasks, where 1.2 is the goal (benchmarks/throttle.py).
+aiolimiter's `AsyncLimiter` is the token bucket that `_pace` is held to in the tests: while nothing
+is saved, repaid or refused, both grant at the same times. It does not stand in this path. It
+belongs to one event loop (and warns at the second), it starts full, it knows no gate, no lower
+pace, no slot given back and no window beyond its level, and its waiters are a heap that re-arms a
+timer for each grant: twice the cost of waking as many sleeping tasks, where 1.2 is the goal
+(benchmarks/throttle.py).
 """
 
 from __future__ import annotations
@@ -58,7 +66,8 @@ _NO_SLOT = math.nan
 
 # `call_later` takes any number, but a selector does not, and a gate may be closed for years.
 _LONGEST_TIMER = 3600.0
-# The way without the lock counts on one thread's stores being seen by the next in their order, as under the GIL.
+# The way without the lock counts on one thread's stores being seen by the next in their order, as
+# under the GIL.
 _FREE_THREADED = not getattr(sys, "_is_gil_enabled", lambda: True)()
 # In periods: a service that goes on refusing is reported once, and again after this long.
 _QUIET = 10
@@ -67,7 +76,8 @@ _FEW = 64
 
 
 class GateClosedError(Exception):
-    """A gate is closed for longer than somebody in its line has patience for. No slot was taken, after `waited` seconds."""
+    """A gate is closed for longer than somebody in its line has patience for. No slot was taken,
+    after `waited` seconds."""
 
     def __init__(self, waited: float) -> None:
         super().__init__(waited)
@@ -159,7 +169,8 @@ class _Lane:
         self.forked = forked
 
     def configure(self, now: float) -> None:
-        """The smallest of the numbers of the throttles in use, with that throttle's own period and the most careful margins."""
+        """The smallest of the numbers of the throttles in use, with that throttle's own period and
+        the most careful margins."""
         throttles = list(self.throttles)
         limits = [
             (limit / throttle.period, limit, throttle.period)
@@ -199,7 +210,8 @@ class _KeyLane(_Lane):
         self.outside = (
             0  # who wait before they come here: at a closed gate, at a client's own bucket
         )
-        # Refusals at the origin are numbered: this key's last, and the last before this key's newest answer.
+        # Refusals at the origin are numbered: this key's last, and the last before this key's
+        # newest answer.
         self.refused_as = 0
         self.answered_after = 0
 
@@ -216,7 +228,8 @@ class _LoopTimer:
 
 
 class _Origin:
-    """All budgets of one service: the IP lane and the keys under it. Unless said otherwise, methods want `lock` held."""
+    """All budgets of one service: the IP lane and the keys under it. Unless said otherwise, methods
+    want `lock` held."""
 
     def __init__(self, name: str, real: bool, forked: bool) -> None:
         self.name = name
@@ -235,7 +248,8 @@ class _Origin:
         self.urgent_last = False
         # Granted to another loop, not yet delivered there.
         self.in_transit: set[_Waiter] = set()
-        # Cancelled meanwhile, and met by one of the two that have to know: the delivery, and the waiter's own task.
+        # Cancelled meanwhile, and met by one of the two that have to know: the delivery, and the
+        # waiter's own task.
         self.left: set[_Waiter] = set()
         # Loops that stood still when it was their turn.
         self.parked: set[asyncio.AbstractEventLoop] = set()
@@ -247,10 +261,12 @@ class _Origin:
         return monotonic() if self.real or loop is None else loop.time()
 
     def share(self) -> None:
-        """From now on two threads are about, and everything takes the lock. Wants the registry's lock, not `lock`.
+        """From now on two threads are about, and everything takes the lock. Wants the registry's
+        lock, not `lock`.
 
-        The first thread says `busy`, then looks at `shared`; this one says `shared`, then looks at `busy`. At least one of them sees the other
-        (Dekker's rule), so after this no free slot is being taken without the lock, and none will be.
+        The first thread says `busy`, then looks at `shared`; this one says `shared`, then looks at
+        `busy`. At least one of them sees the other (Dekker's rule), so after this no free slot is
+        being taken without the lock, and none will be.
         """
         self.shared = True
         while self.busy:
@@ -383,7 +399,8 @@ class _Origin:
     def turn(
         self, turns: deque[_KeyLane], now: float, loop: asyncio.AbstractEventLoop
     ) -> tuple[_KeyLane, _Waiter] | None:
-        """The next of these keys with a free slot and a waiter who can be woken; it goes to the end, the waiter leaves the line."""
+        """The next of these keys with a free slot and a waiter who can be woken; it goes to the
+        end, the waiter leaves the line."""
         urgent = turns is self.urgent
         for _ in range(len(turns)):
             key = turns[0]
@@ -406,7 +423,8 @@ class _Origin:
         return None
 
     def pick(self, now: float, loop: asyncio.AbstractEventLoop) -> tuple[_KeyLane, _Waiter] | None:
-        """Whose turn it is, with both slots free; analyze calls first, but not twice in a row while a read could go."""
+        """Whose turn it is, with both slots free; analyze calls first, but not twice in a row while
+        a read could go."""
         if not self.urgent:
             return self.turn(self.reads, now, loop)
         if self.urgent_last:
@@ -468,7 +486,8 @@ class _Origin:
         if not key.pacer.implied:
             key.pacer.refund(taken, now)
 
-    # ---------------------------------------------------------------- called by event loops, without the lock
+    # ---------------------------------------------------------------- called by event loops,
+    # without the lock
 
     def tick(self, loop: asyncio.AbstractEventLoop) -> None:
         with self.lock:
@@ -478,7 +497,8 @@ class _Origin:
                 self.dispatch(self.now(loop), loop)
 
     def deliver(self, key: _KeyLane, waiter: _Waiter, taken: float) -> None:
-        """A slot granted by another thread arrives; if the waiter has gone meanwhile, the next one gets it."""
+        """A slot granted by another thread arrives; if the waiter has gone meanwhile, the next one
+        gets it."""
         with self.lock:
             self.in_transit.discard(waiter)
             if not waiter.done():
@@ -543,30 +563,37 @@ def _is_number(value: object) -> bool:
 
 
 class Throttle:
-    """How often requests may leave: one budget per origin and one per key, for every client in the process.
+    """How often requests may leave: one budget per origin and one per key, for every client in the
+    process.
 
-    A `Throttle` is a description; the budgets themselves belong to the process, so two throttles, or ten clients, at one origin share
-    what the service permits. Where the numbers of throttles in use differ, the smaller one holds.
+    A `Throttle` is a description; the budgets themselves belong to the process, so two throttles,
+    or ten clients, at one origin share what the service permits. Where the numbers of throttles in
+    use differ, the smaller one holds.
 
     Args:
         per_ip: Requests per `period` and origin, more than 0; None switches this lane off.
         per_key: Requests per `period` and key, more than 0; None switches this lane off.
         period: Seconds, more than 0.
-        burst: Requests that may leave at once after idleness, at least 1. At the even pace of 600 a minute 50 calls take five seconds; with
-            `burst=20` the first twenty go at once, if nothing was sent for two seconds before. It costs no throughput, as it is paid back over the next
-            period. Above 10, a service that itself counts with a small burst (nginx `limit_req burst=20`) may refuse some.
-            A service that counts with a bucket of ten or fewer refuses a little (0.4 to 2 % under on and off demand) unless `burst` is less than its
-            bucket. A process that is restarted within a second of a burst may see one refusal.
-        jitter: Seconds by which two requests may bunch up between their slots and the service, 0 or more: the margin. A slot is used for up to half
-            of it, while a connection opens or the event loop is late; so the network has the other half for certain, and nearly all
-            of it otherwise. It costs `jitter / period` of the rate, 0.94 % at 0.57. That is right for transit times of 200 ms in the mean: where
-            they are exponential, without bound, a sliding log refuses 0.45 requests an hour, fixed windows and buckets none. On a quiet network
-            0.1 gives 99.8 %.
+        burst: Requests that may leave at once after idleness, at least 1. At the even pace of 600 a
+            minute 50 calls take five seconds; with `burst=20` the first twenty go at once, if
+            nothing was sent for two seconds before. It costs no throughput, as it is paid back over
+            the next period. Above 10, a service that itself counts with a small burst (nginx
+            `limit_req burst=20`) may refuse some. A service that counts with a bucket of ten or
+            fewer refuses a little (0.4 to 2 % under on and off demand) unless `burst` is less than
+            its bucket. A process that is restarted within a second of a burst may see one refusal.
+        jitter: Seconds by which two requests may bunch up between their slots and the service, 0 or
+            more: the margin. A slot is used for up to half of it, while a connection opens or the
+            event loop is late; so the network has the other half for certain, and nearly all of it
+            otherwise. It costs `jitter / period` of the rate, 0.94 % at 0.57. That is right for
+            transit times of 200 ms in the mean: where they are exponential, without bound, a
+            sliding log refuses 0.45 requests an hour, fixed windows and buckets none. On a quiet
+            network 0.1 gives 99.8 %.
 
     Raises:
         ConfigurationError: A number is out of its range.
 
-    Source: the Tokfluence API page, Throttles: 600 a minute per IP, 1200 per key, the algorithm not documented.
+    Source: the Tokfluence API page, Throttles: 600 a minute per IP, 1200 per key, the algorithm not
+    documented.
     """
 
     __slots__ = ("__weakref__", "burst", "jitter", "per_ip", "per_key", "period")
@@ -608,7 +635,8 @@ class Throttle:
     def statistics(self) -> ThrottleStatistics:
         """How many wait, the current pace and the gate, of every lane this throttle governs.
 
-        On the clock of the running event loop; without one, on the operating system's. Costs nothing.
+        On the clock of the running event loop; without one, on the operating system's. Costs
+        nothing.
         """
         loop = _running_loop()
         registry = _registry
@@ -638,7 +666,8 @@ class Throttle:
         )
 
     def lanes(self, origin: str, key: str) -> Lanes:
-        """The budgets that a client at `origin` with the token `key` draws on. The token is hashed and not kept."""
+        """The budgets that a client at `origin` with the token `key` draws on. The token is hashed
+        and not kept."""
         return Lanes(self, origin, key)
 
 
@@ -661,11 +690,12 @@ def _describe(
 
 
 class Lanes:
-    """A client's handle to its two budgets, the IP's and the key's. Any loop and thread may use it; see `Throttle.lanes`.
+    """A client's handle to its two budgets, the IP's and the key's. Any loop and thread may use it;
+    see `Throttle.lanes`.
 
-    For each physical request: `try_acquire()`, and where that is False `await grant()`, after the concurrency slot and right before the bytes
-    leave; then `answered()`, or `refused()` for a 429. It reaches for the running loop's lanes at every call, so it outlives
-    loops and forks.
+    For each physical request: `try_acquire()`, and where that is False `await grant()`, after the
+    concurrency slot and right before the bytes leave; then `answered()`, or `refused()` for a 429.
+    It reaches for the running loop's lanes at every call, so it outlives loops and forks.
     """
 
     __slots__ = (
@@ -735,7 +765,8 @@ class Lanes:
 
     def _running(self) -> asyncio.AbstractEventLoop:
         """The running loop, whose lanes are bound."""
-        # One thread runs one loop at a time: the loop bound here, if it still runs, is the running one. (Asking asyncio costs a getpid() on 3.11.)
+        # One thread runs one loop at a time: the loop bound here, if it still runs, is the running
+        # one. (Asking asyncio costs a getpid() on 3.11.)
         loop = self._loop
         if (
             get_ident() != self._thread
@@ -750,7 +781,8 @@ class Lanes:
         return loop
 
     def try_acquire(self) -> bool:
-        """Take a slot of both lanes if that needs no waiting; False when somebody waits or none is free. Only within a running loop."""
+        """Take a slot of both lanes if that needs no waiting; False when somebody waits or none is
+        free. Only within a running loop."""
         loop = self._running()
         origin = self._origin
         if origin.waiting:
@@ -779,20 +811,25 @@ class Lanes:
             return True
 
     async def acquire(self, *, priority: bool = False, patience: float = math.inf) -> float:
-        """`try_acquire` and `grant` in one, for whoever wants only the seconds it took; 0.0 when a slot was free."""
+        """`try_acquire` and `grant` in one, for whoever wants only the seconds it took; 0.0 when a
+        slot was free."""
         if self.try_acquire():
             return 0.0
         began = self._origin.now(self._loop)
         return max(0.0, await self.grant(priority=priority, patience=patience) - began)
 
     async def grant(self, *, priority: bool = False, patience: float = math.inf) -> float:
-        """Wait for a slot of both lanes and return when it was granted: a loop that is late runs the caller some time after that.
+        """Wait for a slot of both lanes and return when it was granted: a loop that is late runs
+        the caller some time after that.
 
-        Only after `try_acquire` said no. Cancelling is safe at any moment: the slot goes to the next in line.
+        Only after `try_acquire` said no. Cancelling is safe at any moment: the slot goes to the
+        next in line.
 
         Args:
-            priority: For calls that are few and long (analyze). They pass the reads, but never twice in a row while a read could go.
-            patience: Seconds. When a gate of this key is closed for longer, its whole line is emptied, those with more patience
+            priority: For calls that are few and long (analyze). They pass the reads, but never
+                twice in a row while a read could go.
+            patience: Seconds. When a gate of this key is closed for longer, its whole line is
+                emptied, those with more patience
                 included: they can come back when it opens, and hold nothing until then.
         Raises:
             GateClosedError: That happened, or is so already.
@@ -843,7 +880,8 @@ class Lanes:
             key.outside -= 1
 
     def forfeit(self, age: float) -> None:
-        """Give back the slot taken `age` seconds ago, when its request never left, as connecting failed."""
+        """Give back the slot taken `age` seconds ago, when its request never left, as connecting
+        failed."""
         origin, key, loop, now = self._here()
         with origin.lock:
             origin.give_back(key, now - age, now)
@@ -852,7 +890,8 @@ class Lanes:
 
     def answered(self) -> None:
         """A request was answered, and not with 429."""
-        # No lock and no look at the clock: single stores, and only their order among refusals matters.
+        # No lock and no look at the clock: single stores, and only their order among refusals
+        # matters.
         if self._registry is _registry:
             origin = self._origin
             self._lane.answered_after = origin.refusals
@@ -861,16 +900,20 @@ class Lanes:
     def refused(
         self, retry_after: float | None, lane: LaneName | None = None, *, lower: bool = True
     ) -> bool:
-        """A request got 429: close the gate, only ever for longer, and lower the pace. True if this refusal lowered it.
+        """A request got 429: close the gate, only ever for longer, and lower the pace. True if this
+        refusal lowered it.
 
-        The answer does not say whether the IP's budget ran out or the key's. Without `lane` both gates close: sending other keys' requests into an exhausted
-        IP budget would cost a refusal each. Only when other keys of this origin were answered since this key's last refusal, and it
-        is refused again, is it the key alone.
+        The answer does not say whether the IP's budget ran out or the key's. Without `lane` both
+        gates close: sending other keys' requests into an exhausted IP budget would cost a refusal
+        each. Only when other keys of this origin were answered since this key's last refusal, and
+        it is refused again, is it the key alone.
 
         Args:
-            retry_after: Seconds, see `parse_retry_after`; never shortened. None pauses 1, 2, 4, ... seconds by refusals in a row, at most a period.
+            retry_after: Seconds, see `parse_retry_after`; never shortened. None pauses 1, 2, 4, ...
+                seconds by refusals in a row, at most a period.
             lane: Which budget refused, where that is known.
-            lower: Whether it says anything about the pace; not where the service takes no more at once.
+            lower: Whether it says anything about the pace; not where the service takes no more at
+                once.
         """
         origin, key, loop, now = self._here()
         lowered = False
@@ -918,10 +961,12 @@ class Lanes:
 
     @property
     def slot_lifetime(self) -> float:
-        """Seconds for which a slot stays good, from its grant on: half the jitter; the other half is the network's. 20 ms at least.
+        """Seconds for which a slot stays good, from its grant on: half the jitter; the other half
+        is the network's. 20 ms at least.
 
-        A request that is ready to leave later than that gives its slot up and takes another. Without a floor, `jitter=0` would have every
-        request take two: between the slot and the bytes some microseconds always pass.
+        A request that is ready to leave later than that gives its slot up and takes another.
+        Without a floor, `jitter=0` would have every request take two: between the slot and the
+        bytes some microseconds always pass.
         """
         return max(self._throttle.jitter / 2, 0.02)
 

@@ -1,11 +1,12 @@
 """A video id or any URL of a post in, the canonical id out, or `InvalidPostError`.
 
-The one place that decides what names a post. Everything that joins an id into a URL, folds duplicates or keys a
-journal takes its ids from here, so a check here holds everywhere: an id is ASCII digits, nothing else. `str.isdigit()`
-also accepts `²` and `１`, and every way of joining an unchecked id into a path lets `../../v1/campaigns` or
-`1/comments` reach another paid endpoint.
+The one place that decides what names a post. Everything that joins an id into a URL, folds
+duplicates or keys a journal takes its ids from here, so a check here holds everywhere: an id is
+ASCII digits, nothing else. `str.isdigit()` also accepts `²` and `１`, and every way of joining an
+unchecked id into a path lets `../../v1/campaigns` or `1/comments` reach another paid endpoint.
 
-Source: the Tokfluence API page: "`:id` is the TikTok video ID, the trailing number of the video's URL".
+Source: the Tokfluence API page: "`:id` is the TikTok video ID, the trailing number of the video's
+URL".
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ from .._errors import InvalidPostError
 
 __all__ = ["PostRef", "parse_post", "parse_post_id"]
 
-# Ids are 64-bit numbers; twenty digits is what 2**64 needs. A leading zero would give one post two spellings.
+# Ids are 64-bit numbers; twenty digits is what 2**64 needs. A leading zero would give one post two
+# spellings.
 _ID = re.compile(r"[1-9][0-9]{0,19}\Z")
 _MAX_ID = 2**64 - 1
-# What TikTok's own links look like, without a query: 1 µs; taking a URL to pieces takes 13. Nineteen digits are below 2**64.
+# What TikTok's own links look like, without a query: 1 µs; taking a URL to pieces takes 13.
+# Nineteen digits are below 2**64.
 _USUAL = re.compile(
     r"https://www\.tiktok\.com/(@[A-Za-z0-9._-]{1,64})/(?:video|photo)/([1-9][0-9]{0,18})\Z"
 )
@@ -32,14 +35,16 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 # 7.23E+18, 7,23E+18 and 7234567890123456768.0: what went through a float.
 _ROUNDED = re.compile(r"[0-9]+(?:\.[0-9]+|(?:[.,][0-9]+)?[eE]\+?[0-9]{1,3})\Z")
 _FIELDS = 20
-# What `urlsplit` takes out without a word, and what parts two URLs on one line; only in a query are blanks usual.
+# What `urlsplit` takes out without a word, and what parts two URLs on one line; only in a query are
+# blanks usual.
 _BLANK = re.compile(r"[^?#]*\s|.*[\x00-\x1f\x7f]", re.DOTALL)
 _SHORT_HOSTS = frozenset({"vm.tiktok.com", "vt.tiktok.com"})
 _KINDS = frozenset({"video", "photo"})
 
 
 class PostRef(NamedTuple):
-    """A post as it was named: its id, and the user part of its URL (`@wwe`; `@_` where none was given)."""
+    """A post as it was named: its id, and the user part of its URL (`@wwe`; `@_` where none was
+    given)."""
 
     post_id: str
     user: str = "@_"
@@ -48,9 +53,10 @@ class PostRef(NamedTuple):
     def url(self) -> str:
         """The URL to submit for analysis: https, `www.`, the user as given, no query.
 
-        Always in the `/video/` form: it is the one documented, TikTok redirects it to `/photo/` where that applies,
-        and one URL the service takes no liking to would fail a batch of fifty. The user's name is not part of a
-        post's identity (TikTok redirects any name to the owner's), so a bare id gets a placeholder.
+        Always in the `/video/` form: it is the one documented, TikTok redirects it to `/photo/`
+        where that applies, and one URL the service takes no liking to would fail a batch of fifty.
+        The user's name is not part of a post's identity (TikTok redirects any name to the owner's),
+        so a bare id gets a placeholder.
         """
         return f"https://www.tiktok.com/{self.user}/video/{self.post_id}"
 
@@ -65,7 +71,8 @@ def parse_post_id(value: object) -> str:
 
 
 def parse_post(value: object) -> PostRef:
-    """As `parse_post_id`, and keeps the user's name, which a URL to be analyzed may as well carry."""
+    """As `parse_post_id`, and keeps the user's name, which a URL to be analyzed may as well
+    carry."""
     if _is_plain_id(value):
         return PostRef(value)
     if not isinstance(value, str):
@@ -114,7 +121,8 @@ def _likeness(text: str) -> str | None:
         bare = field.strip(" \"'")
         if bare != text:
             with suppress(InvalidPostError):
-                # Ids have nineteen digits; what is much shorter may be any number, or an id that was torn.
+                # Ids have nineteen digits; what is much shorter may be any number, or an id that
+                # was torn.
                 if len(_parse_text(bare, bare).post_id) >= 15:
                     return "it looks like a row of a CSV file; give the column of the ids or URLs alone, one a line"
     return None
@@ -182,7 +190,8 @@ def _parse_url(text: str, given: str) -> PostRef:
 def _parse_path(segments: list[str], given: str) -> PostRef:
     lowered = [segment.lower() for segment in segments]
     match lowered:
-        # /@user/video/ID and /@user/photo/ID; also /video/ID, /share/video/ID and /embed/v2/ID, which players use.
+        # /@user/video/ID and /@user/photo/ID; also /video/ID, /share/video/ID and /embed/v2/ID,
+        # which players use.
         case [*_, kind, last] if kind in _KINDS:
             post_id = last
         case ["v", last]:  # m.tiktok.com/v/ID.html

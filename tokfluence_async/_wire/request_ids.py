@@ -1,8 +1,10 @@
-"""Request ids: unique over calls, threads, processes, forks and restarts, without a system call each.
+"""Request ids: unique over calls, threads, processes, forks and restarts, without a system call
+each.
 
-`uuid4` reads the operating system's randomness for every id, 8 to 11 µs, a tenth of a request. Here 122 random bits
-are drawn once a process; ids are the numbers that follow, in the shape of a version 4 UUID. Two processes collide only
-if the runs of ids they use overlap: with a billion ids each, about once in 10**27 pairs of processes.
+`uuid4` reads the operating system's randomness for every id, 8 to 11 µs, a tenth of a request. Here
+122 random bits are drawn once a process; ids are the numbers that follow, in the shape of a version
+4 UUID. Two processes collide only if the runs of ids they use overlap: with a billion ids each,
+about once in 10**27 pairs of processes.
 
 Source: the Tokfluence API page, *Idempotency*: "one stable UUID per logical batch".
 """

@@ -1,18 +1,21 @@
-"""Requests as values, and (status, headers, body) to a Struct or an error. Nothing here knows aiohttp or time.
+"""Requests as values, and (status, headers, body) to a Struct or an error. Nothing here knows
+aiohttp or time.
 
 What is hard about the service's answers, and is coped with here:
 
-- Not every body is the service's. A proxy in between answers with HTML, with nothing, or with half of something
-  [public]; an error body is therefore read leniently, and `code` is None when it is not the service's shape.
-- A body may be hostile. It is bounded in size by the transport before it gets here, in what would be made of it by `check_count`, and
-  in depth by `check_nesting`: msgspec recurses per level, and in a thread with a small stack deep nesting kills the
-  process instead of raising.
-- Not every body is UTF-8, and msgspec looks at a text only when it decodes it: a Raw is handed on as it came, into files that
-  then nobody can read. So a body that is kept in part as it came is looked at as a whole, by `check_text`.
-- A field may come in another type than the page shows. A documented object is mended then (`_mend`): an answer is paid for, and one
-  odd field must not lose it.
-- A decoder leaves by four doors (`ValidationError`, `DecodeError`, `UnicodeDecodeError`, `RecursionError`). All of
-  them become `APIResponseValidationError`.
+- Not every body is the service's. A proxy in between answers with HTML, with nothing, or with half
+  of something [public]; an error body is therefore read leniently, and `code` is None when it is
+  not the service's shape.
+- A body may be hostile. It is bounded in size by the transport before it gets here, in what would
+  be made of it by `check_count`, and in depth by `check_nesting`: msgspec recurses per level, and
+  in a thread with a small stack deep nesting kills the process instead of raising.
+- Not every body is UTF-8, and msgspec looks at a text only when it decodes it: a Raw is handed on
+  as it came, into files that then nobody can read. So a body that is kept in part as it came is
+  looked at as a whole, by `check_text`.
+- A field may come in another type than the page shows. A documented object is mended then
+  (`_mend`): an answer is paid for, and one odd field must not lose it.
+- A decoder leaves by four doors (`ValidationError`, `DecodeError`, `UnicodeDecodeError`,
+  `RecursionError`). All of them become `APIResponseValidationError`.
 
 Source: the Tokfluence API page, all of it.
 """
@@ -75,14 +78,17 @@ ANALYZE_PRICE = 25
 
 MAX_BATCH = 50  # URLs in one analyze call [seed]
 MAX_LIMIT = 200  # comments in one page [seed]
-# Credits that are believed where no price is known: eight times the dearest documented call (50 URLs).
+# Credits that are believed where no price is known: eight times the dearest documented call (50
+# URLs).
 _DEAREST = 10_000
-# 32 MiB. A page of 200 comments is about 75 KB, fifty creators less; what is larger is not an answer of this API.
+# 32 MiB. A page of 200 comments is about 75 KB, fifty creators less; what is larger is not an
+# answer of this API.
 MAX_BODY = 32 * 2**20
 
 
 class Kind(Enum):
-    """What a repeat means: a read is done anew under a new request id, a write is the same work under its own."""
+    """What a repeat means: a read is done anew under a new request id, a write is the same work
+    under its own."""
 
     READ = "read"
     WRITE = "write"
@@ -138,7 +144,7 @@ class Answer(Struct, frozen=True, gc=False):
         return f"Answer(status={self.status}, body of {len(self.body)} bytes, request_id={self.request_id!r})"
 
 
-# --- the documented bodies -------------------------------------------------------------------------------------------
+# --- the documented bodies ------------------------------------------------------------------------
 
 
 class PostBody(Struct, frozen=True, gc=False):
@@ -146,7 +152,8 @@ class PostBody(Struct, frozen=True, gc=False):
 
 
 class _PageMeta(Struct, frozen=True, gc=False):
-    # Required although it may be null: it alone ends a walk, and a missing one taken for null would lose comments.
+    # Required although it may be null: it alone ends a walk, and a missing one taken for null would
+    # lose comments.
     next_cursor: int | None
     total: int | None = None
 
@@ -168,7 +175,8 @@ class RawPostBody(Struct, frozen=True, gc=False):
 
 
 class AnalyzeRow(Struct, frozen=True, gc=False):
-    """A row of an analyze answer, before it is matched to an input: whatever identifies it is welcome, of whatever type."""
+    """A row of an analyze answer, before it is matched to an input: whatever identifies it is
+    welcome, of whatever type."""
 
     url: Any = None
     post_id: Any = field(default=None, name="postId")
@@ -176,7 +184,8 @@ class AnalyzeRow(Struct, frozen=True, gc=False):
 
 
 class AnalyzeBody(Struct, frozen=True, gc=False):
-    """An analyze answer. It is paid for, at 25 credits a URL, so one odd row or `meta` must not take the others with it."""
+    """An analyze answer. It is paid for, at 25 credits a URL, so one odd row or `meta` must not
+    take the others with it."""
 
     data: list[AnalyzeRow | str | int | float | bool | list[Any] | None]
     meta: Any = None
@@ -199,7 +208,7 @@ class _MetaBody(Struct, frozen=True, gc=False):
     meta: _Cost | None = None
 
 
-# --- requests --------------------------------------------------------------------------------------------------------
+# --- requests -------------------------------------------------------------------------------------
 
 
 def build_get_post(post_id: str) -> Call:
@@ -237,7 +246,8 @@ _PATH = re.compile(
 
 _SEPARATORS = re.compile(r"[/\\]")
 
-# What is known of the other endpoints' prices [public]; (method, pattern, credits, the list that is charged by length).
+# What is known of the other endpoints' prices [public]; (method, pattern, credits, the list that is
+# charged by length).
 _PRICES: tuple[tuple[str, re.Pattern[str], int, str | None], ...] = tuple(
     (method, re.compile(pattern + r"/?\Z"), price, per)
     for method, pattern, price, per in (
@@ -260,7 +270,8 @@ def build_request(method: str, path: str, params: Mapping[str, Any] | None, json
     """Any endpoint. `path` is the one of the API page, with `/v1`.
 
     Raises:
-        ValueError: The path is not below `/v1`, or could mean another path after a server has normalised it.
+        ValueError: The path is not below `/v1`, or could mean another path after a server has
+            normalised it.
     """
     method = method.upper()
     if method not in ("GET", "POST", "PUT", "PATCH", "DELETE"):
@@ -269,7 +280,8 @@ def build_request(method: str, path: str, params: Mapping[str, Any] | None, json
         raise ValueError(
             f"path must begin with /v1/, as in the API's documentation, not {path[:80]!r}"
         )
-    # As a server may read it that decodes before it splits, and one that knows `;` parameters or takes `\\` for `/`.
+    # As a server may read it that decodes before it splits, and one that knows `;` parameters or
+    # takes `\\` for `/`.
     segments = _SEPARATORS.split(unquote(path))
     if not _PATH.match(path) or any(
         segment.partition(";")[0] in (".", "..") for segment in segments
@@ -307,7 +319,7 @@ def _price(method: str, path: str, json: Any) -> int:
     return 0
 
 
-# --- answers ---------------------------------------------------------------------------------------------------------
+# --- answers --------------------------------------------------------------------------------------
 
 
 class Shape(Generic[T]):
@@ -321,7 +333,8 @@ class Shape(Generic[T]):
         self._decode = msgspec.json.Decoder(type).decode
 
     def decode(self, body: bytes) -> T:
-        """The body as `type`; raises what msgspec raises, or `_TooMuchError`. Count, nesting and encoding are checked first."""
+        """The body as `type`; raises what msgspec raises, or `_TooMuchError`. Count, nesting and
+        encoding are checked first."""
         if len(body) > _SAFE_OPENS:
             if len(body) > _SHORT and self.type is not Raw:
                 check_count(body)
@@ -344,7 +357,8 @@ _told: set[str] = set()
 
 
 def _tell(problem: str) -> None:
-    """Say it once for each field: a crawl may meet it a million times. That a time without a zone is UTC needs no saying."""
+    """Say it once for each field: a crawl may meet it a million times. That a time without a zone
+    is UTC needs no saying."""
     level = logging.DEBUG if problem in _told or "timezone" in problem else logging.WARNING
     if len(_told) < _MOST_TOLD:
         _told.add(problem)
@@ -355,9 +369,11 @@ def _tell(problem: str) -> None:
     )
 
 
-# Objects of the page, which an odd field does not spoil. Not the error body: a code that is no text is not the service's word.
+# Objects of the page, which an odd field does not spoil. Not the error body: a code that is no text
+# is not the service's word.
 _LENIENT = (Post, Comment, Music, _PageMeta, AnalyzeBody, AnalyzeRow, _Cost)
-# Types that keep no text which msgspec has not decoded, and by that found to be UTF-8. A `Raw` it hands on unseen.
+# Types that keep no text which msgspec has not decoded, and by that found to be UTF-8. A `Raw` it
+# hands on unseen.
 _DECODED = (PostBody, CommentsBody, AnalyzeBody, _ErrorBody, _MetaBody)
 _PIECE = 1024 * 1024
 _MOST_TOLD = 100
@@ -366,8 +382,10 @@ _MOST_TOLD = 100
 def check_text(body: bytes) -> None:
     """Raise `UnicodeDecodeError` if `body` is not UTF-8.
 
-    A page of 200 comments takes 28 µs of the 180 that it takes in all as Raw. In pieces only where the text, of four bytes a character, would be
-    large: with pieces of 16 KiB a page took 6 µs more. Most posts are ASCII, which `isascii` says in a microsecond.
+    A page of 200 comments takes 28 µs of the 180 that it takes in all as Raw. In pieces only where
+    the text, of four bytes a character, would be
+    large: with pieces of 16 KiB a page took 6 µs more. Most posts are ASCII, which `isascii` says
+    in a microsecond.
     """
     if len(body) <= _PIECE:
         utf_8_decode(body, "strict", True)
@@ -383,17 +401,20 @@ class _TooMuchError(ValueError):
     pass
 
 
-# Values in one answer; a page of 200 comments has 2,500, a batch of 50 rows 160. Commas in texts count as well, and are fewer than this.
+# Values in one answer; a page of 200 comments has 2,500, a batch of 50 rows 160. Commas in texts
+# count as well, and are fewer than this.
 _MOST_VALUES = 100_000
-# A value takes two bytes at least, so a shorter body cannot have more. Real pages of 200 comments are 70 to 130 KB: they are not counted.
+# A value takes two bytes at least, so a shorter body cannot have more. Real pages of 200 comments
+# are 70 to 130 KB: they are not counted.
 _SHORT = 2 * _MOST_VALUES
 
 
 def check_count(body: bytes) -> None:
     """Raise if `body` would be made into more objects than any answer is.
 
-    31 KiB of gzip can be 32 MiB of `[],[],[],…`, below every limit on size, and that 0.9 to 1.3 GB of Python and 2 to 12 s without a turn of the
-    event loop. Every value but the first comes after a comma or an opening bracket. Counting them takes 24 ms of it.
+    31 KiB of gzip can be 32 MiB of `[],[],[],…`, below every limit on size, and that 0.9 to 1.3 GB
+    of Python and 2 to 12 s without a turn of the event loop. Every value but the first comes after
+    a comma or an opening bracket. Counting them takes 24 ms of it.
     """
     if sum(_count(body, mark, _MOST_VALUES) for mark in (b",", b"[", b"{")) > _MOST_VALUES:
         raise _TooMuchError(
@@ -401,9 +422,9 @@ def check_count(body: bytes) -> None:
         )
 
 
-# A body with at most this many opening brackets, in strings or not, cannot be nested deeper than that; 300 levels
-# decode in a thread with a stack of 128 KiB (what musl gives one), 400 kill it, whatever they are decoded into. Real
-# pages of 200 comments have about 210.
+# A body with at most this many opening brackets, in strings or not, cannot be nested deeper than
+# that; 300 levels decode in a thread with a stack of 128 KiB (what musl gives one), 400 kill it,
+# whatever they are decoded into. Real pages of 200 comments have about 210.
 _SAFE_OPENS = 256
 # Where the count alone does not clear a body, its true depth has to. Documented bodies are 4 deep.
 _MAX_DEPTH = 64
@@ -414,8 +435,8 @@ _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 def check_nesting(body: bytes) -> None:
     """Raise if `body` is nested too deeply to be decoded safely.
 
-    Counting the opening brackets settles all but crafted bodies; what is left is stripped of its strings, and of innermost
-    pairs, one level a pass.
+    Counting the opening brackets settles all but crafted bodies; what is left is stripped of its
+    strings, and of innermost pairs, one level a pass.
     """
     if _count(body, b"{", _SAFE_OPENS) + _count(body, b"[", _SAFE_OPENS) <= _SAFE_OPENS:
         return
@@ -433,8 +454,9 @@ def check_nesting(body: bytes) -> None:
 def _count(body: bytes, mark: bytes, enough: int) -> int:
     """How often `mark` occurs, but no more than is needed to know that it is too often.
 
-    `replace` goes from one to the next by memchr and copies what is between: 9 µs for a page of 200 comments (70 KB) on Python 3.11 to
-    3.13. `translate` takes 35 to 104, `count` 26 a bracket, `split` 34 to 102, `find` in a loop 24 to 67, a pattern 600.
+    `replace` goes from one to the next by memchr and copies what is between: 9 µs for a page of 200
+    comments (70 KB) on Python 3.11 to 3.13. `translate` takes 35 to 104, `count` 26 a bracket,
+    `split` 34 to 102, `find` in a loop 24 to 67, a pattern 600.
     """
     return len(body) - len(body.replace(mark, b"", enough + 1))
 
@@ -455,7 +477,8 @@ def parse_answer(answer: Answer, shape: Shape[T], *, secret: str = "") -> T:
     """
     if 200 <= answer.status < 300:
         try:
-            # No content is JSON's null: where a type allows it that is the answer, and no reason to send a write again.
+            # No content is JSON's null: where a type allows it that is the answer, and no reason to
+            # send a write again.
             return shape.decode(answer.body if answer.body or answer.status != 204 else b"null")
         except _DECODING_ERRORS as error:
             raise _invalid(answer, error, secret) from None
@@ -470,7 +493,8 @@ _NAMED = msgspec.json.Decoder(_Named).decode  # of what was decoded as a whole b
 
 
 def check_post(data: Post | Raw, post_id: str) -> None:
-    """Raise if a body's post is not the one that was asked for: under a wrong id it would be kept, and never got again."""
+    """Raise if a body's post is not the one that was asked for: under a wrong id it would be kept,
+    and never got again."""
     try:
         found = data.post_id if isinstance(data, Post) else _NAMED(data).post_id
     except _DECODING_ERRORS as error:
@@ -541,10 +565,12 @@ def _mask(text: str | None, secret: str) -> str | None:
 
 
 def is_charged(status: int, code: str | None) -> bool:
-    """Whether a request that ended in an error status was charged. Where the page does not say, it is taken as charged.
+    """Whether a request that ended in an error status was charged. Where the page does not say, it
+    is taken as charged.
 
-    Cache misses, validation errors and other 4xx are not refunded; a request turned away at the door (401, 402, 409,
-    429) was never debited; `upstream_error` is refunded; of a 500 nothing is known [public].
+    Cache misses, validation errors and other 4xx are not refunded; a request turned away at the
+    door (401, 402, 409, 429) was never debited; `upstream_error` is refunded; of a 500 nothing is
+    known [public].
     """
     if status in (401, 402, 409, 429) or 300 <= status < 400:
         return False
@@ -552,9 +578,11 @@ def is_charged(status: int, code: str | None) -> bool:
 
 
 def charge_of(answer: Answer, call: Call) -> int:
-    """Credits a 2xx answer was charged: `meta.cost` where the endpoint gives one that is possible, else the price.
+    """Credits a 2xx answer was charged: `meta.cost` where the endpoint gives one that is possible,
+    else the price.
 
-    The price is the most a call can cost [seed, public]. A larger figure is a mistake, and would end a budget with one answer.
+    The price is the most a call can cost [seed, public]. A larger figure is a mistake, and would
+    end a budget with one answer.
     """
     if call.kind is Kind.WRITE:
         try:
