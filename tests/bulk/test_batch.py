@@ -22,8 +22,8 @@ from tokfluence_async import (
     TokfluenceError,
     UnprocessableEntityError,
     UpstreamError,
-    _batch,
 )
+from tokfluence_async._bulk import batch as _batch
 from tokfluence_async._bulk.batch import TABLE, BatchEvent, BatchState, event_of, past_of, step
 from tokfluence_async._http.retry import Again, GiveUp, RetryPolicy, Settled, decide
 from tokfluence_async._wire.wire import Kind

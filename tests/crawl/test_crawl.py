@@ -26,11 +26,11 @@ from tokfluence_async import (
     Progress,
     Sandbox,
     TokfluenceClient,
-    _crawl,
-    _lines,
     crawl,
 )
 from tokfluence_async._bulk.sources import Item
+from tokfluence_async._crawl import crawl as _crawl
+from tokfluence_async._wire import lines as _lines
 from tokfluence_async._wire.ids import PostRef
 
 ANALYZE = "POST /v1/posts/analyze"

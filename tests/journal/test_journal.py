@@ -24,10 +24,10 @@ from tokfluence_async import (
     Outcome,
     Sandbox,
     TokfluenceClient,
-    _journal,
 )
 from tokfluence_async._bulk.analyze import RESEND_WITHIN
 from tokfluence_async._bulk.sources import Item, Source
+from tokfluence_async._journal import journal as _journal
 from tokfluence_async._wire.ids import PostRef
 
 ANALYZE = "POST /v1/posts/analyze"

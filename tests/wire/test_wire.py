@@ -24,10 +24,10 @@ from tokfluence_async import (
     NotFoundError,
     RateLimitError,
     UpstreamError,
-    _wire,
 )
 from tokfluence_async._errors import status_error
 from tokfluence_async._secret import Secret
+from tokfluence_async._wire import wire as _wire
 from tokfluence_async._wire.wire import (
     AnalyzeBody,
     Answer,

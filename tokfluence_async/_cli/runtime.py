@@ -29,7 +29,7 @@ from .. import (
     TokfluenceClient,
     TokfluenceError,
 )
-from .. import _log as log
+from .._http import log
 from .._words import plural
 from .inputs import FileLines, Inputs, UsageError
 from .output import OutputGoneError

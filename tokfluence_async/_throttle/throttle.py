@@ -652,11 +652,11 @@ class Throttle:
                 all_waiting = origin.waiting + sum(key.outside for key in origin.keys.values())
                 waiting += all_waiting
                 lanes.append(_describe(origin, origin.ip, None, all_waiting, now))
-                for key in origin.keys.values():
-                    if self in key.throttles:
-                        lanes.append(
-                            _describe(origin, key, key.label, key.waiting + key.outside, now)
-                        )
+                lanes += [
+                    _describe(origin, key, key.label, key.waiting + key.outside, now)
+                    for key in origin.keys.values()
+                    if self in key.throttles
+                ]
         return ThrottleStatistics(
             waiting=waiting,
             pace=min((lane.pace for lane in lanes), default=math.inf),
