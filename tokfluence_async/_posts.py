@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from ._bulk.analyze import Analyzer, check_batch_size
 from ._bulk.comments import check_paging, comment_pages
 from ._bulk.progress import OnProgress, Ticker
+from ._bulk.remembered import RememberedSource
 from ._bulk.resolve import Resolver, waiting_batches
 from ._bulk.sources import Inputs, Item, ItemSource, Source
 from ._bulk.stream import Emit, stream, unwrapped
 from ._credits.budget import Budget
 from ._credits.estimate import Estimate, build_estimate
-from ._journal.journal import Journal, RememberedSource, enter_journal, is_there
+from ._journal.journal import Journal, enter_journal, is_there
 from ._models import Analysis, AnalyzeReport, Comment, CommentPage, Outcome, Post
 from ._wire.ids import parse_post_id
 from ._wire.wire import MAX_BATCH, PostBody, Shape, build_get_post, check_post

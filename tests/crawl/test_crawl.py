@@ -28,7 +28,6 @@ from tokfluence_async import (
     TokfluenceClient,
     crawl,
 )
-from tokfluence_async._bulk.sources import Item
 from tokfluence_async._crawl import crawl as _crawl
 from tokfluence_async._wire import lines as _lines
 from tokfluence_async._wire.ids import PostRef
@@ -551,7 +550,7 @@ async def test_a_batch_in_doubt_keeps_its_origin(out: Path, client: TokfluenceCl
     out.mkdir()
     (out / ".origin").write_text(SERVICE + "\n")
     async with Journal(out / "journal.sqlite") as journal:
-        await journal.sending("r", [Item(0, IDS[0], PostRef(IDS[0]))], replaces=None)
+        await journal.sending("r", [PostRef(IDS[0])], replaces=None)
 
     with pytest.raises(ConfigurationError, match="another folder"):
         await crawl(client, IDS, out)

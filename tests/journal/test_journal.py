@@ -26,7 +26,8 @@ from tokfluence_async import (
     TokfluenceClient,
 )
 from tokfluence_async._bulk.analyze import RESEND_WITHIN
-from tokfluence_async._bulk.sources import Item, Source
+from tokfluence_async._bulk.remembered import RememberedSource
+from tokfluence_async._bulk.sources import Source
 from tokfluence_async._journal import journal as _journal
 from tokfluence_async._wire.ids import PostRef
 
@@ -35,8 +36,8 @@ GET = "GET /v1/posts/:id"
 IDS = [str(7234567890123456789 + n) for n in range(12)]
 
 
-def items(*post_ids: str) -> list[Item]:
-    return [Item(n, post_id, PostRef(post_id)) for n, post_id in enumerate(post_ids)]
+def posts(*post_ids: str) -> list[PostRef]:
+    return [PostRef(post_id) for post_id in post_ids]
 
 
 def analyzed(post_id: str, status: str = "analyzed") -> Outcome[Analysis]:
@@ -72,7 +73,7 @@ async def test_what_was_about_to_be_sent_is_in_doubt_after_a_restart(path: Path)
     """Between the record and the answer anything may have happened."""
     clock = Clock()
     async with Journal(path, clock=clock) as journal:
-        await journal.sending("id-1", items(*IDS[:3]), replaces=None)
+        await journal.sending("id-1", posts(*IDS[:3]), replaces=None)
     clock.now += 100
 
     async with Journal(path, clock=clock) as journal:
@@ -88,7 +89,7 @@ async def test_what_was_about_to_be_sent_is_in_doubt_after_a_restart(path: Path)
 async def test_settled_batches_are_posts_that_are_known(path: Path) -> None:
     """The next run must not pay for them."""
     async with Journal(path) as journal:
-        await journal.sending("id-1", items(*IDS[:2]), replaces=None)
+        await journal.sending("id-1", posts(*IDS[:2]), replaces=None)
         await journal.settled("id-1", [analyzed(IDS[0]), analyzed(IDS[1], "fresh")])
 
     async with Journal(path) as journal:
@@ -101,8 +102,8 @@ async def test_settled_batches_are_posts_that_are_known(path: Path) -> None:
 async def test_a_replaced_id_is_gone_with_the_commit_that_brings_the_new_one(path: Path) -> None:
     """Both in doubt would ask about posts twice; neither would forget them."""
     async with Journal(path) as journal:
-        await journal.sending("id-1", items(IDS[0]), replaces=None)
-        await journal.sending("id-2", items(IDS[0]), replaces="id-1")
+        await journal.sending("id-1", posts(IDS[0]), replaces=None)
+        await journal.sending("id-2", posts(IDS[0]), replaces="id-1")
 
     async with Journal(path) as journal:
         assert [doubt.request_id for doubt in await journal.unsettled()] == ["id-2"]
@@ -111,7 +112,7 @@ async def test_a_replaced_id_is_gone_with_the_commit_that_brings_the_new_one(pat
 async def test_a_batch_under_way_here_is_not_taken_up_here(path: Path) -> None:
     """Two calls that share a journal must not ask about each other's batches."""
     async with Journal(path) as journal:
-        await journal.sending("id-1", items(IDS[0]), replaces=None)
+        await journal.sending("id-1", posts(IDS[0]), replaces=None)
         assert await journal.take_up() == []
         journal.forgotten("id-1")
         assert [doubt.request_id for doubt in await journal.take_up()] == ["id-1"]
@@ -142,7 +143,7 @@ async def test_records_of_concurrent_calls_share_a_commit(
     monkeypatch.setattr(Journal, "_commit", counted)
     async with Journal(path) as journal:
         await asyncio.gather(
-            *[journal.sending(f"id-{n}", items(IDS[0]), replaces=None) for n in range(50)]
+            *[journal.sending(f"id-{n}", posts(IDS[0]), replaces=None) for n in range(50)]
         )
 
         assert commits <= 3
@@ -332,7 +333,7 @@ async def test_no_damage_leaves_by_another_door(path: Path, tmp_path: Path) -> N
     out = tmp_path / "comments.jsonl"
     async with Journal(path) as journal:
         for n in range(30):
-            await journal.sending(f"id-{n}", items(*IDS), replaces=None)
+            await journal.sending(f"id-{n}", posts(*IDS), replaces=None)
         await journal.settled("none", [analyzed(str(n + 1)) for n in range(300)])
         output = await journal.attach("comments.jsonl", out)
         await journal.write_page(output, "1", b'{"a":1}\n', 0, 200)
@@ -470,7 +471,7 @@ async def test_a_full_disk_ends_the_run_and_keeps_what_was_recorded(
     with pytest.raises(JournalError, match="No space left on device"):
         await journal.flush()
     with pytest.raises(JournalError):
-        await journal.sending("id-1", items(IDS[2]), replaces=None)
+        await journal.sending("id-1", posts(IDS[2]), replaces=None)
     await journal.aclose()
 
     assert out.read_bytes() == b"x" * 19 + b"\n"
@@ -776,7 +777,7 @@ async def test_a_post_left_out_of_an_answer_is_read_before_it_is_paid_for_again(
 async def test_a_source_over_a_journal_counts_as_its_inputs_do(path: Path) -> None:
     """The planner and the progress go by these numbers."""
     async with Journal(path) as journal:
-        source = _journal.RememberedSource(Source([IDS[0], "bad", IDS[1]]), journal)
+        source = RememberedSource(Source([IDS[0], "bad", IDS[1]]), journal)
         assert (source.total, source.left, source.error) == (3, 3, None)
         given = [await source.next() for _ in range(4)]
         assert [item and item.ref and item.ref.post_id for item in given] == [
@@ -838,7 +839,7 @@ async def test_what_an_earlier_run_sent_again_may_still_be_at_work(
 async def test_a_journal_of_the_first_format_is_read_on(path: Path) -> None:
     """What it holds in doubt cost money."""
     async with Journal(path) as journal:
-        await journal.sending("id-1", items(*IDS[:2]), replaces=None)
+        await journal.sending("id-1", posts(*IDS[:2]), replaces=None)
     with sqlite3.connect(path) as db:
         db.execute("ALTER TABLE batches DROP COLUMN sent_again_at")
         db.execute("PRAGMA user_version = 1")

@@ -97,9 +97,9 @@ class BatchLog(Protocol):
     """Where a batch is written down, if anywhere; see `_journal`."""
 
     async def sending(
-        self, request_id: str, items: Sequence[Item], *, replaces: str | None
+        self, request_id: str, posts: Sequence[PostRef], *, replaces: str | None
     ) -> None:
-        """Return only when it is on disk that `items` are about to leave under `request_id`."""
+        """Return only when it is on disk that `posts` are about to leave under `request_id`."""
         ...
 
     async def sending_again(self, request_id: str) -> None:
@@ -172,7 +172,9 @@ class BatchIds:
         request_id, replaced = next_request_id(), self.current
         self.current = request_id
         if self._log is not None:
-            await self._log.sending(request_id, self._items, replaces=replaced)
+            await self._log.sending(
+                request_id, [_ref(item) for item in self._items], replaces=replaced
+            )
         self.state = step(self.state, BatchEvent.WRITTEN)
         return request_id
 

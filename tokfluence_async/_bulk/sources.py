@@ -17,12 +17,12 @@ import anyio
 from msgspec import Struct
 
 from .._errors import InvalidPostError
-from .._wire.ids import PostRef, parse_post
+from .._wire.ids import PostRef, parse_post, signed
 
 if TYPE_CHECKING:
     from .._journal.journal import Entry
 
-__all__ = ["Inputs", "Item", "ItemSource", "Seen", "Source", "signed"]
+__all__ = ["Inputs", "Item", "ItemSource", "Seen", "Source"]
 
 Inputs = Iterable[Any] | AsyncIterable[Any]
 
@@ -78,13 +78,6 @@ class Seen:
             self._spilled = None
 
 
-def signed(post_id: int | str | None) -> int:
-    """A post's id as SQLite's integers can hold it: they are signed, so ids of 2**63 and more are
-    moved below zero."""
-    number = int(post_id or 0)
-    return number - 2**64 if number >= 2**63 else number
-
-
 class Item(Struct, frozen=True):
     """One input, the `index`-th that was given out. `ref` names its post; where it names none,
     `error` says why."""
@@ -96,7 +89,7 @@ class Item(Struct, frozen=True):
 
 
 class ItemSource(Protocol):
-    """What bulk calls read: a `Source`, or a `_journal.RememberedSource` around one."""
+    """What bulk calls read: a `Source`, or a `RememberedSource` around one."""
 
     @property
     def error(self) -> Exception | None: ...

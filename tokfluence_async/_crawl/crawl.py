@@ -35,6 +35,7 @@ from .._bulk.analyze import Analyzer, check_batch_size
 from .._bulk.comments import raw_walk
 from .._bulk.progress import OnProgress, Ticker
 from .._bulk.recent import REMEMBERED, Recent
+from .._bulk.remembered import RememberedSource
 from .._bulk.resolve import Resolver
 from .._bulk.sources import Inputs, Item, Source
 from .._bulk.stream import unwrapped
@@ -48,7 +49,7 @@ from .._errors import (
     PermissionDeniedError,
     TokfluenceError,
 )
-from .._journal.journal import Entry, Journal, Output, RememberedSource, enter_journal
+from .._journal.journal import Entry, Journal, Output, enter_journal
 from .._models import CrawlReport, Outcome
 from .._wire.lines import comment_ids, comment_lines, failure_line, line_ids, post_line
 from .._wire.wire import MAX_LIMIT, RawPostBody, Shape

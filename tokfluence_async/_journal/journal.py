@@ -31,7 +31,7 @@ import asyncio
 import os
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
 from functools import partial
@@ -42,13 +42,12 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
-from .._bulk.sources import Item, Source, signed
 from .._errors import JournalError
 from .._models import Analysis, Outcome
-from .._wire.ids import PostRef
+from .._wire.ids import PostRef, signed
 from .._words import plural
 
-__all__ = ["Doubt", "Entry", "Journal", "Output", "RememberedSource", "enter_journal", "is_there"]
+__all__ = ["Doubt", "Entry", "Journal", "Output", "enter_journal", "is_there"]
 
 T = TypeVar("T")
 
@@ -461,13 +460,11 @@ class Journal:
     # --- batches ----------------------------------------------------------------------------------
 
     async def sending(
-        self, request_id: str, items: Sequence[Item], *, replaces: str | None
+        self, request_id: str, posts: Sequence[PostRef], *, replaces: str | None
     ) -> None:
-        """Return only when it is on disk that `items` are about to leave under `request_id`."""
-        refs = [item.ref for item in items]
-        posts = msgspec.msgpack.encode(refs)
+        """Return only when it is on disk that `posts` are about to leave under `request_id`."""
         self._check()
-        self._next.add(_SENDING, request_id, self._clock(), posts)
+        self._next.add(_SENDING, request_id, self._clock(), msgspec.msgpack.encode(posts))
         if replaces is not None:
             self._next.add(_GONE, replaces)
             self._live.discard(replaces)
@@ -877,70 +874,6 @@ class Journal:
                     "SELECT length FROM outputs WHERE name = ?", (output.name,)
                 ).fetchone()
                 os.ftruncate(output.fd, row[0])
-
-
-class RememberedSource:
-    """A source that asks the journal about each item: what was analyzed need not be analyzed again.
-
-    Args:
-        skip: Whether an item is to be left out, given what is known of its post. Those left out are
-            counted in `skipped`.
-    """
-
-    def __init__(
-        self,
-        source: Source,
-        journal: Journal,
-        skip: Callable[[Item, Entry], Awaitable[bool]] | None = None,
-    ) -> None:
-        self._source = source
-        self._journal = journal
-        self._skip = skip
-        self._known: dict[str, Entry] = {}
-        self._new: bool | None = None
-        self.skipped = 0
-
-    @property
-    def error(self) -> Exception | None:
-        return self._source.error
-
-    @property
-    def total(self) -> int | None:
-        """Items there will be at most, those left out among them."""
-        return self._source.total
-
-    @property
-    def left(self) -> int | None:
-        return self._source.left
-
-    async def next(self) -> Item | None:
-        source = self._source
-        while (item := await source.next() if source.is_async else source.take()) is not None:
-            if item.ref is None:
-                return item
-            if self._new is None:
-                self._new = await self._journal.is_new()
-            if self._new:
-                # The source gives each post once, so what a new journal learns from now on is never
-                # asked for.
-                return item
-            entry = await self._journal.look_up(item.ref.post_id)
-            if entry is not None:
-                if self._skip is not None and await self._skip(item, entry):
-                    self.skipped += 1
-                    continue
-                if entry.status is not None:
-                    self._known[item.ref.post_id] = entry
-            return item
-        return None
-
-    def remembered(self, item: Item) -> Entry | None:
-        """What is known of the item's analysis; told once."""
-        return (
-            self._known.pop(item.ref.post_id, None)
-            if self._known and item.ref is not None
-            else None
-        )
 
 
 async def enter_journal(

@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 from .._errors import InvalidPostError
 
-__all__ = ["PostRef", "parse_post", "parse_post_id"]
+__all__ = ["PostRef", "parse_post", "parse_post_id", "signed"]
 
 # Ids are 64-bit numbers; twenty digits is what 2**64 needs. A leading zero would give one post two
 # spellings.
@@ -59,6 +59,13 @@ class PostRef(NamedTuple):
         so a bare id gets a placeholder.
         """
         return f"https://www.tiktok.com/{self.user}/video/{self.post_id}"
+
+
+def signed(post_id: int | str | None) -> int:
+    """A post's id as SQLite's integers can hold it: they are signed, so ids of 2**63 and more are
+    moved below zero."""
+    number = int(post_id or 0)
+    return number - 2**64 if number >= 2**63 else number
 
 
 def parse_post_id(value: object) -> str:
