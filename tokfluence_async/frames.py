@@ -31,28 +31,12 @@ one cell must not cost the frame. JSON lines keep them.
 
 from __future__ import annotations
 
-import datetime as dt
-import types
-import warnings
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from itertools import islice
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    TypeVar,
-    Union,
-    cast,
-    get_args,
-    get_origin,
-    get_type_hints,
-    overload,
-)
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
-import msgspec
-from msgspec import Struct
-
+from ._crawl.arrow import ArrowColumns, need
 from ._models import Analysis, AnalyzeReport, Comment, CommentPage, Outcome
-from ._words import plural
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,7 +50,6 @@ F = TypeVar("F")
 # Rows converted at a time: the Structs of one chunk and its columns are alive together, not those
 # of the whole job.
 _CHUNK = 65_536
-_INT64 = range(-(2**63), 2**63)
 
 Rows = Iterable[Any]
 AsyncRows = AsyncIterable[Any]
@@ -80,7 +63,7 @@ def schema(row_type: Any) -> pa.Schema:
     Raises:
         TypeError: It is none of these, or has a field that no column holds.
     """
-    return _Converter(row_type).schema
+    return ArrowColumns(row_type).schema
 
 
 @overload
@@ -101,7 +84,7 @@ def to_arrow(rows: Rows | AsyncRows, row_type: Any = None) -> pa.Table | Awaitab
         TypeError: A row is of another type than the first.
         ModuleNotFoundError: pyarrow is not installed; the message says how.
     """
-    _need("pyarrow")
+    need("pyarrow")
     if isinstance(rows, AsyncIterable):
         return _gather(rows, row_type, _as_arrow)
     return _table(rows, row_type)
@@ -115,8 +98,8 @@ def to_polars(
     rows: Rows | AsyncRows, row_type: Any = None
 ) -> pl.DataFrame | Awaitable[pl.DataFrame]:
     """A `polars.DataFrame` of Structs or Outcomes. Arguments and errors as for `to_arrow`."""
-    _need("pyarrow")
-    _need("polars")
+    need("pyarrow")
+    need("polars")
     if isinstance(rows, AsyncIterable):
         return _gather(rows, row_type, _as_polars)
     return _as_polars(_table(rows, row_type))
@@ -134,22 +117,11 @@ def to_pandas(
     Counts are `Int64` and flags `boolean`, as pandas' own types turn a column with one null into
     floats; texts are `string`, times `datetime64[us, UTC]`, lists and music are objects.
     """
-    _need("pyarrow")
-    _need("pandas")
+    need("pyarrow")
+    need("pandas")
     if isinstance(rows, AsyncIterable):
         return _gather(rows, row_type, _as_pandas)
     return _as_pandas(_table(rows, row_type))
-
-
-def _need(module: str) -> None:
-    try:
-        __import__(module)
-    except ModuleNotFoundError as error:
-        extra = "'tokfluence_async[frames]' (or from a checkout: pip install '.[frames]')"
-        what = extra if module == "pyarrow" else module
-        raise ModuleNotFoundError(
-            f"Frames need {module}, which is not installed: pip install {what}", name=error.name
-        ) from None
 
 
 def _as_arrow(table: pa.Table) -> pa.Table:
@@ -212,7 +184,7 @@ class _Builder:
     """Rows in, record batches out. Rows that cannot tell their type wait until one can."""
 
     def __init__(self, row_type: Any) -> None:
-        self._converter = None if row_type is None else _Converter(row_type)
+        self._converter = None if row_type is None else ArrowColumns(row_type)
         self._waiting: list[Any] = []
         self._batches: list[pa.RecordBatch] = []
 
@@ -223,7 +195,7 @@ class _Builder:
             if row_type is None:
                 self._waiting = rows
                 return
-            self._converter, self._waiting = _Converter(row_type), []
+            self._converter, self._waiting = ArrowColumns(row_type), []
         if rows:
             self._batches.append(self._converter.batch(rows))
 
@@ -243,150 +215,3 @@ def _type_of(row: Any) -> Any:
         value = row.value
         return None if value is None else Outcome[type(value)]  # type: ignore[misc]
     return type(cast("object", row))
-
-
-class _Column:
-    """How one field becomes a column."""
-
-    def __init__(self, name: str, hint: Any) -> None:
-        self.name = name
-        self.type, self.convert = _arrow_type(hint, name)
-
-
-class _Converter:
-    """Structs of one type to record batches."""
-
-    def __init__(self, row_type: Any) -> None:
-        import pyarrow as pa
-
-        self.outcomes = get_origin(row_type) is Outcome
-        struct = get_args(row_type)[0] if self.outcomes else row_type
-        if not (isinstance(struct, type) and issubclass(struct, Struct)) or struct is Outcome:
-            raise TypeError(
-                f"{row_type!r} has no columns; rows are Structs such as Post, or Outcomes of them"
-            )
-        self.struct = struct
-        hints = get_type_hints(struct, include_extras=True)
-        self.columns = [_Column(name, hints[name]) for name in struct.__struct_fields__]
-        fields = [pa.field(column.name, column.type) for column in self.columns]
-        if self.outcomes:
-            fields = [pa.field("input", pa.string()), *fields, pa.field("error", pa.string())]
-        self.schema = pa.schema(fields)
-
-    def batch(self, rows: Sequence[Any]) -> pa.RecordBatch:
-        import pyarrow as pa
-
-        wanted = Outcome if self.outcomes else self.struct
-        for row in rows:
-            if not isinstance(row, wanted):
-                raise TypeError(
-                    f"a row is of type {type(row).__name__}, not {wanted.__name__} as the first one"
-                )
-        if not self.outcomes:
-            return pa.RecordBatch.from_arrays(self._arrays(rows), schema=self.schema)
-        arrays = [
-            pa.array([_text(str(row.input)) for row in rows], pa.string()),
-            *self._arrays([row.value for row in rows], [row.post_id for row in rows]),
-            pa.array(
-                [None if row.error is None else _text(str(row.error)) for row in rows], pa.string()
-            ),
-        ]
-        return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
-
-    def _arrays(
-        self, values: Sequence[Any], post_ids: Sequence[str | None] | None = None
-    ) -> list[pa.Array]:
-        arrays: list[pa.Array] = []
-        for column in self.columns:
-            name = column.name
-            cells = [None if value is None else getattr(value, name) for value in values]
-            if post_ids is not None and name == "post_id":
-                cells = [cell or post_id for cell, post_id in zip(cells, post_ids, strict=True)]
-            arrays.append(_array(cells, column))
-        return arrays
-
-
-def _array(cells: list[Any], column: _Column) -> pa.Array:
-    import pyarrow as pa
-
-    if column.convert is None:
-        try:
-            return pa.array(cells, column.type)
-        except (OverflowError, pa.ArrowInvalid):
-            # One cell in millions at most, so nothing is checked before it fails.
-            cells = [_fitting(cell) for cell in cells]
-    else:
-        cells = [None if cell is None else column.convert(cell) for cell in cells]
-    lost = sum(cell is _LOST for cell in cells)
-    if lost:
-        warnings.warn(
-            f"{column.name}: {lost:,} of {plural(len(cells), 'integer')} {'needs' if lost == 1 else 'need'} more than 64 bits and became null",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-        cells = [None if cell is _LOST else cell for cell in cells]
-    return pa.array(cells, column.type)
-
-
-_LOST: Any = object()
-
-
-def _fitting(cell: Any) -> Any:
-    if isinstance(cell, int) and cell not in _INT64:
-        return _LOST
-    return cell
-
-
-def _text(text: str) -> str:
-    """`text` with lone surrogates, which UTF-8 cannot hold, replaced: an input is whatever a caller
-    gave."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode(errors="replace").decode()
-    return text
-
-
-def _float(cell: float) -> Any:
-    try:
-        return float(cell)
-    except OverflowError:
-        return _LOST
-
-
-def _arrow_type(hint: Any, name: str) -> tuple[pa.DataType, Callable[[Any], Any] | None]:
-    """The column type of a field's annotation, and how its cells are made fit for it (None: they
-    are)."""
-    import pyarrow as pa
-
-    hint = _plain(hint)
-    parts = {_plain(part) for part in get_args(hint)} - {type(None)} if _is_union(hint) else {hint}
-    if parts == {int, float}:
-        return pa.float64(), _float
-    if len(parts) == 1:
-        (part,) = parts
-        simple = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
-        if part in simple:
-            return simple[part], None
-        if part is dt.datetime:
-            return pa.timestamp("us", tz="UTC"), None
-        if get_origin(part) is list:
-            return pa.list_(_arrow_type(get_args(part)[0], name)[0]), None
-        if isinstance(part, type) and issubclass(part, Struct):
-            hints = get_type_hints(part, include_extras=True)
-            inner = [
-                pa.field(field, _arrow_type(hints[field], field)[0])
-                for field in part.__struct_fields__
-            ]
-            return pa.struct(inner), msgspec.structs.asdict
-    raise TypeError(f"no column holds the field {name}: {hint!r}")
-
-
-def _plain(hint: Any) -> Any:
-    """An annotation without what msgspec reads in it (`Annotated[datetime, Meta(tz=True)]`)."""
-    metadata = getattr(hint, "__metadata__", None)
-    return get_args(hint)[0] if metadata is not None else hint
-
-
-def _is_union(hint: Any) -> bool:
-    return get_origin(hint) in (Union, types.UnionType)

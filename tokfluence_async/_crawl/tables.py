@@ -27,6 +27,7 @@ import msgspec
 from msgspec import Struct
 
 from .._wire.wire import Shape
+from .arrow import ArrowColumns, need
 
 __all__ = ["LineReader", "RowWriter", "check_format", "open_writer"]
 
@@ -47,13 +48,9 @@ class RowWriter(Protocol):
 
 
 def check_format(form: str) -> None:
-    """Raises:
-    ModuleNotFoundError: pyarrow, which Parquet needs, is not installed.
-    """
+    """Raise `ModuleNotFoundError` if `form` is Parquet and pyarrow is not installed."""
     if form == "parquet":
-        from ..frames import _need  # pyright: ignore[reportPrivateUsage]
-
-        _need("pyarrow")
+        need("pyarrow")
 
 
 def open_writer(form: str, row_type: type[Struct], stream: Any) -> RowWriter:
@@ -157,13 +154,11 @@ class _Parquet:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        from ..frames import _Converter  # pyright: ignore[reportPrivateUsage]
-
-        self._converter = _Converter(row_type)
+        self._columns = ArrowColumns(row_type)
         self._rows: list[Struct] = []
         self._stream = _Unclosed(stream)
         self._sink = pa.PythonFile(self._stream, mode="w")
-        self._writer = pq.ParquetWriter(self._sink, self._converter.schema, compression="zstd")
+        self._writer = pq.ParquetWriter(self._sink, self._columns.schema, compression="zstd")
 
     def write(self, rows: Sequence[Struct]) -> None:
         self._rows.extend(rows)
@@ -184,7 +179,7 @@ class _Parquet:
 
     def _flush(self) -> None:
         if self._rows:
-            self._writer.write_batch(self._converter.batch(self._rows))
+            self._writer.write_batch(self._columns.batch(self._rows))
             self._rows = []
 
 
