@@ -25,7 +25,8 @@ from tokfluence_async import (
     Post,
     TokfluenceError,
 )
-from tokfluence_async._wire.wire import AnalyzeBody, CommentsBody, PostBody, RawCommentsBody, Shape
+from tokfluence_async._wire.bodies import AnalyzeBody, CommentsBody, PostBody, RawCommentsBody
+from tokfluence_async._wire.shapes import Shape
 
 SHAPES: Mapping[str, type] = {"post": PostBody, "comments": CommentsBody, "analyze": AnalyzeBody}
 

@@ -18,9 +18,11 @@ from ._http.engine import Engine, Options
 from ._http.retry import RetryPolicy, Settled
 from ._models import Timeout, Usage
 from ._posts import Posts
-from ._secret import Secret
 from ._throttle.throttle import Throttle
-from ._wire.wire import MAX_BODY, Shape, build_request
+from ._wire.calls import build_request
+from ._wire.checks import MAX_BODY
+from ._wire.secret import Secret
+from ._wire.shapes import Shape
 
 if TYPE_CHECKING:
     import aiohttp

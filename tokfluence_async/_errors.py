@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._words import plural
+from ._text import plural
 
 __all__ = [
     "APIConnectionError",

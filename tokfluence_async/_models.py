@@ -22,7 +22,7 @@ from typing import Annotated, Generic, TypeVar
 from msgspec import Meta, Struct, field
 
 from ._errors import TokfluenceError
-from ._words import plural
+from ._text import plural
 
 __all__ = [
     "Analysis",

@@ -2,7 +2,7 @@
 itself.
 
 Captions and comments are written by strangers, so every text is escaped (markup by `html.escape`,
-marks that reorder text by `_terminal`), isolated in `<bdi>` so that a right-to-left name does not
+marks that reorder text by `_text`), isolated in `<bdi>` so that a right-to-left name does not
 turn its row around, and cut. Links lead to http and https only. Colours are the notebook's own:
 this is read in dark themes too.
 """
@@ -16,8 +16,7 @@ from datetime import datetime
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from ._terminal import escape_controls
-from ._words import plural
+from ._text import escape_controls, plural
 
 if TYPE_CHECKING:
     from ._credits.estimate import Estimate

@@ -20,8 +20,11 @@ from ._credits.budget import Budget
 from ._credits.estimate import Estimate, build_estimate
 from ._journal.journal import Journal, enter_journal, is_there
 from ._models import Analysis, AnalyzeReport, Comment, CommentPage, Outcome, Post
+from ._wire.answers import check_post
+from ._wire.bodies import PostBody
+from ._wire.calls import MAX_BATCH, build_get_post
 from ._wire.ids import parse_post_id
-from ._wire.wire import MAX_BATCH, PostBody, Shape, build_get_post, check_post
+from ._wire.shapes import Shape
 
 if TYPE_CHECKING:
     from ._http.engine import Engine, Options

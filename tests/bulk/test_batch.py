@@ -26,7 +26,7 @@ from tokfluence_async import (
 from tokfluence_async._bulk import batch as _batch
 from tokfluence_async._bulk.batch import TABLE, BatchEvent, BatchState, event_of, past_of, step
 from tokfluence_async._http.retry import Again, GiveUp, RetryPolicy, Settled, decide
-from tokfluence_async._wire.wire import Kind
+from tokfluence_async._wire.calls import Kind
 
 SENT = (BatchState.READY, BatchState.REFUSED, BatchState.DOUBT, BatchState.MIXED)
 

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from tokfluence_async._bulk.planner import Planner, match_rows
 from tokfluence_async._models import Analysis
+from tokfluence_async._wire.bodies import AnalyzeBody, AnalyzeRow
 from tokfluence_async._wire.ids import PostRef
-from tokfluence_async._wire.wire import AnalyzeBody, AnalyzeRow, Shape
+from tokfluence_async._wire.shapes import Shape
 
 REFS = [PostRef(str(n), "@wwe") for n in range(1, 6)]
 

@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tokfluence_async._bulk.planner import Planner
-from tokfluence_async._wire.wire import MAX_BATCH
+from tokfluence_async._wire.calls import MAX_BATCH
 
 SIZES = st.integers(1, MAX_BATCH)
 

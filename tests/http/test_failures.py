@@ -11,7 +11,7 @@ import pytest
 
 from tokfluence_async import APIConnectionError, Sandbox, Timeout, TokfluenceClient
 from tokfluence_async._http.failures import Exchange, late, lost
-from tokfluence_async._secret import Secret
+from tokfluence_async._wire.secret import Secret
 
 CHECK = "Check base_url (TOKFLUENCE_BASE_URL) and the network"
 

@@ -26,7 +26,7 @@ from tokfluence_async._http.retry import (
     decide,
     effect_of,
 )
-from tokfluence_async._wire.wire import Kind
+from tokfluence_async._wire.calls import Kind
 
 FRESH, REFUSED, MAYBE, BOTH = Past.FRESH, Past.REFUSED, Past.MAYBE, Past.REFUSED | Past.MAYBE
 READ, WRITE = Kind.READ, Kind.WRITE

@@ -26,27 +26,21 @@ from tokfluence_async import (
     UpstreamError,
 )
 from tokfluence_async._errors import status_error
-from tokfluence_async._secret import Secret
-from tokfluence_async._wire import wire as _wire
-from tokfluence_async._wire.wire import (
-    AnalyzeBody,
-    Answer,
-    CommentsBody,
+from tokfluence_async._wire import checks as _checks
+from tokfluence_async._wire import shapes as _shapes
+from tokfluence_async._wire.answers import Answer, charge_of, parse_answer, parse_error
+from tokfluence_async._wire.bodies import AnalyzeBody, CommentsBody, PostBody, RawPostBody
+from tokfluence_async._wire.calls import (
     Kind,
-    PostBody,
-    RawPostBody,
-    Shape,
     build_analyze,
     build_comments,
     build_get_post,
     build_request,
-    charge_of,
-    check_nesting,
-    check_text,
-    is_charged,
-    parse_answer,
-    parse_error,
 )
+from tokfluence_async._wire.checks import check_nesting, check_text
+from tokfluence_async._wire.prices import is_charged
+from tokfluence_async._wire.secret import Secret
+from tokfluence_async._wire.shapes import Shape
 
 TOKEN = Secret("tkf_live_abcdEFGHijklMNOPqrstUVWXyz012345")
 POST: Shape[PostBody] = Shape(PostBody)
@@ -294,8 +288,10 @@ SMALL_STACK = """
     from typing import Any
     import msgspec
     from tokfluence_async._errors import TokfluenceError
-    from tokfluence_async._wire.wire import *
-    from tokfluence_async._wire.wire import RawCommentsBody, RawPostBody, parse_error
+    from tokfluence_async._wire.answers import *
+    from tokfluence_async._wire.bodies import *
+    from tokfluence_async._wire.calls import *
+    from tokfluence_async._wire.shapes import *
 
     def bodies():
         for depth in (64, 254, 255, 256, 257, 400, 5_000):
@@ -396,7 +392,7 @@ def test_a_raw_body_is_utf_8_to_its_end(
 ) -> None:
     """Characters of four bytes across the pieces it is looked at in pass; half of one, at any
     place, does not."""
-    monkeypatch.setattr(_wire, "_PIECE", 16_384)  # of a megabyte they are
+    monkeypatch.setattr(_checks, "_PIECE", 16_384)  # of a megabyte they are
     good = ("x" * place + "\U0001f600" * 20_000).encode()
     body = b'{"data": "' + good + b'"}'
 
@@ -413,7 +409,7 @@ def test_a_raw_body_is_utf_8_to_its_end(
             )
 
 
-@given(st.binary(max_size=40), st.integers(_wire._PIECE - 24, _wire._PIECE + 6))
+@given(st.binary(max_size=40), st.integers(_checks._PIECE - 24, _checks._PIECE + 6))
 @settings(max_examples=50)
 def test_a_raw_body_passes_if_and_only_if_python_can_decode_it(tail: bytes, ahead: int) -> None:
     """Whatever stands at the seam of two pieces."""
@@ -661,7 +657,7 @@ def test_where_no_price_is_known_the_services_figure_is_believed_within_reason(
 
 def test_an_odd_field_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
     """Read leniently, but not in silence; and a crawl may meet it a million times."""
-    _wire._told.clear()
+    _shapes._told.clear()
     shape: Shape[PostBody] = Shape(PostBody)
 
     posts = [shape.decode(b'{"data": {"post_id": "1", "views": "many"}}').data for _ in range(3)]

@@ -33,18 +33,13 @@ from .._errors import (
 )
 from .._http.retry import Past, Settled
 from .._models import Analysis, Outcome
+from .._text import plural
+from .._wire.bodies import AnalyzeBody, PostBody
+from .._wire.calls import MAX_BATCH, build_analyze, build_get_post
 from .._wire.ids import PostRef
+from .._wire.prices import ANALYZE_PRICE
 from .._wire.request_ids import next_request_id
-from .._wire.wire import (
-    ANALYZE_PRICE,
-    MAX_BATCH,
-    AnalyzeBody,
-    PostBody,
-    Shape,
-    build_analyze,
-    build_get_post,
-)
-from .._words import plural
+from .._wire.shapes import Shape
 from .batch import BatchEvent, BatchState, event_of, past_of, step
 from .planner import Planner, match_rows
 from .sources import Item, ItemSource

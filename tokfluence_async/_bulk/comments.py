@@ -46,8 +46,10 @@ from .._credits.budget import Budget
 from .._errors import APIResponseValidationError
 from .._http.engine import ClosedError
 from .._models import Comment, CommentPage
+from .._wire.bodies import CommentsBody, RawCommentsBody
+from .._wire.calls import MAX_LIMIT, build_comments
 from .._wire.lines import comment_ids
-from .._wire.wire import MAX_LIMIT, CommentsBody, RawCommentsBody, Shape, build_comments
+from .._wire.shapes import Shape
 from .recent import NEAR, REMEMBERED, Recent
 
 if TYPE_CHECKING:

@@ -38,8 +38,9 @@ from collections.abc import Mapping, Sequence
 
 from .._errors import InvalidPostError
 from .._models import Analysis
+from .._wire.bodies import AnalyzeRow
+from .._wire.calls import MAX_BATCH
 from .._wire.ids import PostRef, parse_post_id
-from .._wire.wire import MAX_BATCH, AnalyzeRow
 
 __all__ = ["Planner", "match_rows"]
 

@@ -20,7 +20,9 @@ from anyio.abc import TaskGroup
 from .._credits.budget import Budget
 from .._errors import NotFoundError, PostNotReadyError, TokfluenceError
 from .._models import Analysis, Outcome
-from .._wire.wire import MAX_BATCH, Shape, build_get_post, check_post
+from .._wire.answers import check_post
+from .._wire.calls import MAX_BATCH, build_get_post
+from .._wire.shapes import Shape
 from .analyze import DUPLICATE, RESEND_WITHIN, Analyzer
 from .sources import Item, ItemSource
 from .stream import hand_over

@@ -15,7 +15,7 @@ which a crawl has; to ask too early costs credits.
 
 from __future__ import annotations
 
-from .._wire.wire import ANALYZE_PRICE, POST_PRICE
+from .._wire.prices import ANALYZE_PRICE, POST_PRICE
 
 __all__ = ["HitRate", "Visibility"]
 

@@ -11,8 +11,8 @@ from typing import Annotated, TypeVar
 import typer
 
 from .. import Analysis, Comment, Outcome, Post, Sandbox, TokfluenceError
+from .._text import plural
 from .._version import __version__
-from .._words import plural
 from . import crawling, serving
 from .inputs import WANTED, open_inputs
 from .output import Output

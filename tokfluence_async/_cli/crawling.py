@@ -27,8 +27,7 @@ from .. import (
     Progress,
     TokfluenceClient,
 )
-from .._terminal import one_line
-from .._words import plural
+from .._text import one_line, plural
 from .inputs import FileLines, Inputs, StreamLines, UsageError, open_inputs
 from .runtime import GRACE, Common, Exit, Session
 from .screen import Screen, open_screen

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from .._terminal import escape_controls
+from .._text import escape_controls
 from .inputs import UsageError
 
 __all__ = ["Output", "OutputGoneError"]

@@ -30,7 +30,7 @@ from .. import (
     TokfluenceError,
 )
 from .._http import log
-from .._words import plural
+from .._text import plural
 from .inputs import FileLines, Inputs, UsageError
 from .output import OutputGoneError
 from .screen import Meter, Screen, Snapshot, open_screen

@@ -1,7 +1,7 @@
 """What people see, on standard error: a progress display on a terminal, plain lines elsewhere, JSON
 lines on request.
 
-Everything passes through `_terminal` on its way, and no text is ever read as rich markup: a comment
+Everything passes through `_text` on its way, and no text is ever read as rich markup: a comment
 may hold `[/nope]`, a file name `[red]`.
 """
 
@@ -23,8 +23,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from .._terminal import escape_controls, one_line
-from .._words import plural
+from .._text import escape_controls, one_line, plural
 
 __all__ = ["Screen", "Snapshot", "open_screen"]
 

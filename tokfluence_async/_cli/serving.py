@@ -10,7 +10,7 @@ import signal
 import typer
 
 from .. import Sandbox
-from .._words import plural
+from .._text import plural
 from .runtime import Exit, new_loop
 from .screen import open_screen
 

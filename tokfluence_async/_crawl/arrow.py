@@ -22,7 +22,7 @@ import msgspec
 from msgspec import Struct
 
 from .._models import Outcome
-from .._words import plural
+from .._text import plural
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -51,8 +51,10 @@ from .._errors import (
 )
 from .._journal.journal import Entry, Journal, Output, enter_journal
 from .._models import CrawlReport, Outcome
+from .._wire.bodies import RawPostBody
+from .._wire.calls import MAX_LIMIT
 from .._wire.lines import comment_ids, comment_lines, failure_line, line_ids, post_line
-from .._wire.wire import MAX_LIMIT, RawPostBody, Shape
+from .._wire.shapes import Shape
 
 if TYPE_CHECKING:
     from .._client import TokfluenceClient

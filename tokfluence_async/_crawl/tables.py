@@ -26,7 +26,7 @@ from typing import Any, Protocol, cast, get_args, get_type_hints
 import msgspec
 from msgspec import Struct
 
-from .._wire.wire import Shape
+from .._wire.shapes import Shape
 from .arrow import ArrowColumns, need
 
 __all__ = ["LineReader", "RowWriter", "check_format", "open_writer"]

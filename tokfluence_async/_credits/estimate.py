@@ -11,7 +11,8 @@ import math
 from msgspec import Struct
 
 from .._bulk.visibility import Visibility
-from .._wire.wire import ANALYZE_PRICE, COMMENT_PAGE_PRICE, MAX_LIMIT, POST_PRICE
+from .._wire.calls import MAX_LIMIT
+from .._wire.prices import ANALYZE_PRICE, COMMENT_PAGE_PRICE, POST_PRICE
 
 __all__ = ["Estimate", "build_estimate"]
 

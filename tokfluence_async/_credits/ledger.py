@@ -21,7 +21,7 @@ from collections import OrderedDict, deque
 
 from msgspec import Struct
 
-from .._words import plural
+from .._text import plural
 
 __all__ = ["Difference", "Ledger", "LedgerLine"]
 

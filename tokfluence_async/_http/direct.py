@@ -35,9 +35,10 @@ from yarl import URL
 
 from .._errors import TokfluenceError
 from .._models import Timeout
-from .._secret import Secret
 from .._throttle.throttle import Lanes
-from .._wire.wire import Answer, Call
+from .._wire.answers import Answer
+from .._wire.calls import Call
+from .._wire.secret import Secret
 from .failures import MOST_RETAKEN, Exchange, answer_of, late, lost, too_large
 
 if TYPE_CHECKING:

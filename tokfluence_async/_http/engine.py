@@ -27,19 +27,13 @@ from .._credits.budget import Budget
 from .._credits.ledger import Ledger
 from .._errors import APIError, APIStatusError, ClosedError, DuplicateRequestError, TokfluenceError
 from .._models import Timeout, Usage
-from .._secret import Secret
 from .._throttle.throttle import GateClosedError, Lanes, Throttle
+from .._wire.answers import Answer, charge_of, parse_answer
+from .._wire.calls import Call, Kind, build_analyze
+from .._wire.prices import is_charged
 from .._wire.request_ids import next_request_id
-from .._wire.wire import (
-    Answer,
-    Call,
-    Kind,
-    Shape,
-    build_analyze,
-    charge_of,
-    is_charged,
-    parse_answer,
-)
+from .._wire.secret import Secret
+from .._wire.shapes import Shape
 from .concurrency import Crowd, Gate
 from .foreign import Stranger
 from .retry import Again, GiveUp, Past, RetryPolicy, Settled, decide, effect_of

@@ -18,9 +18,9 @@ from multidict import istr
 
 from .._errors import APIConnectionError, APIResponseValidationError, APITimeoutError
 from .._models import Timeout
-from .._secret import Secret
 from .._throttle.pacer import parse_date, parse_retry_after
-from .._wire.wire import Answer
+from .._wire.answers import Answer
+from .._wire.secret import Secret
 
 __all__ = ["MOST_RETAKEN", "Exchange", "answer_of", "late", "lost", "too_large"]
 

@@ -6,7 +6,7 @@ prints every request with its id, status, cost and waits to standard error. The 
 adds a handler unless that variable is set: a program's own logging set-up stays its own.
 
 No token is ever given to the logger; the formatter masks whatever looks like one all the same, as a
-log is what people paste into bug reports. Texts of the service are escaped (see `_terminal`), as a
+log is what people paste into bug reports. Texts of the service are escaped (see `_text`), as a
 log is read in a terminal.
 """
 
@@ -21,7 +21,7 @@ import threading
 from datetime import UTC, datetime
 
 from .._errors import ConfigurationError
-from .._terminal import one_line
+from .._text import one_line
 
 __all__ = ["LEVELS", "configure", "configure_from_environment"]
 

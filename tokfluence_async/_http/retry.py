@@ -37,7 +37,7 @@ from .._errors import (
     APIStatusError,
     TokfluenceError,
 )
-from .._wire.wire import Kind
+from .._wire.calls import Kind
 
 __all__ = [
     "Again",

@@ -41,10 +41,11 @@ from yarl import URL
 
 from .._errors import TokfluenceError
 from .._models import Timeout
-from .._secret import Secret
 from .._throttle.throttle import Lanes
 from .._version import __version__
-from .._wire.wire import Answer, Call
+from .._wire.answers import Answer
+from .._wire.calls import Call
+from .._wire.secret import Secret
 from .direct import Direct
 from .failures import MOST_RETAKEN, Exchange, answer_of, late, lost, too_large
 

@@ -44,8 +44,8 @@ from msgspec import Struct
 
 from .._errors import JournalError
 from .._models import Analysis, Outcome
+from .._text import plural
 from .._wire.ids import PostRef, signed
-from .._words import plural
 
 __all__ = ["Doubt", "Entry", "Journal", "Output", "enter_journal", "is_there"]
 

@@ -1,0 +1,10 @@
+"""Requests and answers as values: what the service's API page says, and nothing else.
+
+Knows msgspec and the API page. Does not know sockets, tasks or time: every function here is pure
+(but for `request_ids`, which draws random bits once a process).
+
+Read `calls` first (what can be asked, and its price), then `answers` (what came back, or an error).
+`shapes` decodes a body: `checks` refuses the dangerous ones before, `repair` mends odd fields
+after. `ids` decides what names a post. `lines` makes the lines of a crawl's files, `columns` the
+columns of frames and tables.
+"""

@@ -1,16 +1,16 @@
-"""The one sanitiser that stands before a terminal.
+"""Texts for people: counts, and what strangers wrote made safe for a terminal.
 
 Captions and comments are written by strangers. A terminal that is sent their bytes as they are may
-be told to move its cursor, change its title, answer on its input, or show a text in another order
-than it has (ESC and the one-byte CSI U+009B alike; rich prints both, even through `Text` and
-`escape()`). What is shown is escaped here; files and pipes get the text unchanged.
+be told to move its cursor, change its title, type on its input, or show a text in another order
+than it has. ESC and the one-byte CSI U+009B both do that, and rich prints both, even through `Text`
+and `escape()`. What is shown on a screen is escaped here; files and pipes get the text unchanged.
 """
 
 from __future__ import annotations
 
 import re
 
-__all__ = ["escape_controls", "one_line"]
+__all__ = ["escape_controls", "one_line", "plural"]
 
 # C0 but tab and newline, DEL, C1, the line separators, and the marks that reorder what follows them
 # (embeddings, overrides, isolates). Joiners, direction marks and tag characters stay: emoji and
@@ -20,6 +20,11 @@ _UNSAFE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 _BREAKS = re.compile("[\t\n]")
+
+
+def plural(count: int, one: str, many: str | None = None) -> str:
+    """`1 post`, `1,000 posts`; `many` where an s at the end does not make the plural."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
 def _escape(match: re.Match[str]) -> str:

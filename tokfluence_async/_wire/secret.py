@@ -6,8 +6,8 @@ __all__ = ["Secret"]
 
 
 class Secret(str):
-    """A token. Its `repr` shows no more than the key's display prefix, the only part that may ever
-    be shown [public]; so a traceback with locals, or a debugger, does not show it either."""
+    """A token. Its `repr` shows at most the key's display prefix, the only part that may ever be
+    shown [public]. So neither a traceback with locals nor a debugger shows the rest."""
 
     __slots__ = ()
 

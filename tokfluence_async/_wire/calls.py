@@ -1,0 +1,150 @@
+"""Requests as values: method, path, body and price, ready to be sent.
+
+Knows the API page and nothing of HTTP libraries. A path is checked before it becomes a request,
+because a server may decode and normalise it: an unchecked one can reach another endpoint, and be
+charged there.
+
+Source: the Tokfluence API page, *Posts*.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any
+from urllib.parse import quote, unquote, urlencode
+
+import msgspec
+from msgspec import Struct
+
+from .prices import ANALYZE_PRICE, COMMENT_PAGE_PRICE, POST_PRICE, length_of, price_of
+
+__all__ = [
+    "MAX_BATCH",
+    "MAX_LIMIT",
+    "Call",
+    "Kind",
+    "build_analyze",
+    "build_comments",
+    "build_get_post",
+    "build_request",
+]
+
+MAX_BATCH = 50  # URLs in one analyze call [seed]
+MAX_LIMIT = 200  # comments in one page [seed]
+
+
+class Kind(Enum):
+    """What a repeat means: a read is done anew under a new request id, a write is the same work
+    under its own."""
+
+    READ = "read"
+    WRITE = "write"
+
+
+class Call(Struct, frozen=True, gc=False):
+    """One logical request.
+
+    Attributes:
+        target: Path and query, percent-encoded, beginning with `/v1`.
+        body: JSON, or None.
+        price: The most it can cost in credits.
+        units: URLs in an analyze batch, which its time limit grows with; else 0.
+        endpoint: The route, where it is known beforehand.
+    """
+
+    method: str
+    target: str
+    kind: Kind
+    price: int
+    body: bytes | None = None
+    units: int = 0
+    endpoint: str = ""
+
+    @property
+    def route(self) -> str:
+        """The endpoint, without its ids and query, for counting by it."""
+        if self.endpoint:
+            return self.endpoint
+        path = self.target.partition("?")[0]
+        return f"{self.method} {_ID_SEGMENT.sub('/:id', path)}"
+
+
+_ID_SEGMENT = re.compile(r"/(?:[0-9]+|tkc_[0-9a-f]+)(?=/|\Z)")
+
+
+def build_get_post(post_id: str) -> Call:
+    """`GET /v1/posts/:id`. `post_id` comes from `ids`, so it is digits and needs no quoting."""
+    return Call("GET", f"/v1/posts/{post_id}", Kind.READ, POST_PRICE, endpoint="GET /v1/posts/:id")
+
+
+def build_comments(post_id: str, cursor: int, limit: int) -> Call:
+    """`GET /v1/posts/:id/comments`; `cursor` and `limit` are checked ints."""
+    return Call(
+        "GET",
+        f"/v1/posts/{post_id}/comments?cursor={cursor}&limit={limit}",
+        Kind.READ,
+        COMMENT_PAGE_PRICE,
+        endpoint="GET /v1/posts/:id/comments",
+    )
+
+
+def build_analyze(urls: list[str], force: bool) -> Call:
+    """`POST /v1/posts/analyze`; 1 to 50 URLs, 25 credits each whatever comes of them."""
+    body: dict[str, Any] = {"urls": urls, "force": True} if force else {"urls": urls}
+    return Call(
+        "POST",
+        "/v1/posts/analyze",
+        Kind.WRITE,
+        ANALYZE_PRICE * len(urls),
+        msgspec.json.encode(body),
+        len(urls),
+    )
+
+
+_PATH = re.compile(
+    r"/v1(?:/[A-Za-z0-9._~@:!$&'()*+,;=-]|/?%[0-9A-Fa-f]{2}|[A-Za-z0-9._~@:!$&'()*+,;=-])*/?\Z"
+)
+
+_SEPARATORS = re.compile(r"[/\\]")
+
+
+def build_request(method: str, path: str, params: Mapping[str, Any] | None, json: Any) -> Call:
+    """Any endpoint. `path` is the one of the API page, with `/v1`.
+
+    Raises:
+        ValueError: The path is not below `/v1`, or could mean another path after a server has
+            normalised it.
+    """
+    method = method.upper()
+    if method not in ("GET", "POST", "PUT", "PATCH", "DELETE"):
+        raise ValueError(f"method must be GET, POST, PUT, PATCH or DELETE, not {method!r}")
+    if not path.startswith("/v1/"):
+        raise ValueError(
+            f"path must begin with /v1/, as in the API's documentation, not {path[:80]!r}"
+        )
+    # As a server may read it that decodes before it splits, and one that knows `;` parameters or
+    # takes `\\` for `/`.
+    segments = _SEPARATORS.split(unquote(path))
+    if not _PATH.match(path) or any(
+        segment.partition(";")[0] in (".", "..") for segment in segments
+    ):
+        raise ValueError(
+            f"{path[:80]!r} is not a plain path: quote its parts (urllib.parse.quote(part, safe='')), "
+            "leave out '.' and '..', and give the query as params="
+        )
+    target = path
+    if params:
+        pairs = {k: _text(v) for k, v in params.items() if v is not None}
+        target += "?" + urlencode(pairs, doseq=True, quote_via=quote)
+    body = None if json is None else msgspec.json.encode(json)
+    price = price_of(method, path, json)
+    units = length_of(json, "urls") if path.rstrip("/") == "/v1/posts/analyze" else 0
+    return Call(method, target, Kind.READ if method == "GET" else Kind.WRITE, price, body, units)
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return value
