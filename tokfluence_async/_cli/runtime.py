@@ -30,6 +30,7 @@ from .. import (
     TokfluenceError,
 )
 from .._http import log
+from .._platform import STOP_SIGNALS, hear_signals
 from .._text import plural
 from .inputs import FileLines, Inputs, UsageError
 from .output import OutputGoneError
@@ -253,7 +254,7 @@ def _explain(error: BaseException, screen: Screen) -> int:
         case BaseExceptionGroup() if len(error.exceptions) == 1:
             return _explain(error.exceptions[0], screen)
         case OutputGoneError():
-            return 128 + signal.SIGPIPE
+            return 141  # 128 + SIGPIPE, a signal that not every system knows
         case UsageError() | ModuleNotFoundError(name="pyarrow"):
             screen.say(str(error), "error")
             return Exit.USAGE
@@ -334,7 +335,7 @@ async def _open_client(
 
 @contextlib.contextmanager
 def _signals(session: Session, task: asyncio.Future[Any]) -> Any:
-    """The first Ctrl-C or SIGTERM ends the input and lets what is under way finish; the second
+    """The first signal to stop ends the input and lets what is under way finish; the second
     cancels; the third leaves."""
     loop = asyncio.get_running_loop()
     heard: list[signal.Signals] = []
@@ -363,16 +364,9 @@ def _signals(session: Session, task: asyncio.Future[Any]) -> Any:
         else:
             os._exit(128 + which)
 
-    added: list[signal.Signals] = []
-    for which in (signal.SIGINT, signal.SIGTERM):
-        # Only the main thread hears signals; inside another program it may not be ours.
-        with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
-            loop.add_signal_handler(which, hear, which)
-            added.append(which)
-    try:
-        yield heard
-    finally:
-        for timer in timers:
-            timer.cancel()
-        for which in added:
-            loop.remove_signal_handler(which)
+    with hear_signals(STOP_SIGNALS, hear):
+        try:
+            yield heard
+        finally:
+            for timer in timers:
+                timer.cancel()

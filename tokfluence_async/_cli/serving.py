@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import signal
 
 import typer
 
 from .. import Sandbox
+from .._platform import STOP_SIGNALS, hear_signals
 from .._text import plural
 from .runtime import Exit, new_loop
 from .screen import open_screen
@@ -24,10 +23,10 @@ def serve(sandbox: Sandbox, *, quiet: bool) -> int:
 
     async def main() -> int:
         stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for which in (signal.SIGINT, signal.SIGTERM):
-            with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
-                loop.add_signal_handler(which, stop.set)
+        with hear_signals(STOP_SIGNALS, lambda _: stop.set()):
+            return await serve_until(stop)
+
+    async def serve_until(stop: asyncio.Event) -> int:
         try:
             await sandbox.start()
             # The documentation's own examples are there whatever fraction of the others is.

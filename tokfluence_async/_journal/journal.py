@@ -44,16 +44,13 @@ from msgspec import Struct
 
 from .._errors import JournalError
 from .._models import Analysis, Outcome
+from .._platform import OPEN_FLAGS, read_at, sync_data, sync_folder, write_all
 from .._text import plural
 from .._wire.ids import PostRef, signed
 
 __all__ = ["Doubt", "Entry", "Journal", "Output", "enter_journal", "is_there"]
 
 T = TypeVar("T")
-
-_sync = getattr(os, "fdatasync", os.fsync)  # macOS has only fsync
-
-_IOV_MAX = 1024  # what POSIX systems take at once
 
 _APPLICATION = 0x746B666A  # "tkfj"
 _SCHEMA = 2
@@ -366,7 +363,7 @@ class Journal:
             )
             self._set_up()
             if new:
-                _sync_folder(self.path.parent)
+                sync_folder(self.path.parent)
         except (sqlite3.Error, *_UNREADABLE) as error:
             raise self._error(error) from error
         except OSError as error:
@@ -621,7 +618,7 @@ class Journal:
                 "SELECT start, length FROM pages WHERE post_id = ? ORDER BY cursor DESC LIMIT ?",
                 (signed(post_id), _PAGES),
             ).fetchall()
-            return [os.pread(output.fd, length, start) for start, length in reversed(rows)]
+            return [read_at(output.fd, length, start) for start, length in reversed(rows)]
 
         return await self._read(read)
 
@@ -639,9 +636,7 @@ class Journal:
             assert self._db is not None
             row = self._db.execute("SELECT length FROM outputs WHERE name = ?", (name,)).fetchone()
             try:
-                fd = os.open(
-                    path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0), 0o666
-                )
+                fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | OPEN_FLAGS, 0o666)
             except OSError as error:
                 raise JournalError(f"{path} cannot be written: {error.strerror}.") from error
             try:
@@ -659,7 +654,7 @@ class Journal:
                     )
                 os.ftruncate(fd, length)
                 if row is None:
-                    _sync_folder(path.parent)
+                    sync_folder(path.parent)
                     _LENGTH.run(self._db, (name, 0))
             except BaseException:
                 os.close(fd)
@@ -853,8 +848,8 @@ class Journal:
 
     def _append_lines(self, work: _Work) -> None:
         for output, lines in work.lines.items():
-            _write_all(output.fd, lines)
-            _sync(output.fd)
+            write_all(output.fd, lines)
+            sync_data(output.fd)
             output.durable += sum(map(len, lines))
 
     def _commit(self) -> None:
@@ -888,23 +883,3 @@ async def enter_journal(
 def is_there(journal: Journal | str | os.PathLike[str]) -> bool:
     """Whether there is anything to open."""
     return isinstance(journal, Journal) or Path(journal).exists()
-
-
-def _write_all(fd: int, lines: list[bytes]) -> None:
-    """Without putting them together first, which is a fourth of what it takes to write them."""
-    for at in range(0, len(lines), _IOV_MAX):
-        part = lines[at : at + _IOV_MAX]
-        written = os.writev(fd, part)
-        if written < sum(map(len, part)):  # a disk that is nearly full, or more than 2 GB
-            rest = memoryview(b"".join(part))[written:]
-            while rest:
-                rest = rest[os.write(fd, rest) :]
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make it durable that a file is there at all."""
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

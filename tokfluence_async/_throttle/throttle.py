@@ -37,7 +37,6 @@ import asyncio
 import hashlib
 import logging
 import math
-import os
 import secrets
 import sys
 import threading
@@ -52,6 +51,7 @@ from time import monotonic
 from typing import Literal, TypeAlias
 
 from .._errors import ConfigurationError
+from .._platform import after_fork_in_child
 from .pacer import Pacer, plan_pause
 
 __all__ = ["GateClosedError", "LaneStatistics", "Lanes", "Throttle", "ThrottleStatistics"]
@@ -555,7 +555,7 @@ def _after_fork() -> None:
     _registry = _Registry(forked=True)
 
 
-os.register_at_fork(after_in_child=_after_fork)
+after_fork_in_child(_after_fork)
 
 
 def _is_number(value: object) -> bool:

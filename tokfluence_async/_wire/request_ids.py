@@ -12,9 +12,10 @@ Source: the Tokfluence API page, *Idempotency*: "one stable UUID per logical bat
 from __future__ import annotations
 
 import itertools
-import os
 import re
 from uuid import uuid4
+
+from .._platform import after_fork_in_child
 
 __all__ = ["check_request_id", "next_request_id"]
 
@@ -31,7 +32,7 @@ def _seed() -> None:
 
 
 _seed()
-os.register_at_fork(after_in_child=_seed)
+after_fork_in_child(_seed)
 
 
 def next_request_id() -> str:
