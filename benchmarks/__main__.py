@@ -22,18 +22,24 @@ from .turns import Row, measure, measure_each, quartiles, ratios, spread, table
 
 CAVEATS = """\
 Read this first:
-- CPU time of the client's process, user and system, by the operating system. Wall time is told, and says little: the
-  server is on the same machine, on loopback, without TLS, and answers at once.
-- Everything is relative. Absolute figures drift by tens of per cent from run to run on a shared machine; contenders take turns,
-  and a ratio is the median over rounds of figures taken next to each other. Compare nothing across runs.
-- Goals are judged by medians, with these exceptions: the planner's makespans are means of its seeds, and its longest request is the
-  worst of them; a large job's memory is of one run; the virtual throttle is judged by the worst of its algorithms.
-- Ratios swing by a fifth and more from one start of the processes to the next, so they are started anew several times; and beside
-  other work on the machine: what is missed under load is to be run again on a quiet one.
-- The hand-written loop reuses its session and its decoder, has plain Structs of the documented fields, and does nothing
-  else: no retry, throttle, request id, size cap or budget. "Tuned" is the same by somebody who has read aiohttp; the floor
-  has no HTTP client at all, and shows what is the loop's, the kernel's and the decoder's.
-- The openai and apify packages are measured as what they are, pointed at this server: they have features of their own.
+- CPU time is the client process's own, user and system, as the operating system counts it. Wall
+  time is printed and says little: the server is on the same machine, on loopback, without TLS, and
+  answers at once.
+- Everything is relative. Absolute figures drift by tens of per cent from run to run on a shared
+  machine. Contenders take turns, and a ratio is the median over rounds of figures taken next to
+  each other. Compare nothing across runs.
+- Goals are judged by medians, with these exceptions: the planner's makespans are means of its
+  seeds, and its longest request is the worst of them; a large job's memory is of one run; the
+  virtual throttle is judged by the worst of its algorithms.
+- Ratios swing by a fifth and more from one start of the processes to the next, so the processes are
+  started anew several times. Other work on the machine does the same: what is missed under load is
+  to be run again on a quiet machine.
+- The hand-written loop reuses its session and its decoder, has plain Structs of the documented
+  fields, and does nothing else: no retry, throttle, request id, size cap or budget. "Tuned" is the
+  same by somebody who has read aiohttp. The floor has no HTTP client at all, and shows what is the
+  loop's, the kernel's and the decoder's.
+- The openai and apify packages are measured as what they are, pointed at this server: they have
+  features of their own.
 - {python}, {cores} cores, load {load}. What was on the other side is told with each table.
 """
 
@@ -96,7 +102,8 @@ def comments(quick: bool, out: Path) -> None:
         assert like is not None
         against = spread(ratios(pages.rounds, like.rounds))
         print(
-            f"Page by page, comment_pages against the hand-written loop that also goes page by page: {against}.\n"
+            f"Page by page, comment_pages against the hand-written loop that also goes page by "
+            f"page: {against}.\n"
         )
         goals += [_at_most_the_loop(f"comments, {order}, CPU a comment", rows)]
         results[order] = rows
@@ -119,7 +126,7 @@ def _post_goals(results: Mapping[str, Sequence[Row]]) -> Iterator[Goal]:
     assert many is not None
     grown = ratios(many.rounds, few.rounds)
     yield Goal(
-        "flat from 10 to 50 in flight: in the median round, at most 1.05 of the CPU a request at 10",
+        "flat from 10 to 50 in flight: median round at most 1.05 of the CPU a request at 10",
         spread(grown),
         quartiles(grown)[1] <= 1.05,
     )
@@ -207,7 +214,8 @@ def main() -> int:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="minutes instead of hours, to see that all of it runs: ratios are rough, goals are not judged",
+        help="minutes instead of hours, to see that all of it runs: ratios are rough, goals are "
+        "not judged",
     )
     parser.add_argument("--out", type=Path, default=Path("bench-results"), help="where plots go")
     given = parser.parse_args()

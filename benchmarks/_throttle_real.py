@@ -28,15 +28,17 @@ daemon off; worker_processes 1; pid {root}/pid; error_log {root}/error.log crit;
 events {{ worker_connections 256; }}
 http {{
   access_log off; keepalive_requests 1000000;
-  client_body_temp_path {root}; proxy_temp_path {root}; fastcgi_temp_path {root}; uwsgi_temp_path {root}; scgi_temp_path {root};
+  client_body_temp_path {root}; proxy_temp_path {root}; fastcgi_temp_path {root};
+  uwsgi_temp_path {root}; scgi_temp_path {root};
   limit_req_zone $binary_remote_addr zone=ip:1m rate={rate}r/s;
   limit_req_status 429;
-  server {{ listen 127.0.0.1:{port}; location / {{ limit_req zone=ip burst=20 nodelay; return 200 "ok"; }} }}
+  server {{
+    listen 127.0.0.1:{port};
+    # Not `return`: it answers in the rewrite phase, before limit_req is asked.
+    location / {{ limit_req zone=ip burst=20 nodelay; root {root}; try_files /ok =500; }}
+  }}
 }}
 """
-
-# `return` answers in the rewrite phase, before limit_req is asked; a file does not.
-_NGINX = _NGINX.replace('return 200 "ok";', "root {root}; try_files /ok =500;")
 
 _HAPROXY = """
 global
@@ -51,7 +53,8 @@ frontend f
   bind 127.0.0.1:{port}
   stick-table type ip size 1k expire 60s store http_req_rate({period}ms)
   http-request track-sc0 src
-  http-request return status 429 content-type text/plain string "no" if {{ sc_http_req_rate(0) gt {limit} }}
+  acl over sc_http_req_rate(0) gt {limit}
+  http-request return status 429 content-type text/plain string "no" if over
   http-request return status 200 content-type text/plain string "ok"
 """
 

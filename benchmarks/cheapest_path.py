@@ -96,7 +96,8 @@ def main() -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     print(__doc__)
     print(
-        f"{'workload':32} {'readable after':14} {'credits':>8} {'clairvoyant':>11} {'more':>7} {'floor':>7} {'more':>7}"
+        f"{'workload':32} {'readable after':14} {'credits':>8} {'clairvoyant':>11} {'more':>7} "
+        f"{'floor':>7} {'more':>7}"
     )
     rows = measure()
     for name, delay, spent, best, floor, _ in rows:

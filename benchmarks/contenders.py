@@ -173,14 +173,16 @@ class HandWritten(Contender):
 
         music = define("Music", ("title", str), ("author", str), ("original", bool))
         post = define(
-            "Post",
-            ("post_id", str), ("url", str), ("caption", str), ("published_at", datetime), ("cover_url", str),
-            ("duration", int), ("views", int), ("likes", int), ("comments", int), ("shares", int), ("saves", int),
-            ("hashtags", list[str]), ("mentions", list[str]), ("music", music), ("is_sponsored", bool),
+            "Post", ("post_id", str), ("url", str), ("caption", str), ("published_at", datetime),
+            ("cover_url", str),
+            ("duration", int), ("views", int), ("likes", int), ("comments", int), ("shares", int),
+            ("saves", int), ("hashtags", list[str]), ("mentions", list[str]), ("music", music),
+            ("is_sponsored", bool),
         )  # fmt: skip
         comment = define(
             "Comment",
-            ("comment_id", str), ("text", str), ("published_at", datetime), ("likes", int), ("reply_count", int),
+            ("comment_id", str), ("text", str), ("published_at", datetime), ("likes", int),
+            ("reply_count", int),
             ("parent_comment_id", str | None), ("author_username", str), ("author_picture", str),
         )  # fmt: skip
         meta = define("Meta", ("total", int), ("next_cursor", int | None))
@@ -342,15 +344,16 @@ class HttpxPydantic(Contender):
 
         music = create_model("Music", title=(str, ...), author=(str, ...), original=(bool, ...))
         post = create_model(
-            "Post", post_id=(str, ...), url=(str, ...), caption=(str, ...), published_at=(datetime, ...),
-            cover_url=(str, ...), duration=(int, ...), views=(int, ...), likes=(int, ...), comments=(int, ...),
-            shares=(int, ...), saves=(int, ...), hashtags=(list[str], ...), mentions=(list[str], ...),
+            "Post", post_id=(str, ...), url=(str, ...), caption=(str, ...),
+            published_at=(datetime, ...), cover_url=(str, ...), duration=(int, ...),
+            views=(int, ...), likes=(int, ...), comments=(int, ...), shares=(int, ...),
+            saves=(int, ...), hashtags=(list[str], ...), mentions=(list[str], ...),
             music=(music, ...), is_sponsored=(bool, ...),
         )  # fmt: skip
         comment = create_model(
-            "Comment", comment_id=(str, ...), text=(str, ...), published_at=(datetime, ...), likes=(int, ...),
-            reply_count=(int, ...), parent_comment_id=(str | None, ...), author_username=(str, ...),
-            author_picture=(str, ...),
+            "Comment", comment_id=(str, ...), text=(str, ...), published_at=(datetime, ...),
+            likes=(int, ...), reply_count=(int, ...), parent_comment_id=(str | None, ...),
+            author_username=(str, ...), author_picture=(str, ...),
         )  # fmt: skip
         meta = create_model("Meta", total=(int, ...), next_cursor=(int | None, ...))
         self.post_type: type[BaseModel] = create_model("PostBody", data=(post, ...))

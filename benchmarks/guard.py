@@ -54,7 +54,8 @@ def main() -> int:
         bad += not good
         unit = "request" if what == "posts" else "page"
         print(
-            f"{what}: {ours:,.0f} instructions a {unit}, the hand-written loop {hand:,.0f}: ratio {ratio:.3f}, "
+            f"{what}: {ours:,.0f} instructions a {unit}, the hand-written loop {hand:,.0f}: "
+            f"ratio {ratio:.3f}, "
             f"known {known:.2f} + {_TOLERANCE:.0%}: {'good' if good else 'WORSE'}",
             flush=True,
         )

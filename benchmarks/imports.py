@@ -60,11 +60,14 @@ def run(quick: bool, out: Path) -> None:
         if line != "pass":
             against = ratios(found, cost[_REFERENCE])
             print(
-                f"| `{line}` | {spread([1e3 * seconds for seconds in found], '.0f')} | {spread(against)} |"
+                f"| `{line}` | {spread([1e3 * seconds for seconds in found], '.0f')} | "
+                f"{spread(against)} |"
             )
     print(
-        f"\naiohttp comes with the first call, whatever was imported. The goal's words are `{_OURS}` against `{_REFERENCE}`, "
-        f"so\n`{_CLIENT}`, as users write it, is not judged; of its weight by `-X importtime`: {_parts(rounds)}.\n"
+        f"\naiohttp comes with the first call, whatever was imported. The goal's words are "
+        f"`{_OURS}` against `{_REFERENCE}`, "
+        f"so\n`{_CLIENT}`, as users write it, is not judged; of its weight by `-X importtime`: "
+        f"{_parts(rounds)}.\n"
     )
     drawn = {
         line: plot.bar([1e3 * seconds for seconds in found], ".0f")

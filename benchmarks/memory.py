@@ -63,10 +63,12 @@ def run(quick: bool, out: Path) -> None:
     rounds = 1 if quick else 3
     print(f"### Peak resident memory, {_SMALL:,} and {large:,} inputs")
     print(
-        f"Server: {RAW}. No canned body: an analysis is answered by the URLs it asks for, and a long walk has 5,000 pages."
+        f"Server: {RAW}. No canned body: an analysis is answered by the URLs it asks for, and a "
+        "long walk has 5,000 pages."
     )
     print(
-        "Inputs are ids in no order, a tenth of them twice, or their URLs. Cold: a post is 404 until it was analyzed, and its first read comes after "
+        "Inputs are ids in no order, a tenth of them twice, or their URLs. Cold: a post is 404 "
+        "until it was analyzed, and its first read comes after "
         "0.02 s\ninstead of 2, as this server has it at once."
     )
     print(
@@ -97,7 +99,8 @@ def run(quick: bool, out: Path) -> None:
         else:
             goals.append(Goal(f"{name}, growth <= 64 MB", f"{growth / 1e6:.1f} MB", growth <= 64e6))
     print(
-        "\nFolding duplicates by video id needs to remember every id of a job: that is what grows in all but the comments.\n"
+        "\nFolding duplicates by video id needs to remember every id of a job: that is what "
+        "grows in all but the comments.\n"
     )
     judge(goals, quick)
     plot.grouped(peaks, "peak resident memory, MB, and inputs", out / "memory.png")
@@ -119,7 +122,8 @@ def run(quick: bool, out: Path) -> None:
         few, lots = ([turn[index] / 1e6 for turn in turns] for index in (0, 1))
         each = [(turn[1] - turn[0]) / (urls[1] - urls[0]) for turn in turns]
         print(
-            f"| {job} | {urls[0]:,} | {spread(few, '.1f')} MB | {urls[1]:,} | {spread(lots, '.1f')} MB "
+            f"| {job} | {urls[0]:,} | {spread(few, '.1f')} MB | {urls[1]:,} | "
+            f"{spread(lots, '.1f')} MB "
             f"| {spread(each, ',.0f')} |",
             flush=True,
         )

@@ -40,7 +40,8 @@ def run(quick: bool, out: Path) -> None:
     """Print the table, and judge the worst of its rows."""
     rounds = 5 if quick else 101
     print(
-        f"### A body in pieces, against `read()`; CPU µs a body, median of {rounds} rounds and quartiles"
+        f"### A body in pieces, against `read()`; CPU µs a body, median of {rounds} rounds and "
+        "quartiles"
     )
     print("No server: a stream fed by hand.\n")
     print("| body | `read()` | under the cap | ratio |")
@@ -54,11 +55,15 @@ def run(quick: bool, out: Path) -> None:
         body = f"{count} pieces of {size:,} bytes" + (f" ({name})" if name else "")
         drawn[body] = plot.bar(found, ".3f")
         print(
-            f"| {body} | {spread(theirs, '.1f')} | {spread(ours, '.1f')} | {spread(found, '.3f')} |",
+            f"| {body} | {spread(theirs, '.1f')} | {spread(ours, '.1f')} | "
+            f"{spread(found, '.3f')} |",
             flush=True,
         )
     print()
-    what = "reading in pieces under the cap against `read()` <= 1.00, give or take 0.02, in the worst row"
+    what = (
+        "reading in pieces under the cap against `read()` <= 1.00, give or take 0.02, in the "
+        "worst row"
+    )
     plot.grouped(
         {"": drawn}, "CPU of reading under the cap, of `read()`'s", out / "pieces.png", goal=1.0
     )

@@ -208,7 +208,8 @@ def run(quick: bool, out: Path) -> None:
                 if (urls, concurrency) == _LONGEST_CELL:
                     longest[name] = [each.longest for each in runs]
         print(
-            f"### Analyze makespan over the lower bound; a service that is {service}; mean of {len(seeds)} seeds"
+            f"### Analyze makespan over the lower bound; a service that is {service}; mean of "
+            f"{len(seeds)} seeds"
         )
         print("No server: an event simulation of one.\n")
         print(
@@ -220,7 +221,8 @@ def run(quick: bool, out: Path) -> None:
         for name in ratios:
             cells = " | ".join(f"{ratio:.2f}" for ratio in ratios[name])
             print(
-                f"| {name} | {cells} | {statistics.median(longest[name]):.0f} ({max(longest[name]):.0f}) s |"
+                f"| {name} | {cells} | {statistics.median(longest[name]):.0f} "
+                f"({max(longest[name]):.0f}) s |"
             )
         print()
         if not every:
@@ -240,9 +242,12 @@ def run(quick: bool, out: Path) -> None:
             )
         else:
             print(
-                "Expected of a service that works all URLs of a batch at once: guided cutting loses to 50s, for small batches save nothing "
-                "there\nand each pays for its slowest URL. Ours learns the parallelism from its first answers, too late for jobs of up to "
-                "1,000 URLs,\nand keeps what it has learnt in the journal. No goal is set; against the best fixed policy of the cell:"
+                "Expected of a service that works all URLs of a batch at once: guided cutting "
+                "loses to 50s, for small batches save nothing "
+                "there\nand each pays for its slowest URL. Ours learns the parallelism from its "
+                "first answers, too late for jobs of up to "
+                "1,000 URLs,\nand keeps what it has learnt in the journal. No goal is set; "
+                "against the best fixed policy of the cell:"
             )
             for name, which in ((OURS, "the first run"), (SECOND, "a second one")):
                 print(
@@ -263,8 +268,10 @@ def run(quick: bool, out: Path) -> None:
 
 def _tell_closer(closer: Mapping[str, Sequence[float]]) -> None:
     print(
-        "The bound above is max(work / concurrency, requests / rate), as performance.md has it; that page's own figures for small jobs are lower, "
-        "and near\nthose of a bound that also holds the longest single URL, which no cutting shortens:\n"
+        "The bound above is max(work / concurrency, requests / rate), as performance.md has it; "
+        "that page's own figures for small jobs are lower, "
+        "and near\nthose of a bound that also holds the longest single URL, which no cutting "
+        "shortens:\n"
     )
     print("| policy, by that bound | " + " | ".join(f"{n}/{c}" for n, c in _LOOSE_CELLS) + " |")
     print("|---" * (len(_LOOSE_CELLS) + 1) + "|")
@@ -335,10 +342,12 @@ def _client(quick: bool, out: Path) -> None:
     cells = _CLIENT_CELLS[:3] if quick else _CLIENT_CELLS
     _, draw = next(iter(SERVICES.values()))
     print(
-        f"### Analyze makespan over the lower bound, by the client itself; serial, heavy-tailed; {len(seeds)} seeds"
+        f"### Analyze makespan over the lower bound, by the client itself; serial, "
+        f"heavy-tailed; {len(seeds)} seeds"
     )
     print(
-        "Server: the sandbox, in the same loop, on a virtual clock. Median and quartiles; counts are of all seeds.\n"
+        "Server: the sandbox, in the same loop, on a virtual clock. Median and quartiles; "
+        "counts are of all seeds.\n"
     )
     print("| N / C | simulated | the client | its requests (simulated) | refused |")
     print("|---|---|---|---|---|")
@@ -362,7 +371,8 @@ def _client(quick: bool, out: Path) -> None:
         for bars, found in zip(drawn.values(), (simulated, client), strict=True):
             bars[f"{urls}/{concurrency}"] = plot.bar(found, ".2f")
         print(
-            f"| {urls}/{concurrency} | {spread(simulated, '.3f')} | {spread(client, '.3f')} | {sent} ({planned}) | {refused} |",
+            f"| {urls}/{concurrency} | {spread(simulated, '.3f')} | {spread(client, '.3f')} | "
+            f"{sent} ({planned}) | {refused} |",
             flush=True,
         )
     print()

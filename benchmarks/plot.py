@@ -137,7 +137,8 @@ def bars(groups: Mapping[str, Sequence[Row]], title: str, path: Path) -> None:
             }
             for condition, rows in groups.items()
         },
-        f"{title}: medians and quartiles of all rounds\nx: median, over rounds, of what it took of the hand-written loop's in the same round",
+        f"{title}: medians and quartiles of all rounds\nx: median, over rounds, of what it took "
+        "of the hand-written loop's in the same round",
         path,
         log=True,
     )

@@ -42,10 +42,12 @@ def run(quick: bool, out: Path) -> None:
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         wasted = {ahead: runner.run(_wasted(ahead)) for ahead in _AHEAD}
     print(
-        f"### comments: {pages} pages of {PAGE_SIZE}, {_LATENCY * 1e3:.0f} ms each; wall time, median of {rounds} and quartiles"
+        f"### comments: {pages} pages of {PAGE_SIZE}, {_LATENCY * 1e3:.0f} ms each; wall time, "
+        f"median of {rounds} and quartiles"
     )
     print(
-        f"Server: {RAW}. nginx cannot wait before it answers. What was bought in vain: the sandbox, on a virtual clock.\n"
+        f"Server: {RAW}. nginx cannot wait before it answers. What was bought in vain: the "
+        "sandbox, on a virtual clock.\n"
     )
     heads = " | ".join(f"stop after {stop}" for stop in _STOPS)
     print(f"| prefetch | seconds | against one at a time | pages bought in vain: {heads} |")

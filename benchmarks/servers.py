@@ -32,15 +32,19 @@ _NGINX = """
 daemon off; worker_processes 1; pid {root}/pid; error_log {root}/error.log crit;
 events {{ worker_connections 1024; }}
 http {{
-  access_log off; sendfile on; tcp_nopush on; tcp_nodelay on; keepalive_requests 1000000000; keepalive_timeout 3600;
+  access_log off; sendfile on; tcp_nopush on; tcp_nodelay on;
+  keepalive_requests 1000000000; keepalive_timeout 3600;
   open_file_cache max=10000; open_file_cache_valid 1h; default_type application/json;
-  client_body_temp_path {root}; proxy_temp_path {root}; fastcgi_temp_path {root}; uwsgi_temp_path {root}; scgi_temp_path {root};
+  client_body_temp_path {root}; proxy_temp_path {root}; fastcgi_temp_path {root};
+  uwsgi_temp_path {root}; scgi_temp_path {root};
   server {{
     listen 127.0.0.1:{port}; root {root}/www;
     add_header X-Credits-Remaining {credits};
     location ~ ^/v1/posts/(?<id>[0-9]+)$ {{ try_files /posts/$id.json @any; }}
     location @any {{ return 200 '{post}'; }}
-    location ~ ^/v1/posts/[0-9]+/comments$ {{ try_files /comments/$arg_cursor.json /comments/0.json; }}
+    location ~ ^/v1/posts/[0-9]+/comments$ {{
+      try_files /comments/$arg_cursor.json /comments/0.json;
+    }}
   }}
 }}
 """
@@ -204,7 +208,10 @@ def _length(head: bytes) -> int:
 
 
 def _framed(body: bytes, status: bytes = b"200 OK") -> bytes:
-    head = b"HTTP/1.1 %s\r\nContent-Type: application/json\r\nX-Credits-Remaining: %s\r\nContent-Length: %d\r\n\r\n"
+    head = (
+        b"HTTP/1.1 %s\r\nContent-Type: application/json\r\nX-Credits-Remaining: "
+        b"%s\r\nContent-Length: %d\r\n\r\n"
+    )
     return head % (status, CREDITS.encode(), len(body)) + body
 
 

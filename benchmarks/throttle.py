@@ -101,7 +101,8 @@ def main() -> None:
     logging.getLogger("tokfluence_async").setLevel(logging.ERROR)  # it would report every drop
 
     print(
-        f"600 a minute, saturated, {options.minutes} virtual minutes from a cold start: use of what is permitted / refusals"
+        f"600 a minute, saturated, {options.minutes} virtual minutes from a cold start: use of "
+        "what is permitted / refusals"
     )
     steady = {
         (name, limiter): virtual.steady(make, rule, minutes=options.minutes)
@@ -123,7 +124,8 @@ def main() -> None:
     )
 
     print(
-        "the same, demand on for 20 s and off for 10 s: use of what is permitted while there is demand / refusals"
+        "the same, demand on for 20 s and off for 10 s: use of what is permitted while there is "
+        "demand / refusals"
     )
     on_off = {
         (name, limiter): virtual.steady(make, rule, minutes=options.minutes, on=20.0, off=10.0)
@@ -166,7 +168,8 @@ def main() -> None:
     }
     if servers:
         print(
-            f"the real ones: 600 in 6 s, {options.seconds:.0f} s from a cold start: use of what is permitted in per cent, "
+            f"the real ones: 600 in 6 s, {options.seconds:.0f} s from a cold start: use of what "
+            "is permitted in per cent, "
             f"median of {options.rounds} in turns and quartiles / refusals in all of them"
         )
         races: dict[tuple[str, str], list[tuple[float, int]]] = {
@@ -196,13 +199,15 @@ def main() -> None:
         woken = cost.wake()
         held = cost.bytes_per_waiter()
         print(
-            "a free slot, under a limit that is never near; medians of rounds in turns, and quartiles"
+            "a free slot, under a limit that is never near; medians of rounds in turns, and "
+            "quartiles"
         )
         costs(free)
         drawn = {"a limit never near": free}
         for pattern, slots in cost.real_limit().items():
             print(
-                f"a free slot of 600 a minute, {pattern}, on a virtual clock; medians of rounds in turns, and quartiles"
+                f"a free slot of 600 a minute, {pattern}, on a virtual clock; medians of rounds "
+                "in turns, and quartiles"
             )
             costs(slots)
             drawn[f"600 a minute, {pattern}"] = slots

@@ -216,12 +216,15 @@ def table(
         f"### {title}",
         f"Server: {server}.",
         "",
-        f"| contender | CPU µs a {unit} | against {against} (quartiles) | {unit}s per CPU second {head}| wall µs |",
+        f"| contender | CPU µs a {unit} | against {against} (quartiles) | {unit}s per CPU "
+        f"second {head}| wall µs |",
         f"|---|---|---|---|---|{line}",
     ]
     lines += [
-        f"| {row.label} | {row.micros:.2f} ± {row.spread:.2f} | **{row.ratio:.2f}** ({row.low:.2f} to {row.high:.2f}) "
-        f"| {1e6 / row.micros:,.0f} | {f'x{spread(ratios(row.rounds, ours.rounds))} | ' if ours else ''}{row.wall:.2f} |"
+        f"| {row.label} | {row.micros:.2f} ± {row.spread:.2f} | **{row.ratio:.2f}** "
+        f"({row.low:.2f} to {row.high:.2f}) "
+        f"| {1e6 / row.micros:,.0f} | "
+        f"{f'x{spread(ratios(row.rounds, ours.rounds))} | ' if ours else ''}{row.wall:.2f} |"
         for row in rows
     ]
     return "\n".join(lines) + "\n"

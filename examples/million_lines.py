@@ -37,7 +37,8 @@ def counted(count: int, noun: str) -> str:
 
 def show(progress: Progress) -> None:
     print(
-        f"\r{progress.done:,} done, {progress.failed:,} failed, {counted(progress.credits_spent, 'credit')}, "
+        f"\r{progress.done:,} done, {progress.failed:,} failed, "
+        f"{counted(progress.credits_spent, 'credit')}, "
         f"{progress.done / max(progress.elapsed, 1):.1f} posts/s ",
         end="",
         file=sys.stderr,
@@ -79,7 +80,8 @@ async def main(
         )
     print(file=sys.stderr)
     print(
-        f"{counted(report.posts, 'post')}, {report.skipped:,} done earlier, {report.failed:,} failed, "
+        f"{counted(report.posts, 'post')}, {report.skipped:,} done earlier, {report.failed:,} "
+        "failed, "
         f"{counted(report.credits_spent, 'credit')} in {report.seconds:,.0f} s"
         + (f", stopped by {report.stopped_by}: run it again to go on" if report.stopped_by else "")
     )

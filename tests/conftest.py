@@ -40,7 +40,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--through-session",
         action="store_true",
-        help="requests go through aiohttp's session, as with a version of aiohttp that the short way was not tested with",
+        help="requests go through aiohttp's session, as with a version of aiohttp that the "
+        "short way was not tested with",
     )
 
 

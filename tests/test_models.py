@@ -286,13 +286,14 @@ def test_an_odd_field_deep_inside_costs_itself() -> None:
 
 
 WHOLE_POST = {
-    "post_id": "1", "url": "u", "caption": "c", "published_at": "2026-04-12T19:00:00Z", "cover_url": "v", "duration": 28, "views": 1,
-    "likes": 2, "comments": 3, "shares": 4, "saves": 5, "hashtags": ["a"], "mentions": [], "is_sponsored": False,
+    "post_id": "1", "url": "u", "caption": "c", "published_at": "2026-04-12T19:00:00Z",
+    "cover_url": "v", "duration": 28, "views": 1, "likes": 2, "comments": 3, "shares": 4,
+    "saves": 5, "hashtags": ["a"], "mentions": [], "is_sponsored": False,
     "music": {"title": "t", "author": "a", "original": True},
 }  # fmt: skip
 WHOLE_COMMENT = {
-    "comment_id": "c", "text": "t", "published_at": "2026-04-12T19:00:00Z", "likes": 1, "reply_count": 2,
-    "parent_comment_id": "p", "author_username": "a", "author_picture": "v",
+    "comment_id": "c", "text": "t", "published_at": "2026-04-12T19:00:00Z", "likes": 1,
+    "reply_count": 2, "parent_comment_id": "p", "author_username": "a", "author_picture": "v",
 }  # fmt: skip
 
 

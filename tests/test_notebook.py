@@ -322,5 +322,6 @@ def test_progress_is_a_line_elsewhere(
 
     assert (
         capsys.readouterr().err
-        == "1 of 2 done, 3 comments, 0 failed, 1 credit, 1 s\n2 of 2 done, 3 comments, 0 failed, 1 credit, 1 s\n"
+        == "1 of 2 done, 3 comments, 0 failed, 1 credit, 1 s\n2 of 2 done, 3 comments, 0 "
+        "failed, 1 credit, 1 s\n"
     )

@@ -330,23 +330,29 @@ BROKEN: dict[str, bytes] = {
     "a negative length": b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\nhello",
     "a length of letters": b"HTTP/1.1 200 OK\r\nContent-Length: ten\r\n\r\nhello",
     "two lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 7\r\n\r\nhellohello",
-    "length and chunks": b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
-    "chunks of garbage": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nhello\r\n0\r\n\r\n",
+    "length and chunks": b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: "
+    b"chunked\r\n\r\n5\r\nhello\r\n",
+    "chunks of garbage": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: "
+    b"chunked\r\n\r\nzz\r\nhello\r\n0\r\n\r\n",
     "a chunk too short": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\nhello",
-    "gzip that is none": b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 5\r\n\r\nhello",
+    "gzip that is none": b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: "
+    b"5\r\n\r\nhello",
     "gzip cut": b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 12\r\n\r\n"
     + gzip.compress(b"{}" * 99)[:12],
-    "an unknown coding": b"HTTP/1.1 200 OK\r\nContent-Encoding: br\r\nContent-Length: 5\r\n\r\nhello",
+    "an unknown coding": b"HTTP/1.1 200 OK\r\nContent-Encoding: br\r\nContent-Length: "
+    b"5\r\n\r\nhello",
     "a body cut": b'HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{"data":',
     "a body cut at once": b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n",
     "no content": b"HTTP/1.1 204 No Content\r\n\r\n",
     "not modified": b"HTTP/1.1 304 Not Modified\r\n\r\n",
-    "switching protocols": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n",
+    "switching protocols": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: "
+    b"Upgrade\r\n\r\n",
     "HTTP/1.0 without a length": b"HTTP/1.0 200 OK\r\n\r\n<html>hi</html>",
     "HTTP/0.9": b"<html>hi</html>",
     "obsolete folding": b"HTTP/1.1 200 OK\r\nX: a\r\n b\r\nContent-Length: 0\r\n\r\n",
     "only a 100": b"HTTP/1.1 100 Continue\r\n\r\n",
-    "bad cookies": b'HTTP/1.1 200 OK\r\nSet-Cookie: a b="\x80;;=,\r\nSet-Cookie: =\r\nContent-Length: 0\r\n\r\n',
+    "bad cookies": b'HTTP/1.1 200 OK\r\nSet-Cookie: a b="\x80;;=,\r\nSet-Cookie: '
+    b"=\r\nContent-Length: 0\r\n\r\n",
 }
 
 

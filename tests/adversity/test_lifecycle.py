@@ -380,7 +380,8 @@ def run_script(script: str, *options: str) -> subprocess.CompletedProcess[str]:
     is on."""
     head = """
         import asyncio, gc, logging, os, sys, socket, threading
-        logging.getLogger("asyncio").setLevel(logging.ERROR)  # debug mode warns of slow turns; this machine may be busy
+        # Debug mode warns of slow turns; this machine may be busy.
+        logging.getLogger("asyncio").setLevel(logging.ERROR)
         from tokfluence_async import Sandbox, TokfluenceClient
         POST_ID = "7234567890123456789"
         IDS = [str(7234567890123456789 + i) for i in range(50)]
@@ -553,12 +554,14 @@ FORKED = """
             pid = os.fork()
             if pid == 0:
                 CHILD
-            status = await loop.run_in_executor(None, lambda: os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+            ended = await loop.run_in_executor(None, os.waitpid, pid, 0)
+            status = os.waitstatus_to_exitcode(ended[1])
             async with asyncio.timeout(20):
                 await asyncio.gather(*(client.posts.get(i) for i in IDS[5:10]))
             parents = [e for e in sandbox.requests if e.headers.get("x-child") is None]
             ids = [e.request_id for e in sandbox.requests]
-            print(status, len(ids) == len(set(ids)), max(e.connection for e in sandbox.requests[-5:]) > 0)
+            reused = max(e.connection for e in sandbox.requests[-5:]) > 0
+            print(status, len(ids) == len(set(ids)), reused)
             await client.aclose()
     asyncio.run(main())
     """

@@ -28,17 +28,23 @@ daemon off; worker_processes 1; pid {dir}/nginx.pid; error_log {dir}/error.log; 
 events {{ worker_connections 512; }}
 http {{
     access_log off;
-    client_body_temp_path {dir}/b; proxy_temp_path {dir}/p; fastcgi_temp_path {dir}/f; uwsgi_temp_path {dir}/u; scgi_temp_path {dir}/s;
-    upstream api {{ server 127.0.0.1:{upstream} max_fails=0; server 127.0.0.1:{upstream} max_fails=0; keepalive 2; }}
+    client_body_temp_path {dir}/b; proxy_temp_path {dir}/p; fastcgi_temp_path {dir}/f;
+    uwsgi_temp_path {dir}/u; scgi_temp_path {dir}/s;
+    upstream api {{
+        server 127.0.0.1:{upstream} max_fails=0; server 127.0.0.1:{upstream} max_fails=0;
+        keepalive 2;
+    }}
     gzip on; gzip_min_length 1; gzip_proxied any; gzip_types application/json;
-    proxy_buffer_size 4k; proxy_buffers 4 4k; proxy_busy_buffers_size 8k; proxy_max_temp_file_size 0;
+    proxy_buffer_size 4k; proxy_buffers 4 4k; proxy_busy_buffers_size 8k;
+    proxy_max_temp_file_size 0;
     keepalive_requests 7; keepalive_timeout 2s;
     server {{
         listen 127.0.0.1:{listen};
         location / {{
             proxy_pass http://api; proxy_http_version 1.1; proxy_set_header Connection "";
             proxy_connect_timeout 1s; proxy_read_timeout 1s;
-            proxy_next_upstream error timeout invalid_header http_502 http_503; proxy_next_upstream_tries 2;
+            proxy_next_upstream error timeout invalid_header http_502 http_503;
+            proxy_next_upstream_tries 2;
         }}
     }}
 }}

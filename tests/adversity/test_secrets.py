@@ -90,7 +90,8 @@ async def test_no_fault_brings_the_token_to_light(call: str, fault: str) -> None
             check_silent(error)
         else:
             assert fault in ("short stall", "slow drip", "reused connection dead before the work",
-                             "reused connection dead after the work", "stall for ever before the work")  # fmt: skip
+                             "reused connection dead after the work",
+                             "stall for ever before the work")  # fmt: skip
 
 
 @pytest.mark.parametrize("broken", BROKEN)

@@ -251,7 +251,8 @@ URL = f"https://www.tiktok.com/@wwe/video/{ID}?lang=en&x=1"
         (ID, f"that is a post's id: `echo {ID} | tokfluence {{again}}`, or `tokfluence post {ID}`"),
         (
             URL,
-            f"that is a post's URL: `echo '{URL}' | tokfluence {{again}}`, or `tokfluence post '{URL}'`",
+            f"that is a post's URL: `echo '{URL}' | tokfluence {{again}}`, or `tokfluence post "
+            f"'{URL}'`",
         ),
         (
             "https://vm.tiktok.com/x",
@@ -611,10 +612,10 @@ def test_a_mark_beside_an_empty_journal_refuses_nobody(
 
 
 @pytest.mark.parametrize(
-    "url",
-    [
-        "http://127.0.0.1:4711", "http://127.1.2.3", "http://[::1]:4711", "http://LOCALHOST:1/base", "http://api.localhost",
-        "http://10.0.0.1:8080", "https://127.0.0.1.example", "https://notlocalhost", None,
+    "url", [
+        "http://127.0.0.1:4711", "http://127.1.2.3", "http://[::1]:4711", "http://LOCALHOST:1/base",
+        "http://api.localhost", "http://10.0.0.1:8080", "https://127.0.0.1.example",
+        "https://notlocalhost", None,
     ],
 )  # fmt: skip
 async def test_the_command_and_the_library_agree_on_what_is_this_machine(url: str | None) -> None:
@@ -894,8 +895,8 @@ def test_help_says_that_a_table_stands_beside_the_lines(run: Run) -> None:
     )
 
     assert (
-        "csv, parquet: also a table of the documented fields (posts.csv, comments.csv) beside the .jsonl"
-        in told
+        "csv, parquet: also a table of the documented fields (posts.csv, comments.csv) beside "
+        "the .jsonl" in told
     )
 
 
@@ -1495,8 +1496,9 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def _snapshot(**changes: Any) -> Snapshot:
     values: dict[str, Any] = {
-        "title": "crawl", "done": 40, "total": 100, "failed": 2, "comments": 1234, "credits_spent": 500,
-        "credits_remaining": 9500, "elapsed": 20.0, "requests": 180, "rate": 9.0, "permitted": 9.9, "rate_limited": 1,
+        "title": "crawl", "done": 40, "total": 100, "failed": 2, "comments": 1234,
+        "credits_spent": 500, "credits_remaining": 9500, "elapsed": 20.0, "requests": 180,
+        "rate": 9.0, "permitted": 9.9, "rate_limited": 1,
     }  # fmt: skip
     return Snapshot(**{**values, **changes})
 
@@ -1675,7 +1677,8 @@ def test_plain_lines_become_rare(capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().err.splitlines()
     assert 20 < len(lines) < 60
     assert lines[0].startswith(
-        "40 of 100 posts, 1,234 comments, 2 failed, 500 credits spent, 9,500 left, 9.0 of 9.9 requests/s"
+        "40 of 100 posts, 1,234 comments, 2 failed, 500 credits spent, 9,500 left, 9.0 of 9.9 "
+        "requests/s"
     )
 
 
@@ -1894,7 +1897,8 @@ def test_importing_the_package_loads_nothing_of_this() -> None:
     """An application pays for what it uses."""
     program = (
         "import sys, tokfluence_async; tokfluence_async.TokfluenceClient('x'); "
-        "print({'typer', 'rich', 'pyarrow', 'pandas', 'IPython', 'aiohttp.web', 'tokfluence_async._http.log'} & set(sys.modules))"
+        "print({'typer', 'rich', 'pyarrow', 'pandas', 'IPython', 'aiohttp.web', "
+        "'tokfluence_async._http.log'} & set(sys.modules))"
     )
 
     done = subprocess.run(

@@ -283,7 +283,8 @@ async def test_a_journal_held_by_another_process_is_said_to_be(path: Path) -> No
     """And free again as soon as that process is dead, however it died."""
     script = (
         "import asyncio, sys\nfrom tokfluence_async import Journal\n"
-        "async def main():\n    await Journal(sys.argv[1]).open()\n    print('open', flush=True)\n    sys.stdin.read()\n"
+        "async def main():\n    await Journal(sys.argv[1]).open()\n    print('open', "
+        "flush=True)\n    sys.stdin.read()\n"
         "asyncio.run(main())"
     )
     other = await asyncio.create_subprocess_exec(

@@ -163,7 +163,7 @@ async def test_a_crawl_killed_at_random_moments_pays_nothing_twice_and_writes_ev
 
 
 @pytest.mark.parametrize("first", [1, 2, 3])
-async def test_a_crawl_killed_at_every_journal_boundary_pays_nothing_twice_and_writes_everything_once(
+async def test_a_crawl_killed_at_every_journal_boundary_pays_once_and_writes_once(
     first: int, processes: Any, tmp_path: Path
 ) -> None:
     """Before the lines, with half of them, between lines and commit, after the commit: each is a

@@ -507,7 +507,8 @@ async def test_what_is_no_id_is_not_found(start: Callable[..., Any], post_id: st
     # A request line as it stands, as yarl would tidy it up.
     reader, writer = await asyncio.open_connection("127.0.0.1", api.sandbox.port)
     writer.write(
-        f"GET /v1/posts/{post_id} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {DEFAULT_TOKEN}\r\n\r\n".encode()
+        f"GET /v1/posts/{post_id} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: "
+        f"Bearer {DEFAULT_TOKEN}\r\n\r\n".encode()
     )
     answer = await reader.read()
     writer.close()
@@ -577,8 +578,10 @@ async def test_defaults_and_edges_of_paging(start: Callable[..., Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", ["limit=0", "limit=201", "limit=-1", "limit=x", "limit=", "limit=1.5", "limit=%EF%BC%91", "limit=+5",
-              "cursor=-1", "cursor=x", "cursor=", "cursor=null", "cursor=1e3", "cursor=" + "9" * 30]
+    "query",
+    ["limit=0", "limit=201", "limit=-1", "limit=x", "limit=", "limit=1.5", "limit=%EF%BC%91",
+     "limit=+5", "cursor=-1", "cursor=x", "cursor=", "cursor=null", "cursor=1e3",
+     "cursor=" + "9" * 30],
 )  # fmt: skip
 async def test_invalid_pages_are_refused(start: Callable[..., Any], query: str) -> None:
     """422 `missing_parameter`: the code for missing and invalid alike."""

@@ -24,7 +24,8 @@ async def raw(
     """Everything a plain socket gets, and how the connection ended."""
     reader, writer = await asyncio.open_connection("127.0.0.1", api.sandbox.port)
     writer.write(
-        f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {api.sandbox.token}\r\n\r\n".encode()
+        f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer "
+        f"{api.sandbox.token}\r\n\r\n".encode()
     )
     got = b""
     try:
@@ -504,7 +505,8 @@ async def test_a_body_that_breaks_its_own_framing_is_refused(start: Callable[...
     api = await start(indexed=0.0)
     reader, writer = await asyncio.open_connection("127.0.0.1", api.sandbox.port)
     writer.write(
-        f"POST /v1/posts/analyze HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {api.sandbox.token}\r\n"
+        f"POST /v1/posts/analyze HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "
+        f"{api.sandbox.token}\r\n"
         "Transfer-Encoding: chunked\r\n\r\n".encode()
     )
     await asyncio.sleep(1)
@@ -524,7 +526,8 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body_costs_nothing(
     body = json.dumps({"urls": [url_of(POST_ID)]}).encode()
     _, writer = await asyncio.open_connection("127.0.0.1", api.sandbox.port)
     writer.write(
-        f"POST /v1/posts/analyze HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {api.sandbox.token}\r\n"
+        f"POST /v1/posts/analyze HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "
+        f"{api.sandbox.token}\r\n"
         f"Content-Length: {len(body)}\r\n\r\n".encode()
         + body[:20]
     )

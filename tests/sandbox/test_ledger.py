@@ -148,8 +148,8 @@ async def test_the_doors_for_other_processes(start: Callable[..., Any]) -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"[]", b"{}", b'{"fault": "revoke"}', b'{"fault": "aclose"}', b'{"fault": "stall", "to": "x"}',
-     b'{"fault": "redirect"}', b'{"fault": ["stall"]}'],
+    [b"", b"[]", b"{}", b'{"fault": "revoke"}', b'{"fault": "aclose"}',
+     b'{"fault": "stall", "to": "x"}', b'{"fault": "redirect"}', b'{"fault": ["stall"]}'],
 )  # fmt: skip
 async def test_faults_that_are_none_are_refused_at_the_door(
     start: Callable[..., Any], body: bytes

@@ -31,8 +31,9 @@ NGINX = """
 daemon off; user {user}; worker_processes 1; pid {folder}/pid; error_log {folder}/error.log crit;
 events {{ worker_connections 64; }}
 http {{
-  access_log off; client_body_temp_path {folder}/a; proxy_temp_path {folder}/b; fastcgi_temp_path {folder}/c;
-  uwsgi_temp_path {folder}/d; scgi_temp_path {folder}/e; keepalive_requests 100000;
+  access_log off; client_body_temp_path {folder}/a; proxy_temp_path {folder}/b;
+  fastcgi_temp_path {folder}/c; uwsgi_temp_path {folder}/d;
+  scgi_temp_path {folder}/e; keepalive_requests 100000;
   limit_req_zone $binary_remote_addr zone=one:1m rate={rate}r/s;
   limit_req_status 429;
   server {{ listen 127.0.0.1:{port}; root {folder}; location / {{ limit_req zone=one {burst}; }} }}
@@ -148,7 +149,8 @@ def _compare(
         counts = zip(itertools.accumulate(modelled), itertools.accumulate(passed), strict=True)
         apart = max(abs(ours - theirs) for ours, theirs in counts)
         print(
-            f"{agreed:.1%} of {len(passed)} decisions alike, {apart} apart at most, {sum(passed)} let through"
+            f"{agreed:.1%} of {len(passed)} decisions alike, {apart} apart at most, "
+            f"{sum(passed)} let through"
         )
         if apart <= ahead and agreed >= alike:
             return

@@ -64,7 +64,8 @@ def test_the_same_seed_makes_the_same_world_in_another_process() -> None:
     """Hash randomisation and the order of calls must not matter: ledgers of two runs are
     compared."""
     code = (
-        "import json; from tokfluence_async._sandbox.world import World; w = World(7, comments_per_post=9);"
+        "import json; from tokfluence_async._sandbox.world import World; w = World(7, "
+        "comments_per_post=9);"
         f"print(json.dumps([w.comment('{POST_ID}', 5), w.post('{POST_ID}')]))"
     )
     elsewhere = json.loads(

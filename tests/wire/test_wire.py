@@ -295,18 +295,21 @@ SMALL_STACK = """
 
     def bodies():
         for depth in (64, 254, 255, 256, 257, 400, 5_000):
-            for left, right in ((b"[", b"]"), (b'{"a":', b"}"), (b'{"data":', b"}"), (b'{"error":', b"}"), (b'{"meta":', b"}")):
-                for middle in (b"{}",):
-                    nested = left * depth + middle + right * depth
-                    yield nested
-                    yield b'{"data": ' + nested + b"}"
-                    yield b'{"data": {"post_id": "1", "new": ' + nested + b"}}"
-                    yield b'{"data": {"post_id": "1", "published_at": "2026-01-01T00:00:00", "new": ' + nested + b"}}"
-                    yield b'{"data": [' + nested + b'], "meta": {"next_cursor": null}}'
-                    yield b'{"error": {"code": "x", "message": ' + nested + b"}}"
-                    yield nested[: len(nested) // 2]
+            for left in (b"[", b'{"a":', b'{"data":', b'{"error":', b'{"meta":'):
+                right = b"]" if left == b"[" else b"}"
+                nested = left * depth + b"{}" + right * depth
+                yield nested
+                yield b'{"data": ' + nested + b"}"
+                yield b'{"data": {"post_id": "1", "new": ' + nested + b"}}"
+                dated = b'{"data": {"post_id": "1", "published_at": "2026-01-01T00:00:00", "new": '
+                yield dated + nested + b"}}"
+                yield b'{"data": [' + nested + b'], "meta": {"next_cursor": null}}'
+                yield b'{"error": {"code": "x", "message": ' + nested + b"}}"
+                yield nested[: len(nested) // 2]
 
-    SHAPES = [Shape(t) for t in (PostBody, CommentsBody, AnalyzeBody, RawPostBody, RawCommentsBody, dict, list, msgspec.Raw, Any)]
+    TYPES = (PostBody, CommentsBody, AnalyzeBody, RawPostBody, RawCommentsBody,
+             dict, list, msgspec.Raw, Any)
+    SHAPES = [Shape(each) for each in TYPES]
     CALL = build_analyze(["x"], False)
     done = []
 
