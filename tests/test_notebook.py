@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import gc
+import io
 import re
 import sys
 import types
 from html.parser import HTMLParser
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,8 +31,11 @@ from tokfluence_async import (
     Sandbox,
     TokfluenceClient,
     Usage,
+    _models,
+    frames,
     show_progress,
 )
+from tokfluence_async._crawl.tables import open_writer
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'&\x1b[2J\u202e"
 TAGS = {"div", "span", "b", "bdi", "a", "table", "thead", "tbody", "tr", "th", "td", "progress"}
@@ -106,6 +111,53 @@ def test_a_post_is_a_card() -> None:
         assert part in text
     assert f'href="{post.url}"' in _html(post)
     assert len(_html(post)) < 3000
+
+
+@pytest.mark.parametrize(
+    ("hint", "value", "shown"),
+    [
+        (int | None, 1_234, "1,234"),
+        (str | None, EVIL, "<script>"),
+        (bool | None, True, "yes"),
+        (list[str] | None, ["a", "b"], "a b"),
+        (dt.datetime | None, dt.datetime(2026, 4, 12, tzinfo=dt.UTC), "2026-04-12 00:00 UTC"),
+        (Music | None, Music(title="Rain", author=EVIL), "title Rain"),
+    ],
+    ids=str,
+)
+def test_a_field_that_is_added_to_a_post_is_shown_everywhere(
+    hint: Any, value: object, shown: str
+) -> None:
+    """In its card, in frames and in the tables of a crawl, by its declaration alone."""
+    wider: Any = msgspec.defstruct(
+        "Wider", [("new_field", hint, None)], bases=(Post,), frozen=True, kw_only=True
+    )
+    post = wider(post_id="1", new_field=value)
+    table = io.BytesIO()
+    writer = open_writer("csv", wider, table)
+    writer.write([post])
+    writer.close()
+
+    assert f"new field {shown}" in _read(_html(post))
+    assert frames.to_arrow([post]).column("new_field").to_pylist() != [None]
+    assert b"new_field" in table.getvalue().splitlines()[0]
+
+
+def test_a_field_that_is_added_to_a_comment_is_a_column_of_its_page(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Beside those that have a head of their own."""
+    wider: Any = msgspec.defstruct(
+        "Wider", [("new_field", int | None, None)], bases=(Comment,), frozen=True, kw_only=True
+    )
+    monkeypatch.setattr(_models, "Comment", wider)
+    page = CommentPage(
+        items=[wider(comment_id="1", new_field=7_777)], total=1, cursor=0, next_cursor=None
+    )
+
+    text = _read(_html(page))
+    assert "new field" in text
+    assert "7,777" in text
 
 
 def test_a_link_that_is_none_is_not_made() -> None:

@@ -15,6 +15,7 @@ Source: the Tokfluence API page, *Posts*, and its examples.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Annotated, Generic, TypeVar
@@ -22,7 +23,7 @@ from typing import Annotated, Generic, TypeVar
 from msgspec import Meta, Struct, field
 
 from ._errors import TokfluenceError
-from ._text import plural
+from ._text import Card, Link, Table, facts_of, plural
 
 __all__ = [
     "Analysis",
@@ -80,9 +81,38 @@ class Post(Struct, frozen=True, gc=False, kw_only=True):
     is_sponsored: bool | None = None
 
     def _repr_html_(self) -> str:
-        from ._notebook import post_html
+        music, length = self.music, self.duration
+        return Card(
+            Link(f"Post {self.post_id}", self.url),
+            about=[
+                self.published_at,
+                f"{length:g} s" if length is not None and abs(length) < 1e9 else None,
+                "sponsored" if self.is_sponsored else None,
+            ],
+            text=self.caption,
+            facts=facts_of(self, but=_NOT_FACTS),
+            notes=[
+                ["#" + tag for tag in self.hashtags or ()],
+                ["@" + name for name in self.mentions or ()],
+                f"♪ {music.title or '–'}, {music.author or '–'}" if music else None,
+            ],
+        ).html()
 
-        return post_html(self)
+
+# Fields that a post's card shows elsewhere than among its facts, or leaves out. A field that is not
+# named here is shown.
+_NOT_FACTS = (
+    "post_id",
+    "url",
+    "caption",
+    "published_at",
+    "cover_url",
+    "duration",
+    "hashtags",
+    "mentions",
+    "music",
+    "is_sponsored",
+)
 
 
 class Comment(Struct, frozen=True, gc=False, kw_only=True):
@@ -147,9 +177,38 @@ class CommentPage(Struct, frozen=True, kw_only=True):
         return iter(self.items)
 
     def _repr_html_(self) -> str:
-        from ._notebook import comment_page_html
+        end = self.next_cursor
+        of = "" if self.total is None else f" of {self.total:,}"
+        names = [*_COMMENT_HEADS, *(n for n in Comment.__struct_fields__ if n not in _NOT_COLUMNS)]
+        return Card(
+            f"{plural(len(self.items), 'comment')}{of}",
+            about=[
+                f"from cursor {self.cursor:,}",
+                "the last page" if end is None else f"the next at cursor {end:,}",
+                f"{plural(self.repeated, 'repeated one')} left out" if self.repeated else None,
+            ],
+            tables=[
+                Table(
+                    [_COMMENT_HEADS.get(name, name.replace("_", " ")) for name in names],
+                    [[_comment_cell(comment, name) for name in names] for comment in self.items],
+                )
+            ],
+        ).html()
 
-        return comment_page_html(self)
+
+_COMMENT_HEADS = {
+    "published_at": "when",
+    "author_username": "who",
+    "text": "text",
+    "likes": "likes",
+    "reply_count": "replies",
+}
+_NOT_COLUMNS = (*_COMMENT_HEADS, "comment_id", "parent_comment_id", "author_picture")
+
+
+def _comment_cell(comment: Comment, name: str) -> object:
+    value = getattr(comment, name)
+    return f"↳ {value or ''}" if name == "text" and comment.parent_comment_id else value
 
 
 class Outcome(Struct, Generic[T], frozen=True, kw_only=True):
@@ -181,9 +240,11 @@ class Outcome(Struct, Generic[T], frozen=True, kw_only=True):
         return self.value  # type: ignore[return-value]  # pyright: ignore[reportReturnType]
 
     def _repr_html_(self) -> str:
-        from ._notebook import outcome_html
-
-        return outcome_html(self)
+        about = None if self.post_id in (None, self.input) else f"post {self.post_id}"
+        if self.error is None:
+            return Card(str(self.input), about=[about], inner=self.value).html()
+        kind = type(self.error).__name__
+        return Card(str(self.input), about=[about, kind], text=str(self.error)).html()
 
 
 class AnalyzeReport(Struct, frozen=True, kw_only=True):
@@ -230,9 +291,23 @@ class AnalyzeReport(Struct, frozen=True, kw_only=True):
         return len(self.outcomes)
 
     def _repr_html_(self) -> str:
-        from ._notebook import analyze_report_html
-
-        return analyze_report_html(self)
+        failed = self.failed
+        statuses = Counter(outcome.unwrap().status for outcome in self.succeeded)
+        return Card(
+            plural(len(self.outcomes), "post"),
+            facts=[
+                *((status or "no status", count) for status, count in statuses.most_common(10)),
+                ("failed", len(failed)),
+                ("duplicates folded", self.duplicates),
+                ("credits spent", self.credits_spent),
+            ],
+            tables=[
+                Table(
+                    ("failed", "error", ""),
+                    [(each.input, type(each.error).__name__, each.error) for each in failed],
+                )
+            ],
+        ).html()
 
 
 class Progress(Struct, frozen=True, kw_only=True):
@@ -261,9 +336,17 @@ class Progress(Struct, frozen=True, kw_only=True):
     not_affordable: int = 0
 
     def _repr_html_(self) -> str:
-        from ._notebook import progress_html
-
-        return progress_html(self)
+        facts: list[tuple[str, object]] = [
+            ("done", f"{self.done:,}" + ("" if self.total is None else f" of {self.total:,}")),
+            ("failed", self.failed),
+            ("credits spent", self.credits_spent),
+            ("seconds", f"{self.elapsed:,.0f}"),
+        ]
+        if self.comments:
+            facts.insert(2, ("comments", self.comments))
+        if self.credits_remaining is not None:
+            facts.insert(-1, ("left", self.credits_remaining))
+        return Card(progress=(self.done, self.total), facts=facts).html()
 
 
 class CrawlReport(Struct, frozen=True, kw_only=True):
@@ -291,9 +374,20 @@ class CrawlReport(Struct, frozen=True, kw_only=True):
     stopped_by: str | None = None
 
     def _repr_html_(self) -> str:
-        from ._notebook import crawl_report_html
-
-        return crawl_report_html(self)
+        ended = f"stopped by {self.stopped_by}" if self.stopped_by else "everything was tried"
+        return Card(
+            "Crawl",
+            about=[ended],
+            facts=[
+                ("posts", self.posts),
+                ("comments", self.comments),
+                ("failed", self.failed),
+                ("done earlier", self.skipped),
+                ("duplicates", self.duplicates),
+                ("credits spent", self.credits_spent),
+                ("seconds", f"{self.seconds:,.1f}"),
+            ],
+        ).html()
 
 
 class Usage(Struct, frozen=True, kw_only=True):
@@ -325,9 +419,19 @@ class Usage(Struct, frozen=True, kw_only=True):
     credits_reserved: int = 0
 
     def _repr_html_(self) -> str:
-        from ._notebook import usage_html
-
-        return usage_html(self)
+        pace = "not limited" if self.pace is None else f"{self.pace:.1f}/s"
+        return Card(
+            "Usage",
+            facts=[
+                ("requests", self.requests),
+                ("retries", self.retries),
+                ("429", self.rate_limited),
+                ("waited for slots", f"{self.throttled_seconds:,.1f} s"),
+                ("pace", pace + (", slowed down" if self.slowed else "")),
+                ("credits spent", self.credits_spent),
+                ("received", f"{self.bytes_received / 1e6:,.1f} MB"),
+            ],
+        ).html()
 
 
 class Timeout(Struct, frozen=True):

@@ -11,6 +11,7 @@ import math
 from msgspec import Struct
 
 from .._bulk.visibility import Visibility
+from .._text import Card, span
 from .._wire.calls import MAX_LIMIT
 from .._wire.prices import ANALYZE_PRICE, COMMENT_PAGE_PRICE, POST_PRICE
 
@@ -49,9 +50,19 @@ class Estimate(Struct, frozen=True, kw_only=True):
     seconds_at_most: float | None
 
     def _repr_html_(self) -> str:
-        from .._notebook import estimate_html
-
-        return estimate_html(self)
+        return Card(
+            "Estimate",
+            about=["nothing was sent"],
+            facts=[
+                ("posts", self.posts),
+                ("done earlier", self.done),
+                ("duplicates", self.duplicates),
+                ("malformed", self.malformed),
+                ("credits", span(self.credits_at_least, self.credits_at_most)),
+                ("requests", span(self.requests_at_least, self.requests_at_most)),
+                ("seconds", span(self.seconds_at_least, self.seconds_at_most, ",.0f")),
+            ],
+        ).html()
 
 
 def build_estimate(

@@ -21,7 +21,7 @@ from collections import OrderedDict, deque
 
 from msgspec import Struct
 
-from .._text import plural
+from .._text import Card, Table, plural
 
 __all__ = ["Difference", "Ledger", "LedgerLine"]
 
@@ -113,9 +113,21 @@ class Ledger:
         return f"<Ledger: {self.spent:,} spent, {remaining} remaining, {plural(len(self._differences), 'difference')}>"
 
     def _repr_html_(self) -> str:
-        from .._notebook import ledger_html
-
-        return ledger_html(self)
+        lines = self.by_endpoint.items()
+        return Card(
+            "Ledger",
+            facts=[("credits spent", self.spent), ("left", self.remaining)],
+            tables=[
+                Table(
+                    ("endpoint", "requests", "credits", "of these not known"),
+                    [(name, each.requests, each.credits, each.uncertain) for name, each in lines],
+                ),
+                Table(
+                    ("difference, newest first", "credits"),
+                    [(each.kind, f"{each.credits:+,}") for each in reversed(self.differences)],
+                ),
+            ],
+        ).html()
 
     def began(self) -> None:
         """A call begins."""
