@@ -35,7 +35,7 @@ from tokfluence_async._cli.following import CommentLine, _Table
 from tokfluence_async._cli.inputs import FileLines, StreamLines, UsageError, open_inputs
 from tokfluence_async._cli.output import Output
 from tokfluence_async._cli.screen import Meter, Snapshot, _Rich, open_screen
-from tokfluence_async._crawl import crawl as _crawl
+from tokfluence_async._crawl.folder import known_as
 from tokfluence_async._crawl.tables import defuse, open_writer
 from tokfluence_async._sandbox import ANALYZE, COMMENTS, POST
 from tokfluence_async.testing import VirtualLoop
@@ -303,7 +303,7 @@ def test_a_folder_as_input_or_a_file_as_output_is_status_2(
 
     assert [as_input.exit_code, as_output.exit_code, below.exit_code, nul.exit_code] == [2, 2, 2, 2]
     assert "is a folder" in as_input.stderr
-    assert "cannot write to" in as_output.stderr
+    assert "is a file" in as_output.stderr
     assert not (tmp_path / "out").exists()
 
 
@@ -621,9 +621,9 @@ def test_a_mark_beside_an_empty_journal_refuses_nobody(
 async def test_the_command_and_the_library_agree_on_what_is_this_machine(url: str | None) -> None:
     """The one refuses in better words what the other would refuse."""
     async with TokfluenceClient("x", base_url=url) as client:
-        known_as = _crawl._known_as(client._engine.origin)
+        name = known_as(client._engine.origin)
 
-    assert crawling._leads_here(url) == (known_as == "localhost")
+    assert crawling._is_local(url) == (name == "localhost")
 
 
 def test_a_crawl_stops_at_its_budget_and_goes_on(

@@ -7,6 +7,7 @@ import errno
 import io
 import json
 import os
+import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -28,7 +29,7 @@ from tokfluence_async import (
     TokfluenceClient,
     crawl,
 )
-from tokfluence_async._crawl import crawl as _crawl
+from tokfluence_async._crawl.folder import known_as
 from tokfluence_async._wire import lines as _lines
 from tokfluence_async._wire.ids import PostRef
 
@@ -424,10 +425,14 @@ async def test_a_folder_that_is_a_file_is_one_clear_error(
 async def test_a_folder_that_cannot_be_written_is_one_clear_error(
     out: Path, sandbox: Sandbox, client: TokfluenceClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And stays as it was. The superuser may write everywhere, so the question is answered for
-    it."""
+    """And stays as it was. The superuser may write everywhere, so the system's answer is made
+    up."""
     out.mkdir()
-    monkeypatch.setattr(_crawl.os, "access", lambda *_: False)
+
+    def read_only(**_: Any) -> Any:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", read_only)
     with pytest.raises(ConfigurationError, match="cannot be written"):
         await crawl(client, IDS, out)
 
@@ -500,7 +505,7 @@ async def test_a_sandbox_of_the_next_run_is_the_same_origin(
 
 
 @pytest.mark.parametrize(
-    ("origin", "known_as"),
+    ("origin", "name"),
     [
         ("http://127.0.0.1:4711", "localhost"),
         ("http://[::1]:4711", "localhost"),
@@ -510,9 +515,9 @@ async def test_a_sandbox_of_the_next_run_is_the_same_origin(
         ("https://127.0.0.1.example", "https://127.0.0.1.example"),
     ],
 )
-def test_only_this_machine_has_many_origins_that_are_one(origin: str, known_as: str) -> None:
+def test_only_this_machine_has_many_origins_that_are_one(origin: str, name: str) -> None:
     """Where a port says nothing of what answers there."""
-    assert _crawl._known_as(origin) == known_as
+    assert known_as(origin) == name
 
 
 async def test_a_folder_without_a_mark_goes_on_and_gets_one(

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import os
 import shlex
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Struct
@@ -18,6 +15,7 @@ from msgspec import Struct
 from .. import (
     AuthenticationError,
     BudgetExceededError,
+    ConfigurationError,
     CrawlReport,
     Estimate,
     InsufficientCreditsError,
@@ -27,6 +25,7 @@ from .. import (
     Progress,
     TokfluenceClient,
 )
+from .._crawl.folder import LOCAL, CrawlFolder, known_as
 from .._text import one_line, plural
 from .inputs import FileLines, Inputs, StreamLines, UsageError, open_inputs
 from .runtime import GRACE, Common, Exit, Session
@@ -40,13 +39,6 @@ __all__ = ["Job", "dry_run"]
 _PAGE = 2  # credits for a page of comments [seed]
 _COMMENTS_PER_PAGE = 200
 _SHOWN = 10
-_JOURNAL = "journal.sqlite"
-# What every crawl writes into its folder of where its posts come from, its first line; it is read
-# here as any program would: the command knows no more of the package than its users. Earlier
-# versions of the command left the other in their sandbox's folders.
-_ORIGIN = ".origin"
-_OLD_MARK = ".sandbox"
-_LOCAL = "localhost"
 
 
 class Job(Struct, frozen=True, kw_only=True):
@@ -74,10 +66,14 @@ class Job(Struct, frozen=True, kw_only=True):
             from .._crawl.tables import check_format
 
             check_format(self.form)
-        made = _prepare(self.out)
+        folder = CrawlFolder(self.out)
+        try:
+            made = folder.prepare()
+        except ConfigurationError as error:
+            raise UsageError(str(error)) from None
         await _check_world(self)
         if session.sandbox is not None:
-            await _remember(session.sandbox, self.out)
+            await _remember(session.sandbox, folder)
         session.inputs = inputs
         follower = None
         if self.form != "jsonl":
@@ -107,9 +103,9 @@ class Job(Struct, frozen=True, kw_only=True):
                 )
         except AuthenticationError:
             if made and not session.client.usage.credits_spent:
-                await asyncio.to_thread(_tidy, self.out)
+                await asyncio.to_thread(folder.remove)
             raise
-        failures = await asyncio.to_thread(_read_failures, self.out, inputs)
+        failures = await asyncio.to_thread(_read_failures, folder, inputs)
         _summarize(session, self, inputs, report, failures)
         _tell_of_old_tables(session, self)
         if report.stopped_by in ("budget", "credits"):
@@ -117,30 +113,12 @@ class Job(Struct, frozen=True, kw_only=True):
         return Exit.FAILED if report.failed else Exit.DONE
 
 
-def _leads_here(base_url: str | None) -> bool:
-    """Whether a URL leads to this machine, whose addresses count as one: each sandbox has a port of
-    its own.
-
-    None: what the environment says. The same rule as that of `crawl`, which has the last word.
-    """
+def _is_local(base_url: str | None) -> bool:
+    """Whether a URL leads to this machine; None: the one that the environment gives."""
     try:
-        host = urlsplit(base_url or os.environ.get("TOKFLUENCE_BASE_URL") or "").hostname or ""
+        return known_as(base_url or os.environ.get("TOKFLUENCE_BASE_URL") or "") == LOCAL
     except ValueError:
         return False
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == _LOCAL or host.endswith("." + _LOCAL)
-
-
-def _holds(out: Path) -> str | None:
-    """Where a folder's posts come from: `localhost` for a sandbox, an origin, or None where nobody
-    has said it."""
-    with contextlib.suppress(OSError):
-        first = (out / _ORIGIN).read_bytes().split(b"\n", 1)[0].decode("utf-8", "replace").strip()
-        if first:
-            return first
-    return _LOCAL if (out / _OLD_MARK).exists() else None
 
 
 async def _foreign(job: Job) -> str | None:
@@ -150,19 +128,19 @@ async def _foreign(job: Job) -> str | None:
     A crawl goes on where the folder's journal ends. Posts that the stand-in made up must not count
     as the service's.
     """
-    here = job.sandbox or _leads_here(job.base_url)
-    holds = _holds(job.out)
-    path = job.out / _JOURNAL
-    if not path.exists() or (holds == _LOCAL) == here:
+    here = job.sandbox or _is_local(job.base_url)
+    folder = CrawlFolder(job.out)
+    holds = folder.origin()
+    if not folder.journal.exists() or (holds == LOCAL) == here:
         return None
     if holds is None:
         # Of a version that left no mark, but for its sandbox. A service that is served here may be
         # meant.
         return "a crawl of the service" if job.sandbox else None
-    async with Journal(path) as journal:
-        if await journal.is_new() and not await journal.unsettled():
+    async with Journal(folder.journal) as journal:
+        if await journal.is_empty():
             return None
-    return "a crawl of the sandbox" if holds == _LOCAL else "a crawl of the service"
+    return "a crawl of the sandbox" if holds == LOCAL else "a crawl of the service"
 
 
 async def _check_world(job: Job) -> None:
@@ -172,48 +150,19 @@ async def _check_world(job: Job) -> None:
         return
     if job.sandbox:
         raise UsageError(f"{job.out} holds {foreign}; give another folder with --sandbox")
-    if not _leads_here(job.base_url):  # else `crawl` tells of both addresses
+    if not _is_local(job.base_url):  # else `crawl` tells of both addresses
         raise UsageError(
             f"{job.out} holds {foreign}; give another folder for the service's posts, or delete the folder {job.out}"
         )
 
 
-async def _remember(sandbox: Sandbox, out: Path) -> None:
+async def _remember(sandbox: Sandbox, folder: CrawlFolder) -> None:
     """Let a new sandbox know what the one of an earlier run had analyzed: the service would not
     have forgotten it."""
-    if (out / _JOURNAL).exists():
-        async with Journal(out / _JOURNAL) as journal:
+    if folder.journal.exists():
+        async with Journal(folder.journal) as journal:
             for post_id in await journal.known():
                 sandbox.index(post_id)
-
-
-def _prepare(out: Path) -> bool:
-    """Make the folder and see that it can be written; whether it was made here."""
-    made = not out.exists()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        raise UsageError(f"cannot write to {out}: {error.strerror or error}") from None
-    return made
-
-
-def _tidy(out: Path) -> None:
-    """After a refused token, with nothing bought: take back the folder this run has made."""
-    names = (
-        _ORIGIN,
-        "posts.jsonl",
-        "comments.jsonl",
-        "failures.jsonl",
-        _JOURNAL,
-        "journal.sqlite-wal",
-        "journal.sqlite-shm",
-    )
-    for name in names:
-        (out / name).unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # somebody else has put something in it
-        out.rmdir()
 
 
 class _Failure(Struct, frozen=True):
@@ -236,10 +185,10 @@ _TOLD_ELSEWHERE = tuple(
 )
 
 
-def _read_failures(out: Path, inputs: Inputs) -> _Failures:
+def _read_failures(folder: CrawlFolder, inputs: Inputs) -> _Failures:
     """The first few failures that are told one by one."""
     failures = _Failures([])
-    with contextlib.suppress(FileNotFoundError), (out / "failures.jsonl").open("rb") as lines:
+    with contextlib.suppress(FileNotFoundError), folder.failures.open("rb") as lines:
         for line in lines:
             failure = msgspec.json.decode(line, type=_Failure)
             if failure.error.get("type") in _TOLD_ELSEWHERE:
@@ -386,7 +335,7 @@ def dry_run(job: Job, common: Common) -> int:
             raise UsageError(f"cannot write to {job.out}: it is not a folder")
         foreign = asyncio.run(_foreign(job))
         estimate = asyncio.run(
-            _estimated(job, inputs, job.out / _JOURNAL if foreign is None else None)
+            _estimated(job, inputs, CrawlFolder(job.out).journal if foreign is None else None)
         )
     except (UsageError, JournalError) as refusal:
         screen.say(str(refusal), "error")

@@ -571,6 +571,10 @@ class Journal:
 
         return await self._read(read)
 
+    async def is_empty(self) -> bool:
+        """Whether nothing is known of any post, and no batch is in doubt."""
+        return await self.is_new() and not await self.unsettled()
+
     async def known(self) -> list[str]:
         """The posts that were analyzed or read, all of them."""
 

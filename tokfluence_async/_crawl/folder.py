@@ -1,0 +1,148 @@
+"""The folder of a crawl: which files belong to it, and whether a client may go on with it.
+
+    posts.jsonl  comments.jsonl  failures.jsonl   what the crawl is for
+    posts.csv, comments.parquet and so on         tables that the command makes of them
+    journal.sqlite                                what was paid for and written
+    .origin                                       where the posts come from: its first line
+
+A run goes on where the journal ends. So a folder holds what one origin gave: posts that a sandbox
+made up must not count as the service's, and as done. All addresses of this machine are one origin,
+because each sandbox listens on a port of its own.
+
+The path is made absolute at once: a program may change its working directory during a crawl.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from .._errors import ConfigurationError, JournalError
+
+if TYPE_CHECKING:
+    from .._journal.journal import Journal
+
+__all__ = ["LOCAL", "CrawlFolder", "known_as"]
+
+# The name under which all origins on this machine are remembered.
+LOCAL = "localhost"
+
+
+class CrawlFolder:
+    """The paths in a crawl's folder, and the rules for using it.
+
+    Args:
+        path: The folder; `~` is the user's home.
+
+    Raises:
+        ConfigurationError: The path has no absolute form, as `~` without a home.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        try:
+            self.path = Path(path).expanduser().absolute()
+        except (RuntimeError, OSError) as error:
+            raise ConfigurationError(
+                f"The output folder {str(path)!r} cannot be found: {error}. Nothing was sent."
+            ) from None
+        self.posts = self.path / "posts.jsonl"
+        self.comments = self.path / "comments.jsonl"
+        self.failures = self.path / "failures.jsonl"
+        self.journal = self.path / "journal.sqlite"
+        self._origin = self.path / ".origin"
+        # The command of earlier versions left this one in its sandbox's folders.
+        self._sandbox = self.path / ".sandbox"
+
+    def prepare(self) -> bool:
+        """Make the folder, and see that it can be written. Returns whether it was made here.
+
+        Raises:
+            ConfigurationError: It cannot be made or written.
+        """
+        made = not self.path.exists()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise ConfigurationError(
+                f"The output folder {self.path} is a file. Nothing was sent."
+            ) from None
+        except OSError as error:
+            raise ConfigurationError(
+                f"The output folder {self.path} cannot be made: {error.strerror or error}. "
+                "Nothing was sent."
+            ) from None
+        try:
+            with tempfile.TemporaryFile(dir=self.path):
+                pass
+        except OSError as error:
+            raise ConfigurationError(
+                f"The output folder {self.path} cannot be written: {error.strerror or error}. "
+                "Nothing was sent."
+            ) from None
+        return made
+
+    def origin(self) -> str | None:
+        """Where the folder's posts come from, as `known_as` writes it; None if nobody has said."""
+        return self._read_mark()[1]
+
+    async def claim(self, journal: Journal, origin: str) -> None:
+        """Refuse a folder that holds what another origin gave; remember `origin` in any other.
+
+        A folder without a mark, as earlier versions left it, is taken as this origin's. The mark of
+        an origin that gave nothing is replaced.
+
+        Raises:
+            ConfigurationError: It holds what another origin gave.
+            JournalError: The mark cannot be written.
+        """
+        mark, before = self._read_mark()
+        now = known_as(origin)
+        if before == now:
+            return
+        if before is not None and not await journal.is_empty():
+            raise ConfigurationError(
+                f"{self.path} holds a crawl of {before}, and this client is one of {now}. Give "
+                "another folder, so that a sandbox's posts and the service's are not mixed; or "
+                f"delete {mark} if both addresses lead to the same service. Nothing was sent."
+            )
+        try:
+            self._origin.write_text(
+                f"{now}\nThe posts and comments in this folder come from there. A crawl of another "
+                "address is refused.\n",
+                "utf-8",
+            )
+        except OSError as error:
+            raise JournalError(
+                f"{self._origin} cannot be written: {error.strerror or error}. Nothing was sent."
+            ) from error
+
+    def remove(self) -> None:
+        """Take back a folder that a run has made and got nothing for; files of others stay."""
+        for path in (self._origin, self.posts, self.comments, self.failures, self.journal):
+            path.unlink(missing_ok=True)
+        for suffix in ("-wal", "-shm"):
+            self.journal.with_name(self.journal.name + suffix).unlink(missing_ok=True)
+        with suppress(OSError):  # somebody else has put something in it
+            self.path.rmdir()
+
+    def _read_mark(self) -> tuple[Path, str | None]:
+        with suppress(OSError):
+            first = self._origin.read_bytes().split(b"\n", 1)[0].decode("utf-8", "replace").strip()
+            if first:  # a power cut can leave an empty file
+                return self._origin, first
+        return (self._sandbox, LOCAL) if self._sandbox.exists() else (self._origin, None)
+
+
+def known_as(origin: str) -> str:
+    """The name under which an origin is remembered: itself, or `LOCAL` for any on this machine."""
+    host = urlsplit(origin).hostname or ""
+    try:
+        local = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        local = host == LOCAL or host.endswith("." + LOCAL)
+    return LOCAL if local else origin
