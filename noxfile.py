@@ -1,10 +1,19 @@
-"""Everything that is run on this project: `nox` runs what CI runs.
+"""Everything that is run on this project: `.ci/run` runs these sessions, and nothing else.
 
 nox                 lint, types, tests on every Python found, bare
-nox -s tests        the tests; with coverage (at least 95 % of lines and branches) on the Python
-that nox runs on nox -s bench        the benchmarks (not part of CI) nox -s guard
-instructions of a call against the hand-written loop's, by valgrind (not part of CI; warns without
-it)
+nox -s tests        the tests against the built wheel; with coverage on one Python
+nox -s docs         the documentation, built strictly; its links, and the built site in a browser
+nox -s release      sdist and wheel, checked and installed in an empty environment
+nox -s lowest       the tests with the lowest versions that pyproject.toml permits
+nox -s observers    beside OpenTelemetry, Sentry, Datadog, vcrpy and aioresponses
+nox -s ray          Ray Data on this machine
+
+Not part of CI, as they take long or need other programs:
+
+nox -s bench        the benchmarks, side by side in one run
+nox -s guard        instructions of a call against the hand-written loop's, counted by valgrind
+nox -s soak         hours of virtual time under faults, and hundreds of kills
+nox -s mutants      small changes to the code that a test has to notice
 """
 
 from __future__ import annotations
@@ -25,21 +34,17 @@ _PYENV = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
 os.environ["PATH"] += "".join(f"{os.pathsep}{path}" for path in sorted(_PYENV.glob("3.*/bin")))
 
 _OWN = f"{sys.version_info.major}.{sys.version_info.minor}"
-# 3.14 is tested where it can be run, and declared in pyproject.toml once it has been.
-_SUPPORTED = ("3.11", "3.12", "3.13")
+_SUPPORTED = ("3.11", "3.12", "3.13", "3.14", "3.15")
 _PYTHONS = [
     version for version in _SUPPORTED if version == _OWN or shutil.which(f"python{version}")
 ]
 _COVERED = _OWN if _OWN in _PYTHONS else _PYTHONS[0]
-# The command runs on uvloop where that is installed: so on one Python, and on asyncio's own loop on
-# the others.
-_EXTRAS = ".[cli,frames]"
-_COVERED_EXTRAS = ".[cli,frames,fast]"
+# uvloop is installed on one Python. The others test asyncio's own loop.
+_EXTRAS = ".[cli,frames,redis]"
+_COVERED_EXTRAS = ".[cli,frames,redis,fast]"
 
-
-# What takes long and does not depend on the Python: hours of throttling simulated, hundreds of
-# kills, real proxies, notebooks. Left out on all but one Python, so that the whole takes less than
-# ten minutes; `nox -s tests -- -n 2` leaves out nothing.
+# These take long and do not depend on the Python: hours of simulated throttling, hundreds of kills,
+# real proxies, notebooks. They run on one Python only; `nox -s tests -- -n 2` leaves out nothing.
 _ONCE = (
     "tests/adversity/test_proxies.py",
     "tests/kill",
@@ -52,35 +57,23 @@ _ONCE = (
 
 
 def _install(session: nox.Session, *packages: str, groups: str) -> None:
-    # What is imported is compiled then; to compile all of pandas, polars and pyarrow beforehand
-    # takes half a minute each time.
+    """Install packages and dependency groups, in one resolution."""
     dependencies = nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), groups)
+    # --no-compile: to compile all of pandas, polars and pyarrow takes half a minute each time.
     session.install("--no-compile", *packages, *dependencies)
 
 
 @nox.session(python=_PYTHONS)
 def tests(session: nox.Session) -> None:
-    """The suite against the built wheel, not the checkout.
-
-    Whole, and with coverage, on one Python; on 3.12 through aiohttp's session, the way that is
-    taken with versions of aiohttp the short one was not tested with.
-    """
+    """The suite against the built wheel; on one Python whole and with coverage."""
     _install(session, _COVERED_EXTRAS if session.python == _COVERED else _EXTRAS, groups="test")
     args = list(session.posargs)
     if not args:
-        args = ["-n", "3", "--dist", "worksteal"]  # some wait for other processes
+        args = ["-n", "3", "--dist", "worksteal"]  # some tests wait for other processes
         if session.python == _COVERED:
             args += ["--cov", "--cov-report=term"]
         else:
             args += [f"--ignore={path}" for path in _ONCE]
-        if session.python == "3.12":
-            # The command takes its own way through a client it makes itself; the other Pythons test
-            # it.
-            args += [
-                "--through-session",
-                "--ignore=tests/http/test_direct.py",
-                "--ignore=tests/cli/test_cli.py",
-            ]
     session.run("pytest", *args)
 
 
@@ -100,17 +93,18 @@ def bare(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """ruff: rules and format."""
+    """ruff's rules and format, the direction of imports, code that nobody calls."""
     _install(session, groups="lint")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
+    session.run("lint-imports")
+    session.run("vulture")
 
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """mypy and pyright, both strict, on the package and on a user's snippet; mypy on the
-    benchmarks, too."""
-    _install(session, ".[cli,frames,fast]", groups="types")
+    """mypy and pyright, both strict, on the package and a user's snippet; mypy on benchmarks."""
+    _install(session, ".[cli,frames,redis,otel,fast]", groups="types")
     session.run("mypy")
     session.run("mypy", "--strict", "tests/typing")
     session.run("pyright")
@@ -118,19 +112,81 @@ def types(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation into `site/`, strictly; then look at it in a headless browser."""
+    _install(session, ".[cli,frames,redis]", groups="docs")
+    session.run("mkdocs", "build", "--strict", "--clean", env={"NO_MKDOCS_2_WARNING": "1"})
+    session.run("pytest", "-m", "site", "tests/docs", *session.posargs)
+
+
+@nox.session
+def release(session: nox.Session) -> None:
+    """sdist and wheel in `dist/`: metadata, contents, an empty environment, the README's block."""
+    _install(session, groups="release")
+    shutil.rmtree("dist", ignore_errors=True)
+    session.run("python", "-m", "build", "--quiet")
+    built = sorted(str(path) for path in Path("dist").iterdir())
+    session.run("twine", "check", "--strict", *built)
+    session.run("check-wheel-contents", *(path for path in built if path.endswith(".whl")))
+    session.run("python", "-m", "pytest", "-m", "release", "tests/release", *session.posargs)
+
+
+@nox.session
+def lowest(session: nox.Session) -> None:
+    """The suite with the lowest versions that pyproject.toml permits, as uv resolves them."""
+    session.install("uv")
+    pins = Path(session.create_tmp()) / "lowest.txt"
+    extras = [arg for name in ("cli", "frames", "redis", "otel") for arg in ("--extra", name)]
+    session.run(
+        *("uv", "pip", "compile", "--quiet", "--resolution", "lowest-direct"),
+        *("--python", session.virtualenv.location, *extras, "pyproject.toml", "-o", str(pins)),
+    )
+    _install(session, ".[cli,frames,redis,otel]", "-r", str(pins), groups="test")
+    args = session.posargs or ["-n", "3", "--dist", "worksteal"]
+    session.run("pytest", *args, *(f"--ignore={path}" for path in _ONCE))
+
+
+@nox.session
+def observers(session: nox.Session) -> None:
+    """Telemetry, tracing and recording tools beside the client: each request is seen once."""
+    _install(session, ".[cli,otel]", groups="observers")
+    session.run("pytest", "tests/observers", *session.posargs)
+
+
+@nox.session
+def ray(session: nox.Session) -> None:
+    """Ray Data with actors on this machine, bound to 127.0.0.1."""
+    _install(session, ".[ray,redis]", groups="test")
+    session.run("pytest", "tests/ray", *session.posargs)
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """What takes longer than CI has: the tests marked `soak`."""
+    _install(session, _COVERED_EXTRAS, groups="test")
+    session.run("pytest", "-m", "soak", "--timeout", "0", "-s", *session.posargs)
+
+
+@nox.session
+def mutants(session: nox.Session) -> None:
+    """Small changes to the code, by mutmut; `pyproject.toml` names the rooms. Takes hours."""
+    _install(session, "-e", _EXTRAS, groups="mutants")
+    session.run("mutmut", "run", *session.posargs)
+    session.run("mutmut", "results")
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
-    """The benchmarks, side by side in one run. Takes minutes; `nox -s bench -- --quick` takes
-    less."""
+    """The benchmarks, side by side in one run; `nox -s bench -- --quick` takes minutes."""
     _install(session, ".[cli,fast]", groups="bench")
     session.run("python", "benchmarks/run.py", *session.posargs)
 
 
 @nox.session
 def guard(session: nox.Session) -> None:
-    """Instructions of one `posts.get` and one page of comments against the hand-written loop's,
-    counted by valgrind; minutes.
+    """Instructions of one `posts.get` and one page of comments against the hand-written loop's.
 
-    Without valgrind it warns and judges nothing.
+    Counted by valgrind, in minutes. Without valgrind it warns and judges nothing.
     """
     _install(session, ".", groups="bench")
     session.run("python", "-m", "benchmarks.guard", *session.posargs)
