@@ -10,7 +10,7 @@ __all__ = ["main"]
 def main() -> None:
     """Run the command line, or say in one line how to install what it needs."""
     try:
-        from ._cli import app
+        from ._cli.app import app
     except ModuleNotFoundError as error:
         if error.name not in ("typer", "rich"):
             raise

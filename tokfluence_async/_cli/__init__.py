@@ -1,13 +1,7 @@
-"""The `tokfluence` command: arguments, progress, exit statuses. All work is done by what users
-import, too.
+"""The `tokfluence` command: arguments in, data on standard output, all else on standard error.
 
-- `app`: the commands and their help.
-- `runtime`: one run: loop, client or embedded sandbox, signals, errors to exit statuses.
-- `inputs`: FILE or standard input as lines, read as they are needed.
-- `output`: rows to standard output.
-- `screen`: what people see, on standard error.
+It knows the library as it is, private rooms included, and none of the service's rules: those are
+taken from the wings below. Read `app` first: it lists the commands and the room of each. Then
+`runtime` (one run from client to exit status), `session` (what a command works with), `inputs` and
+`output` (lines in, rows out), `screen`, `display` and `snapshot` (what people see).
 """
-
-from .app import app
-
-__all__ = ["app"]

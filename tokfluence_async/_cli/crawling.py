@@ -28,8 +28,8 @@ from .. import (
 from .._crawl.folder import LOCAL, CrawlFolder, known_as
 from .._text import one_line, plural
 from .inputs import FileLines, Inputs, StreamLines, UsageError, open_inputs
-from .runtime import GRACE, Common, Exit, Session
 from .screen import Screen, open_screen
+from .session import GRACE, Common, Exit, Session
 
 if TYPE_CHECKING:
     from .. import Sandbox

@@ -1,20 +1,15 @@
-"""One run of a command: its loop, its client or embedded sandbox, signals, and errors turned into
-exit statuses."""
+"""One run of a command: its loop, its client or embedded sandbox, and errors turned into exit
+statuses."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
-import signal
 import stat
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from enum import IntEnum
-from typing import TYPE_CHECKING, Any, TextIO
-
-from msgspec import Struct
+from typing import TYPE_CHECKING, TextIO
 
 from .. import (
     APIStatusError,
@@ -25,184 +20,20 @@ from .. import (
     InvalidPostError,
     JournalError,
     PermissionDeniedError,
-    Progress,
     TokfluenceClient,
     TokfluenceError,
 )
 from .._http import log
-from .._platform import STOP_SIGNALS, hear_signals
-from .._text import plural
-from .inputs import FileLines, Inputs, UsageError
+from .inputs import UsageError
 from .output import OutputGoneError
-from .screen import Meter, Screen, Snapshot, open_screen
+from .screen import Screen, open_screen
+from .session import Common, Exit, Session
+from .signals import stop_on_signals
 
 if TYPE_CHECKING:
     from .. import Sandbox
 
-__all__ = ["GRACE", "Common", "Exit", "Failures", "Session", "run"]
-
-# Seconds that what is under way gets to end after the first Ctrl-C or SIGTERM. Orchestrators kill
-# after thirty by default (Kubernetes), or ten (Docker); a second signal does not wait.
-GRACE = 25.0
-_REFRESH = 0.25
-
-
-class Exit(IntEnum):
-    """Exit statuses. Beside these: 128 + n after signal n, and 141 when the reader of standard
-    output went away."""
-
-    DONE = 0
-    FAILED = 1
-    USAGE = 2
-    STOPPED = 3
-
-
-class Common(Struct, frozen=True, kw_only=True):
-    """The options every command but `sandbox` takes."""
-
-    sandbox: bool = False
-    base_url: str | None = None
-    max_credits: int | None = None
-    quiet: bool = False
-    json_logs: bool = False
-
-
-class Failures:
-    """What went wrong with single inputs: told as it happens, counted for the exit status.
-
-    Raises:
-        TokfluenceError: From `add`, where going on is of no use: the token is refused.
-    """
-
-    def __init__(self, screen: Screen) -> None:
-        self._screen = screen
-        self.count = 0
-        self.unaffordable = 0
-        self.first_unaffordable: TokfluenceError | None = None
-
-    def add(self, given: object, error: TokfluenceError) -> None:
-        if isinstance(error, (AuthenticationError, PermissionDeniedError)):
-            raise error
-        if isinstance(error, (BudgetExceededError, InsufficientCreditsError)):
-            # One line for all of them, at the end: they differ in nothing.
-            self.unaffordable += 1
-            self.first_unaffordable = self.first_unaffordable or error
-            return
-        self.count += 1
-        reason = error.reason if isinstance(error, InvalidPostError) else str(error)
-        self._screen.say(
-            f"failed: {given}: {reason}", "warning", input=str(given), error=type(error).__name__
-        )
-
-    @property
-    def status(self) -> Exit:
-        return Exit.STOPPED if self.unaffordable else Exit.FAILED if self.count else Exit.DONE
-
-
-class Session:
-    """What a command works with.
-
-    Attributes:
-        client: Points at the service, or at the embedded sandbox.
-        sandbox: The embedded one, if there is one.
-        screen: Where messages go.
-        stopping: Set by the first Ctrl-C or SIGTERM.
-        inputs: What the command reads from, to be ended by the first Ctrl-C or SIGTERM.
-        progress: How far it is, as last told.
-    """
-
-    def __init__(
-        self,
-        client: TokfluenceClient,
-        sandbox: Sandbox | None,
-        screen: Screen,
-        title: str,
-        unit: str,
-    ) -> None:
-        self.client = client
-        self.sandbox = sandbox
-        self.screen = screen
-        self.failures = Failures(screen)
-        self.stopping = asyncio.Event()
-        self.inputs: Inputs | None = None
-        self._loop = asyncio.get_running_loop()
-        self._began = self._loop.time()
-        self._meter = Meter()
-        self._title = title
-        self._unit = unit
-        self._total: int | None = None
-        self.progress: Progress | None = None
-
-    @property
-    def elapsed(self) -> float:
-        return self._loop.time() - self._began
-
-    @property
-    def total(self) -> int | None:
-        """How many there are to do, at most; None where that is not known.
-
-        A signal ends the input, and to the library what was taken of it until then is all. To
-        whoever runs the command again it is not.
-        """
-        if self._total is None and self.stopping.is_set() and isinstance(self.inputs, FileLines):
-            return len(self.inputs)
-        return self._total
-
-    def on_progress(self, progress: Progress) -> None:
-        if not self.stopping.is_set():
-            self._total = progress.total
-        self.progress = progress
-
-    def count(self, done: int, total: int | None) -> None:
-        """As `on_progress`, where a command counts for itself."""
-        self._total = total
-        self.progress = Progress(
-            done=done,
-            failed=0,
-            total=total,
-            credits_spent=0,
-            credits_remaining=None,
-            elapsed=self.elapsed,
-        )
-
-    def snapshot(self) -> Snapshot:
-        usage = self.client.usage
-        progress = self.progress
-        not_affordable = progress.not_affordable if progress else 0
-        return Snapshot(
-            title=self._title,
-            unit=self._unit,
-            done=progress.done - not_affordable if progress else 0,
-            total=self.total,
-            failed=progress.failed - not_affordable if progress else 0,
-            not_affordable=not_affordable,
-            comments=progress.comments if progress and self._title == "crawl" else None,
-            credits_spent=usage.credits_spent,
-            credits_reserved=usage.credits_reserved,
-            credits_remaining=self.client.credits_remaining,
-            elapsed=self.elapsed,
-            requests=usage.requests,
-            rate=self._meter.rate(self.elapsed, usage.requests),
-            permitted=usage.pace,
-            rate_limited=usage.rate_limited,
-            slowed=usage.slowed,
-        )
-
-    def bill(self) -> str:
-        """What it cost, as a sentence."""
-        usage = self.client.usage
-        left = self.client.credits_remaining
-        remaining = "" if left is None else f", {left:,} left"
-        return (
-            f"{plural(usage.credits_spent, 'credit')} spent{remaining}. "
-            f"{plural(usage.requests, 'request')}, {usage.rate_limited:,} refused by the throttle (429)."
-        )
-
-    async def watch(self) -> None:
-        while True:
-            self.screen.update(self.snapshot())
-            await asyncio.sleep(_REFRESH)
-
+__all__ = ["run"]
 
 Main = Callable[[Session], Awaitable[int]]
 
@@ -288,7 +119,7 @@ async def _session(main: Main, common: Common, screen: Screen, title: str, unit:
     ):
         session = Session(client, sandbox, screen, title, unit)
         task = asyncio.ensure_future(main(session))
-        with _signals(session, task) as heard:
+        with stop_on_signals(session, task) as heard:
             screen.start()
             watcher = asyncio.create_task(session.watch())
             try:
@@ -331,42 +162,3 @@ async def _open_client(
         ) as client,
     ):
         yield client, sandbox
-
-
-@contextlib.contextmanager
-def _signals(session: Session, task: asyncio.Future[Any]) -> Any:
-    """The first signal to stop ends the input and lets what is under way finish; the second
-    cancels; the third leaves."""
-    loop = asyncio.get_running_loop()
-    heard: list[signal.Signals] = []
-    timers: list[asyncio.TimerHandle] = []
-
-    def hear(which: signal.Signals) -> None:
-        heard.append(which)
-        if not os.environ.get("TOKFLUENCE_LOG"):
-            # What follows has been announced; the library's own words on it would only say it
-            # again.
-            logging.getLogger("tokfluence_async").setLevel(logging.CRITICAL)
-        if len(heard) == 1 and session.inputs is not None:
-            session.screen.say(
-                f"Stopping: what is under way gets {GRACE:.0f} s to finish. Once more to stop at once.",
-                "warning",
-            )
-            session.stopping.set()
-            session.inputs.stop()
-            # A little later than a crawl's own end, which puts its files in order.
-            timers.append(loop.call_later(GRACE + 3, task.cancel))
-        elif len(heard) == 1:
-            session.screen.say("Stopped; what was written stands.", "warning")
-            task.cancel()
-        elif len(heard) == 2:
-            task.cancel()
-        else:
-            os._exit(128 + which)
-
-    with hear_signals(STOP_SIGNALS, hear):
-        try:
-            yield heard
-        finally:
-            for timer in timers:
-                timer.cancel()

@@ -1,0 +1,155 @@
+"""Rows as CSV and Parquet, and tables that follow a file of lines."""
+
+from __future__ import annotations
+
+import csv
+import gc
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tokfluence_async import Comment
+from tokfluence_async._cli.following import CommentLine, _Table
+from tokfluence_async._crawl.tables import defuse, open_writer
+
+
+def test_parquet_is_written_in_row_groups() -> None:
+    """Memory holds one of them, whatever the length of the file."""
+    import pyarrow.parquet as pq
+
+    sink = io.BytesIO()
+    writer = open_writer("parquet", Comment, sink)
+    written = []
+    for start in range(0, 50_000, 10_000):
+        writer.write([Comment(comment_id=str(n), likes=n) for n in range(start, start + 10_000)])
+        written.append(sink.tell())
+    writer.close()
+
+    file = pq.ParquetFile(sink)
+    assert file.metadata.num_rows == 50_000
+    assert file.metadata.num_row_groups == 3
+    assert written[1] > written[0]  # the first group was written before the others came
+
+
+_MEASURE = """
+import resource, sys
+from pathlib import Path
+from tokfluence_async._cli.following import CommentLine, _Table
+
+lines, count = Path(sys.argv[1]), int(sys.argv[2])
+with lines.open("w") as file:
+    for n in range(count):
+        file.write('{"post_id":"1","comment_id":"%d","text":"%s"}\\n' % (n, "x" * 100))
+_Table(lines, lines.with_suffix(".parquet"), "parquet", CommentLine).finish()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+@pytest.mark.real_time
+def test_the_memory_of_a_table_does_not_grow_with_it(tmp_path: Path) -> None:
+    """Five times the comments, the same megabytes (a million more took 12 MB more)."""
+
+    def megabytes(count: int) -> int:
+        command = [sys.executable, "-c", _MEASURE, str(tmp_path / f"{count}.jsonl"), str(count)]
+        env = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
+        return int(
+            subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
+        )
+
+    assert megabytes(250_000) - megabytes(50_000) < 40
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@a", "\t=1", "\r=1", "  =1", "＝1", "\n=1"])
+def test_formulas_are_defused(text: str) -> None:
+    """Each of these starts a formula in some spreadsheet."""
+    assert defuse(text) == "'" + text
+
+
+def test_csv_spreads_music_and_keeps_numbers() -> None:
+    """A negative number is a number; a list is JSON; null is an empty cell."""
+    from tokfluence_async import Music, Post
+
+    sink = io.BytesIO()
+    writer = open_writer("csv", Post, sink)
+    writer.write(
+        [
+            Post(
+                post_id="1", likes=-3, hashtags=["a", "=b"], music=Music(title="=x", original=True)
+            ),
+            Post(post_id="2"),
+        ]
+    )
+    writer.close()
+
+    first, second = csv.DictReader(io.StringIO(sink.getvalue().decode()))
+    assert (first["likes"], first["hashtags"]) == ("-3", '["a","=b"]')
+    assert (first["music.title"], first["music.original"]) == ("'=x", "true")
+    assert (second["music.title"], second["likes"]) == ("", "")
+
+
+def test_a_table_follows_lines_as_they_are_completed(tmp_path: Path) -> None:
+    """A line under way is left for the next look; lines longer than a chunk are taken whole."""
+    lines, table = tmp_path / "comments.jsonl", tmp_path / "comments.csv"
+    follower = _Table(lines, table, "csv", CommentLine)
+    long = "x" * (3 << 20)
+
+    follower.follow()
+    with lines.open("a", buffering=1) as file:
+        file.write('{"post_id":"1","comment_id":"1","text":"a"}\n{"post_id":"1",')
+        file.flush()
+        follower.follow()
+        assert not table.exists()
+        file.write('"comment_id":"2","new":[1]}\n{"post_id":"1","comment_id":"3","text":"' + long)
+        file.flush()
+        follower.follow()
+        file.write('"}\n')
+    follower.finish()
+
+    csv.field_size_limit(10 << 20)
+    rows = list(csv.DictReader(io.StringIO(table.read_text("utf-8"), newline="")))
+    assert [(row["comment_id"], row["text"]) for row in rows] == [
+        ("1", "a"),
+        ("2", ""),
+        ("3", long),
+    ]
+
+
+def test_a_table_reads_an_odd_line_as_the_library_does(tmp_path: Path) -> None:
+    """The lines are what came; one count as text in a million comments must not cost the table."""
+    lines, table = tmp_path / "comments.jsonl", tmp_path / "comments.csv"
+    lines.write_text(
+        '{"post_id":"1","comment_id":"1","likes":1,"published_at":"2026-01-01T00:00:00"}\n'
+        '{"post_id":"1","comment_id":"2","likes":"2"}\n{"post_id":"1","comment_id":"3","likes":"many"}\n'
+    )
+
+    follower = _Table(lines, table, "csv", CommentLine)
+    follower.finish()
+
+    rows = list(csv.DictReader(io.StringIO(table.read_text("utf-8"), newline="")))
+    assert [(row["comment_id"], row["likes"]) for row in rows] == [
+        ("1", "1"),
+        ("2", "2"),
+        ("3", ""),
+    ]
+    assert rows[0]["published_at"] == "2026-01-01T00:00:00Z"
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_a_table_that_is_dropped_was_never_there(tmp_path: Path, form: str) -> None:
+    """The one of the run before stays."""
+    lines, table = tmp_path / "comments.jsonl", tmp_path / f"comments.{form}"
+    lines.write_text('{"post_id":"1","comment_id":"1"}\n')
+    table.write_text("of the run before")
+    follower = _Table(lines, table, form, CommentLine)
+
+    follower.follow()
+    follower.drop()
+    del follower
+    gc.collect()
+
+    assert table.read_text() == "of the run before"
+    assert {path.name for path in tmp_path.iterdir()} == {lines.name, table.name}

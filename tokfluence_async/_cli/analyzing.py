@@ -1,0 +1,67 @@
+"""`tokfluence analyze`: live analysis of a list of posts, to standard output."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from typing import Annotated
+
+import typer
+
+from .. import Analysis
+from .inputs import open_inputs
+from .options import (
+    BaseUrl,
+    FileArgument,
+    Format,
+    FormatOption,
+    JsonLogs,
+    MaxCredits,
+    Quiet,
+    SandboxFlag,
+    common_options,
+    one_file,
+)
+from .output import Output
+from .results import write_outcomes
+from .runtime import run
+from .session import Session
+
+__all__ = ["analyze"]
+
+
+def analyze(
+    context: typer.Context,
+    file: FileArgument,
+    force: Annotated[
+        bool, typer.Option("--force", help="Analyze again what was analyzed lately.")
+    ] = False,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            "--batch-size", min=1, max=50, help="URLs per request. Default: chosen for you."
+        ),
+    ] = None,
+    form: FormatOption = Format.jsonl,
+    sandbox: SandboxFlag = False,
+    base_url: BaseUrl = None,
+    max_credits: MaxCredits = None,
+    quiet: Quiet = False,
+    json_logs: JsonLogs = False,
+) -> None:
+    """Have posts analyzed live: [bold]25 credits[/bold] per distinct post, fresh ones too. Written
+    as batches finish."""
+    one_file(context)
+    common = common_options(sandbox, base_url, max_credits, quiet, json_logs)
+
+    async def main(session: Session) -> int:
+        session.inputs = inputs = open_inputs(file, "tokfluence analyze -")
+        output = Output(form.value, Analysis)
+        outcomes = session.client.posts.analyze_iter(
+            inputs, force=force, batch_size=batch_size, on_progress=session.on_progress
+        )
+        async with aclosing(outcomes):
+            return await write_outcomes(
+                session, outcomes, output, "post analyzed", "posts analyzed"
+            )
+
+    raise typer.Exit(run(main, common, title="analyze"))

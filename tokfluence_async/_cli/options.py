@@ -1,0 +1,124 @@
+"""The options that commands share, and what their values are checked for."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from .inputs import WANTED
+from .session import Common
+
+__all__ = [
+    "BaseUrl", "FileArgument", "Format", "FormatOption", "JsonLogs", "MaxCredits", "Quiet", "Refresh",
+    "SandboxFlag", "TableOption", "common_options", "examples", "one_file",
+]  # fmt: skip
+
+
+class Format(StrEnum):
+    """How rows are written."""
+
+    jsonl = "jsonl"
+    csv = "csv"
+    parquet = "parquet"
+
+
+class Refresh(StrEnum):
+    """What a crawl has analyzed."""
+
+    missing = "missing"
+    always = "always"
+
+
+_COMMON = "Options of every command"
+
+SandboxFlag = Annotated[
+    bool,
+    typer.Option(
+        "--sandbox", help="Use an embedded stand-in: no token, no network.", rich_help_panel=_COMMON
+    ),
+]
+BaseUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--base-url",
+        metavar="URL",
+        help="Where the service is. Default: TOKFLUENCE_BASE_URL, else the real one.",
+        rich_help_panel=_COMMON,
+    ),
+]
+MaxCredits = Annotated[
+    int | None,
+    typer.Option(
+        "--max-credits",
+        metavar="N",
+        min=0,
+        help="Spend N credits at most; then exit status 3.",
+        rich_help_panel=_COMMON,
+    ),
+]
+Quiet = Annotated[
+    bool,
+    typer.Option(
+        "--quiet", "-q", help="Errors only: no progress, no summary.", rich_help_panel=_COMMON
+    ),
+]
+JsonLogs = Annotated[
+    bool,
+    typer.Option(
+        "--json-logs",
+        help="Messages and progress as JSON lines on standard error.",
+        rich_help_panel=_COMMON,
+    ),
+]
+FormatOption = Annotated[
+    Format,
+    typer.Option(
+        "--format", help="csv is safe to open in a spreadsheet; parquet needs the extra \\[frames]."
+    ),
+]
+TableOption = Annotated[
+    Format,
+    typer.Option(
+        "--format",
+        help="csv, parquet: also a table of the documented fields (posts.csv, comments.csv) beside the .jsonl, which stay the record. "
+        "csv is safe to open in a spreadsheet; parquet needs the extra \\[frames].",
+    ),
+]
+FileArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="FILE|-",
+        help="A URL or id per line, or - for standard input. Blank lines and # comments are skipped.",
+    ),
+]
+
+
+def common_options(
+    sandbox: bool, base_url: str | None, max_credits: int | None, quiet: bool, json_logs: bool
+) -> Common:
+    if sandbox and base_url is not None:
+        raise typer.BadParameter("--sandbox and --base-url exclude each other")
+    return Common(
+        sandbox=sandbox,
+        base_url=base_url,
+        max_credits=max_credits,
+        quiet=quiet,
+        json_logs=json_logs,
+    )
+
+
+def one_file(context: typer.Context) -> None:
+    """Refuse what follows FILE, and say what is wanted. The command lets it through to here by
+    `allow_extra_args`: click would only count it."""
+    if context.args:
+        are = "argument" if len(context.args) == 1 else "arguments"
+        context.fail(
+            f"Got unexpected extra {are} ({' '.join(context.args)}). {WANTED[0].upper()}{WANTED[1:]}."
+        )
+
+
+def examples(*lines: str, title: str = "Examples") -> str:
+    """The end of a command's help: command lines that can be copied."""
+    return "\n\n".join([f"[dim]{title}[/dim]", *(f"[cyan]{line}[/cyan]" for line in lines)])
