@@ -1,9 +1,8 @@
 """The error tree. Every error says what happened, what it cost where that is known, and what to do.
 
 The fields say again, for programs, what the message says for people. No error holds a live
-response, a request or a
-token: all of them pickle (a multiprocessing worker can raise them), and none can leak a secret into
-a log.
+response, a request or a token. So all of them pickle (a multiprocessing worker can raise them), and
+none can leak a secret into a log.
 
 Source: the Tokfluence API page, *Errors*.
 """
@@ -40,8 +39,9 @@ __all__ = [
 
 
 class ClosedError(RuntimeError):
-    """The client was closed, before a call or under it. A mistake of the program's and no answer of
-    the service's, so no `TokfluenceError`: it ends a bulk call instead of becoming an outcome."""
+    """The client was closed, before a call or while it ran. This is a mistake of the program and no
+    answer of the service. So it is no `TokfluenceError`, and ends a bulk call instead of becoming
+    an outcome."""
 
     def __init__(self) -> None:
         super().__init__("This client is closed; make a new one, or close it later.")
@@ -103,21 +103,21 @@ class InvalidPostError(TokfluenceError, ValueError):
     def __init__(self, input: object, reason: str) -> None:
         shown = _show(input)
         super().__init__(
-            f"{shown!r} is not a TikTok post: {reason}. Accepted are a video id of 1 to 20 digits, and URLs such as "
-            "https://www.tiktok.com/@user/video/7234567890123456789.",
+            f"{shown!r} is not a TikTok post: {reason}. Accepted are a video id of 1 to 20 digits, "
+            "and URLs such as https://www.tiktok.com/@user/video/7234567890123456789.",
             input=shown,
             reason=reason,
         )
 
 
 def _show(value: object) -> object:
-    # Small, picklable and printable, whatever it was: printing an int of thousands of digits raises
-    # by itself.
+    # Small, picklable and printable, whatever it was. Python refuses to print an int of thousands
+    # of digits.
     if isinstance(value, int):
         return value if value.bit_length() <= 128 else f"an integer of {value.bit_length()} bits"
     try:
         text = value if isinstance(value, str) else repr(value)
-    except Exception:  # an input's own `repr` is no reason to end a job of a million others
+    except Exception:  # a `repr` that fails must not end a job of a million other inputs
         text = f"<{type(value).__name__}>"
     return text if len(text) <= 200 else text[:200] + "…"
 
@@ -140,10 +140,14 @@ class BudgetExceededError(TokfluenceError):
 
     def __init__(self, needed: int, available: int, limit: int, *, floor: bool = False) -> None:
         left = max(available, 0)
+        if floor:
+            to_stay = f"{limit:,} {'is' if limit == 1 else 'are'} to stay in the wallet"
+            why = f"{left:,} may be spent if {to_stay}. Lower keep_credits to go on."
+        else:
+            are_left = f"{'is' if left == 1 else 'are'} left"
+            why = f"{left:,} of the budget's {limit:,} {are_left}. Raise max_credits to go on."
         super().__init__(
-            f"Not sent: it may cost {plural(needed, 'credit')} and {left:,} may be spent if {limit:,} {'is' if limit == 1 else 'are'} to stay in the wallet. Lower keep_credits to go on."
-            if floor
-            else f"Not sent: it may cost {plural(needed, 'credit')} and {left:,} of the budget's {limit:,} {'is' if left == 1 else 'are'} left. Raise max_credits to go on.",
+            f"Not sent: it may cost {plural(needed, 'credit')} and {why}",
             needed=needed,
             available=available,
             limit=limit,
@@ -167,8 +171,9 @@ class PostNotReadyError(TokfluenceError):
 
     def __init__(self, post_id: str, waited: float, polls: int) -> None:
         super().__init__(
-            f"Post {post_id} was analyzed but is not readable after {waited:.0f} s and {plural(polls, 'read')}. "
-            "It is paid for: read it later with posts.get (1 credit), do not analyze it again.",
+            f"Post {post_id} was analyzed but is not readable after {waited:.0f} s and "
+            f"{plural(polls, 'read')}. It is paid for: read it later with posts.get (1 credit), do "
+            "not analyze it again.",
             post_id=post_id,
             waited=waited,
             polls=polls,
@@ -261,7 +266,7 @@ class APIStatusError(APIError):
 
     def __str__(self) -> str:
         facts = [f"request {self.request_id}"] if self.request_id else []
-        # A token that has no wallet is told of as if it had an empty one.
+        # With a token it does not know, the service says 0 credits, which is nobody's balance.
         if self.credits_remaining is not None and self.status != 401:
             facts.append(f"{plural(self.credits_remaining, 'credit')} left")
         if self.attempts > 1:

@@ -1,14 +1,16 @@
 """The service's objects, as it sends them.
 
 A field is required only where an answer without it would be of no use (an object's own id, a page's
-`next_cursor`). Everything else may be missing or null, since the page of facts promises no value:
-None means "the service did not say", never zero or empty. A value of another type than is written
-here is read as what it plainly says (`"12"` and `12.0` are 12, a time without a zone is UTC), else
-it is None as well: an odd field costs itself, never the answer that was paid for (`_mend`). Unknown
-fields are skipped by the Structs; `crawl` keeps them, as it writes out bytes.
+`next_cursor`). Everything else may be missing or null: None means "the service did not say", never
+zero or empty. A value of another type is read as what it plainly says (`"12"` and `12.0` are 12, a
+time without a zone is UTC), else it is None (`_wire/repair.py`). Unknown fields are skipped, but
+`crawl` writes them, as it writes the bytes that came.
 
-The Structs are frozen and outside the garbage collector: they hold no cycles, and with a million of
-them alive a collector that walks them costs more than decoding did.
+A field that is added to `Post` or `Comment` here is decoded, and is in frames, tables and cards
+without any other change.
+
+The Structs are frozen and not tracked by the garbage collector. They hold no cycles, and with a
+million of them alive, walking them costs more than decoding did.
 
 Source: the Tokfluence API page, *Posts*, and its examples.
 """
@@ -277,8 +279,9 @@ class AnalyzeReport(Struct, frozen=True, kw_only=True):
         report."""
         errors = [outcome.error for outcome in self.outcomes if outcome.error is not None]
         if errors:
+            were = "was" if len(errors) == 1 else "were"
             group = ExceptionGroup(
-                f"{len(errors):,} of {plural(len(self.outcomes), 'post')} {'was' if len(errors) == 1 else 'were'} not analyzed",
+                f"{len(errors):,} of {plural(len(self.outcomes), 'post')} {were} not analyzed",
                 errors,
             )
             group.report = self  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]

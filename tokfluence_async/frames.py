@@ -2,12 +2,11 @@
 
     from tokfluence_async import frames
 
-    table = frames.to_arrow(posts)                                  # any iterable of Structs or
-    Outcomes frame = await frames.to_pandas(client.posts.comments(post_id))  # an async generator:
-    await it
+    table = frames.to_arrow(posts)  # any iterable of Structs or Outcomes
+    frame = await frames.to_pandas(client.posts.comments(post_id))  # an async generator
 
-Columns are typed from the Struct, never guessed from the data: an empty list gives the same schema,
-and a column that happens to be null throughout keeps its type. What is what:
+Columns are typed from the Struct, never guessed from the data. An empty list gives the same schema,
+and a column that is null in every row keeps its type:
 
 - ids and texts are strings (nineteen digits do not survive a float),
 - times are timestamps in microseconds, UTC,
@@ -18,9 +17,9 @@ and a column that happens to be null throughout keeps its type. What is what:
 (null where all went well) at the end; `post_id` is filled for failed ones too, the rest of them is
 null.
 
-**Integers beyond 64 bits** decode well from JSON and fit no column. They become null, with a
-`RuntimeWarning` that says how many and where: a count so large is a mistake of the sender's, and
-one cell must not cost the frame. JSON lines keep them.
+**Integers beyond 64 bits** can be decoded from JSON but fit no column. They become null, with a
+`RuntimeWarning` that says how many and where. One cell must not cost the frame; JSON lines keep the
+number.
 """
 
 # pyarrow and pandas come without type information, so what they return is unknown to pyright; mypy
@@ -205,7 +204,8 @@ class _Builder:
         if self._converter is None:
             what = "every row is a failed Outcome" if self._waiting else "there are no rows"
             raise ValueError(
-                f"Columns are typed from the Struct, and {what}: give row_type, such as Post or Outcome[Post]."
+                f"Columns are typed from the Struct, and {what}: give row_type, such as Post or "
+                "Outcome[Post]."
             )
         return pa.Table.from_batches(self._batches, schema=self._converter.schema)
 

@@ -47,7 +47,8 @@ class Answer(Struct, frozen=True, gc=False):
 
     def __repr__(self) -> str:
         # Without the body: a proxy's may echo the token, and tracebacks with locals print this.
-        return f"Answer(status={self.status}, body of {len(self.body)} bytes, request_id={self.request_id!r})"
+        size = len(self.body)
+        return f"Answer(status={self.status}, {size} bytes, request_id={self.request_id!r})"
 
 
 _ERROR: Shape[ErrorBody] = Shape(ErrorBody)
@@ -65,8 +66,8 @@ def parse_answer(answer: Answer, shape: Shape[T], *, secret: str = "") -> T:
     """
     if 200 <= answer.status < 300:
         try:
-            # No content is JSON's null: where a type allows it that is the answer, and no reason to
-            # send a write again.
+            # No content is JSON's null. Where a type allows null, that is the answer, and no reason
+            # to send a write again.
             return shape.decode(answer.body if answer.body or answer.status != 204 else b"null")
         except DECODING_ERRORS as error:
             raise _invalid(answer, error, secret) from None
@@ -81,8 +82,8 @@ _NAMED = msgspec.json.Decoder(_Named).decode  # of what was decoded as a whole b
 
 
 def check_post(data: Post | Raw, post_id: str) -> None:
-    """Raise if a body's post is not the one that was asked for: under a wrong id it would be kept,
-    and never got again."""
+    """Raise if a body's post is not the one that was asked for. A wrong one would be kept under the
+    id that was asked for, and nobody would read that post again."""
     try:
         found = data.post_id if isinstance(data, Post) else _NAMED(data).post_id
     except DECODING_ERRORS as error:
@@ -126,13 +127,13 @@ def parse_error(answer: Answer, *, secret: str = "") -> APIStatusError:
 
 def _invalid(answer: Answer, error: Exception, secret: str) -> APIError:
     malformed = not isinstance(error, (msgspec.ValidationError, TooMuchError, RecursionError))
-    what = str(error) if not isinstance(error, UnicodeDecodeError) else "it is not UTF-8"
+    what = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
+    message = (
+        f"The body of a {answer.status} answer is not what the API promises: {what}. "
+        "It was probably charged."
+    )
     return APIResponseValidationError(
-        _mask(
-            f"The body of a {answer.status} answer is not what the API promises: {what}. It was probably charged.",
-            secret,
-        )
-        or "",
+        _mask(message, secret) or "",
         status=answer.status,
         body=_excerpt(answer.body, secret),
         malformed=malformed,
@@ -153,11 +154,10 @@ def _mask(text: str | None, secret: str) -> str | None:
 
 
 def charge_of(answer: Answer, call: Call) -> int:
-    """Credits a 2xx answer was charged: `meta.cost` where the endpoint gives one that is possible,
-    else the price.
+    """Credits a 2xx answer was charged: `meta.cost` if it is there and possible, else the price.
 
-    The price is the most a call can cost [seed, public]. A larger figure is a mistake, and would
-    end a budget with one answer.
+    The price is the most a call can cost [seed, public]. A larger figure is a mistake; if it were
+    believed, one answer could use up a budget.
     """
     if call.kind is Kind.WRITE:
         try:

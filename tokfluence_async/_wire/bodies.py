@@ -34,7 +34,7 @@ class PostBody(Struct, frozen=True, gc=False):
 
 
 class PageMeta(Struct, frozen=True, gc=False):
-    # Required although it may be null: it alone ends a walk, and a missing one taken for null would
+    # Required although it may be null. Only null ends a walk; a missing one taken for null would
     # lose comments.
     next_cursor: int | None
     total: int | None = None
@@ -46,7 +46,8 @@ class CommentsBody(Struct, frozen=True, gc=False):
 
 
 class RawCommentsBody(Struct, frozen=True, gc=False):
-    """The same page, with each comment as the bytes that came: `crawl` passes unknown fields on."""
+    """The same page, with each comment as the bytes that came, as `crawl` writes unknown fields
+    too."""
 
     data: list[Raw]
     meta: PageMeta
@@ -57,8 +58,8 @@ class RawPostBody(Struct, frozen=True, gc=False):
 
 
 class AnalyzeRow(Struct, frozen=True, gc=False):
-    """A row of an analyze answer, before it is matched to an input: whatever identifies it is
-    welcome, of whatever type."""
+    """A row of an analyze answer, before it is matched to an input. Any type is taken for what may
+    identify it."""
 
     url: Any = None
     post_id: Any = field(default=None, name="postId")
@@ -66,8 +67,8 @@ class AnalyzeRow(Struct, frozen=True, gc=False):
 
 
 class AnalyzeBody(Struct, frozen=True, gc=False):
-    """An analyze answer. It is paid for, at 25 credits a URL, so one odd row or `meta` must not
-    take the others with it."""
+    """An analyze answer. It is paid for, at 25 credits a URL, so one odd row or an odd `meta` must
+    not cost the other rows."""
 
     data: list[AnalyzeRow | str | int | float | bool | list[Any] | None]
     meta: Any = None

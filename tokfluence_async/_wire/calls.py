@@ -36,8 +36,8 @@ MAX_LIMIT = 200  # comments in one page [seed]
 
 
 class Kind(Enum):
-    """What a repeat means: a read is done anew under a new request id, a write is the same work
-    under its own."""
+    """What a repeat means. A read is done again, under a new request id. A write must not be done
+    twice, so it keeps its request id."""
 
     READ = "read"
     WRITE = "write"
@@ -50,7 +50,7 @@ class Call(Struct, frozen=True, gc=False):
         target: Path and query, percent-encoded, beginning with `/v1`.
         body: JSON, or None.
         price: The most it can cost in credits.
-        units: URLs in an analyze batch, which its time limit grows with; else 0.
+        units: URLs in an analyze batch, as its time limit grows with them; else 0.
         endpoint: The route, where it is known beforehand.
     """
 
@@ -124,15 +124,16 @@ def build_request(method: str, path: str, params: Mapping[str, Any] | None, json
         raise ValueError(
             f"path must begin with /v1/, as in the API's documentation, not {path[:80]!r}"
         )
-    # As a server may read it that decodes before it splits, and one that knows `;` parameters or
-    # takes `\\` for `/`.
+    # As read by a server that decodes before it splits, knows `;` parameters, or takes a backslash
+    # for a slash.
     segments = _SEPARATORS.split(unquote(path))
     if not _PATH.match(path) or any(
         segment.partition(";")[0] in (".", "..") for segment in segments
     ):
         raise ValueError(
-            f"{path[:80]!r} is not a plain path: quote its parts (urllib.parse.quote(part, safe='')), "
-            "leave out '.' and '..', and give the query as params="
+            f"{path[:80]!r} is not a plain path: quote its parts "
+            "(urllib.parse.quote(part, safe='')), leave out '.' and '..', and give the query as "
+            "params="
         )
     target = path
     if params:

@@ -1,9 +1,8 @@
-"""A video id or any URL of a post in, the canonical id out, or `InvalidPostError`.
+"""What names a post: a video id or a URL in, the id out, or `InvalidPostError`.
 
-The one place that decides what names a post. Everything that joins an id into a URL, folds
-duplicates or keys a journal takes its ids from here, so a check here holds everywhere: an id is
-ASCII digits, nothing else. `str.isdigit()` also accepts `²` and `１`, and every way of joining an
-unchecked id into a path lets `../../v1/campaigns` or `1/comments` reach another paid endpoint.
+Everything that joins an id into a URL, folds duplicates or keys a journal takes its ids from here.
+An id is ASCII digits and nothing else: `str.isdigit()` also accepts `²` and `１`, and an unchecked
+id that is joined into a path lets `../../v1/campaigns` or `1/comments` reach another paid endpoint.
 
 Source: the Tokfluence API page: "`:id` is the TikTok video ID, the trailing number of the video's
 URL".
@@ -123,20 +122,26 @@ def _likeness(text: str) -> str | None:
     # Only the first few: a line may be thousands of separators.
     fields = [text, *(field for mark in "\t;," for field in text.split(mark, _FIELDS)[:_FIELDS])]
     if any(_ROUNDED.match(field) for field in fields):
-        return "it looks like a number that a spreadsheet has rounded, and its last digits are lost: ids have to be kept as text"
+        return (
+            "it looks like a number that a spreadsheet has rounded, and its last digits are lost: "
+            "ids have to be kept as text"
+        )
     for field in fields:
         bare = field.strip(" \"'")
         if bare != text:
             with suppress(InvalidPostError):
-                # Ids have nineteen digits; what is much shorter may be any number, or an id that
-                # was torn.
+                # Ids have nineteen digits. What is much shorter may be any number, or an id that
+                # was cut.
                 if len(_parse_text(bare, bare).post_id) >= 15:
-                    return "it looks like a row of a CSV file; give the column of the ids or URLs alone, one a line"
+                    return (
+                        "it looks like a row of a CSV file; give the column of the ids or URLs "
+                        "alone, one a line"
+                    )
     return None
 
 
 def _index(value: object) -> int:
-    # Not asked of texts: to look whether something has an `__index__` takes `typing` 7 µs.
+    # Not for texts: the check for `__index__` takes `typing` 7 µs.
     if not isinstance(value, SupportsIndex) or isinstance(value, bool):
         rounded = (
             ", which rounds ids: they have to be kept as text" if isinstance(value, float) else ""
@@ -144,9 +149,7 @@ def _index(value: object) -> int:
         raise InvalidPostError(value, f"it is of type {type(value).__name__}{rounded}")
     try:
         number = value.__index__()  # numpy's integers too
-    except (
-        Exception
-    ):  # an array of several numbers, for one: whatever it raises, it is this input's fault alone
+    except Exception:  # an array of several numbers, for one: it costs this input alone
         raise InvalidPostError(
             value, f"it is of type {type(value).__name__}, and no single integer"
         ) from None
@@ -188,8 +191,8 @@ def _parse_url(text: str, given: str) -> PostRef:
     if host.rstrip(".") in _SHORT_HOSTS or (segments and segments[0].lower() == "t"):
         raise InvalidPostError(
             given,
-            "short links carry no id, so they cannot be folded, read or kept from being billed twice; "
-            "open the link once and use the URL it leads to",
+            "short links carry no id, so they cannot be folded, read or kept from being billed "
+            "twice; open the link once and use the URL it leads to",
         )
     return _parse_path(segments, given)
 

@@ -1,9 +1,8 @@
-"""The service's objects as lines of JSON, as they came: every field it sent, known to the Structs
-or not.
+"""The service's objects as lines of JSON, with every field it sent, known to the Structs or not.
 
-A line is the bytes of the answer, which costs a tenth of decoding and encoding them. Only what
-would break the lines is made anew: an object that spans lines, or a comment that brings a `post_id`
-of its own. No I/O here.
+A line is the bytes of the answer; decoding and encoding them would cost ten times as much. Only two
+kinds of objects are encoded again: one that spans lines, and a comment that has a `post_id` of its
+own. No I/O here.
 """
 
 from __future__ import annotations
@@ -42,15 +41,15 @@ def comment_lines(post_id: str, comments: list[Raw]) -> bytes:
         return b""
     head = b'{"post_id":"' + post_id.encode() + b'",'
     together = b"".join(comments)
-    # A `post_id` of the service's own would be a new field, and as such in the first comment as in
-    # all: to look for it in each takes longer than all the rest.
+    # If the service ever sends a `post_id` of its own, it is a new field, and so in the first
+    # comment as in all. Looking for it in each takes longer than everything else here.
     if b"\n" in together or b"\r" in together or _POST_ID in bytes(comments[0]):
         return b"".join([_comment_line(head, comment) for comment in comments])
     page = b"\n".join(comments)
     lines = page.replace(b"{", head)
     if len(lines) - len(page) != len(comments) * (len(head) - 1):
-        # More braces than those that the comments begin with, as in a text: 40 µs a page instead of
-        # 10.
+        # There are other braces than those that the comments begin with, as in a text: 40 µs a page
+        # instead of 10.
         lines = head + (b"\n" + head).join([memoryview(comment)[1:] for comment in comments])
     return lines + b"\n"
 

@@ -1,15 +1,14 @@
-"""An answer with an odd field, put into the types that are promised; the slow path, which no usual
-answer takes.
+"""Mends an answer with an odd field, so that it has the types that are promised. Slow, and only
+used after the usual decoder has failed.
 
 The page of facts shows one value of each field and promises no type, and an answer is paid for. So
 a value that does not fit costs its own field and nothing else. It is read as what it plainly says:
-`"12"` and `12.0` are 12, 1 is true where true or false is expected, a number is its digits where a
-text is, a time without a zone is UTC. If it says nothing of the kind, it is null, which means "the
-service did not say". What is required (ids, `next_cursor`) is never made up: it has to be there.
+`"12"` and `12.0` are 12, 1 is true where a flag is expected, a number is its digits where a text is
+expected, a time without a zone is UTC. Otherwise it is null, which means "the service did not say".
+What is required (ids, `next_cursor`) is never made up.
 
-Each value is looked at by itself, as bytes, so that none can spoil another: not even a number that
-no decoder takes. What comes out is JSON again. The usual decoder has the last word on it, and the
-words for what is still wrong.
+Each value is looked at by itself, as bytes, so none can spoil another. What comes out is JSON
+again, and is decoded by the usual decoder, which also says what is still wrong.
 """
 
 from __future__ import annotations
@@ -39,8 +38,8 @@ def mend(body: bytes, kind: Any, documented: tuple[type[Struct], ...]) -> bytes 
     `documented` types.
 
     Args:
-        kind: What it is to be decoded as. A caller's own type is looked through for documented
-            ones, and else taken at its word.
+        kind: What it is to be decoded as. In a caller's own type only the documented types are
+            mended.
     Returns:
         JSON; `body` itself if `kind` holds nothing that could be mended.
     """
@@ -91,8 +90,8 @@ class _Mender:
 
 
 def _readings(text: bytes, free: bool) -> Iterator[bytes]:
-    """What else a value may say, the likeliest first. Where it is not `free`, it identifies
-    something, and a number is no text."""
+    """What else a value may mean, the likeliest first. A value that is not `free` identifies
+    something, so there a number is not read as a text."""
     quoted = text.startswith(b'"')
     bare = text[1:-1].strip() if quoted else text
     if quoted and _NAIVE.fullmatch(bare):

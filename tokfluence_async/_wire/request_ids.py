@@ -1,10 +1,10 @@
 """Request ids: unique over calls, threads, processes, forks and restarts, without a system call
-each.
+for each.
 
-`uuid4` reads the operating system's randomness for every id, 8 to 11 µs, a tenth of a request. Here
-122 random bits are drawn once a process; ids are the numbers that follow, in the shape of a version
-4 UUID. Two processes collide only if the runs of ids they use overlap: with a billion ids each,
-about once in 10**27 pairs of processes.
+`uuid4` reads the operating system's randomness for every id: 8 to 11 µs, a tenth of a request. Here
+122 random bits are drawn once a process, and the ids are the numbers that follow, in the form of a
+version 4 UUID. Two processes collide only if the ranges of ids they use overlap. With a billion ids
+each, that happens to one pair of processes in 10**27.
 
 Source: the Tokfluence API page, *Idempotency*: "one stable UUID per logical batch".
 """

@@ -34,11 +34,11 @@ logger = logging.getLogger("tokfluence_async")
 
 DECODING_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, TooMuchError)
 
-# Objects of the page, which an odd field does not spoil. Not the error body: a code that is no text
-# is not the service's word.
+# Documented objects, in which an odd field is mended. The error body is not among them: a code that
+# is no text is not the service's.
 _LENIENT = (Post, Comment, Music, PageMeta, AnalyzeBody, AnalyzeRow, Cost)
-# Types that keep no text which msgspec has not decoded, and by that found to be UTF-8. A `Raw` it
-# hands on unseen.
+# Types without a `Raw` in them. Every text that they keep is decoded by msgspec, which refuses what
+# is not UTF-8; a `Raw` it hands on unseen.
 _DECODED = (PostBody, CommentsBody, AnalyzeBody, ErrorBody, CostBody)
 _MOST_TOLD = 100
 
@@ -54,8 +54,8 @@ class Shape(Generic[T]):
         self._decode = msgspec.json.Decoder(type).decode
 
     def decode(self, body: bytes) -> T:
-        """The body as `type`; raises what msgspec raises, or `TooMuchError`. Count, nesting and
-        encoding are checked first."""
+        """The body as `type`; raises one of `DECODING_ERRORS`. Count, nesting and encoding are
+        checked first."""
         check_size(body, counted=self.type is not Raw)
         if self._as_it_came and not body.isascii():
             check_text(body)
@@ -75,13 +75,13 @@ _told: set[str] = set()
 
 
 def _tell(problem: str) -> None:
-    """Say it once for each field: a crawl may meet it a million times. That a time without a zone
-    is UTC needs no saying."""
+    """Log it once for each field, as a crawl may meet it a million times. That a time without a
+    zone is UTC is not worth a warning."""
     level = logging.DEBUG if problem in _told or "timezone" in problem else logging.WARNING
     if len(_told) < _MOST_TOLD:
         _told.add(problem)
     logger.log(
         level,
-        "an answer is not of the documented types (%s); what of it says nothing else is None",
+        "an answer is not of the documented types (%s); fields that cannot be read are None",
         problem,
     )
