@@ -12,11 +12,11 @@ import asyncio
 import importlib.util
 import shutil
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator
-from datetime import datetime
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 from .bodies import PAGE_SIZE
+from .shapes import define_bodies
 
 __all__ = ["CONTENDERS", "Contender", "drive", "is_installed"]
 
@@ -160,34 +160,18 @@ class HandWritten(Contender):
         import aiohttp
         import msgspec
 
-        self._structs(msgspec.Struct)
-        self.decode_post = msgspec.json.Decoder(self.post_type).decode
-        self.decode_page = msgspec.json.Decoder(self.page_type).decode
+        self._set_decoders(msgspec.Struct)
         self.session = aiohttp.ClientSession(headers={"Authorization": f"Bearer {TOKEN}"})
 
-    def _structs(self, struct: Any, **options: Any) -> None:
+    def _set_decoders(self, struct: Any, **options: Any) -> None:
         import msgspec
 
-        def define(name: str, *fields: Any) -> Any:
-            return msgspec.defstruct(name, fields, bases=(struct,), **options)
+        def define(name: str, fields: Mapping[str, Any]) -> Any:
+            return msgspec.defstruct(name, fields.items(), bases=(struct,), **options)
 
-        music = define("Music", ("title", str), ("author", str), ("original", bool))
-        post = define(
-            "Post", ("post_id", str), ("url", str), ("caption", str), ("published_at", datetime),
-            ("cover_url", str),
-            ("duration", int), ("views", int), ("likes", int), ("comments", int), ("shares", int),
-            ("saves", int), ("hashtags", list[str]), ("mentions", list[str]), ("music", music),
-            ("is_sponsored", bool),
-        )  # fmt: skip
-        comment = define(
-            "Comment",
-            ("comment_id", str), ("text", str), ("published_at", datetime), ("likes", int),
-            ("reply_count", int),
-            ("parent_comment_id", str | None), ("author_username", str), ("author_picture", str),
-        )  # fmt: skip
-        meta = define("Meta", ("total", int), ("next_cursor", int | None))
-        self.post_type = define("PostBody", ("data", post))
-        self.page_type = define("PageBody", ("data", _list_of(comment)), ("meta", meta))
+        post, page = define_bodies(define)
+        self.decode_post = msgspec.json.Decoder(post).decode
+        self.decode_page = msgspec.json.Decoder(page).decode
 
     async def close(self) -> None:
         await self.session.close()
@@ -251,9 +235,7 @@ class HandTuned(HandWritten):
         import msgspec
         from yarl import URL
 
-        self._structs(msgspec.Struct, frozen=True, gc=False)
-        self.decode_post = msgspec.json.Decoder(self.post_type).decode
-        self.decode_page = msgspec.json.Decoder(self.page_type).decode
+        self._set_decoders(msgspec.Struct, frozen=True, gc=False)
         self.to_url = URL
         self.session = aiohttp.ClientSession(
             headers={"Authorization": f"Bearer {TOKEN}"},
@@ -340,26 +322,9 @@ class HttpxPydantic(Contender):
 
     async def open(self) -> None:
         import httpx
-        from pydantic import BaseModel, create_model
+        from pydantic import BaseModel
 
-        music = create_model("Music", title=(str, ...), author=(str, ...), original=(bool, ...))
-        post = create_model(
-            "Post", post_id=(str, ...), url=(str, ...), caption=(str, ...),
-            published_at=(datetime, ...), cover_url=(str, ...), duration=(int, ...),
-            views=(int, ...), likes=(int, ...), comments=(int, ...), shares=(int, ...),
-            saves=(int, ...), hashtags=(list[str], ...), mentions=(list[str], ...),
-            music=(music, ...), is_sponsored=(bool, ...),
-        )  # fmt: skip
-        comment = create_model(
-            "Comment", comment_id=(str, ...), text=(str, ...), published_at=(datetime, ...),
-            likes=(int, ...), reply_count=(int, ...), parent_comment_id=(str | None, ...),
-            author_username=(str, ...), author_picture=(str, ...),
-        )  # fmt: skip
-        meta = create_model("Meta", total=(int, ...), next_cursor=(int | None, ...))
-        self.post_type: type[BaseModel] = create_model("PostBody", data=(post, ...))
-        self.page_type: type[BaseModel] = create_model(
-            "PageBody", data=(_list_of(comment), ...), meta=(meta, ...)
-        )
+        self.post_type, self.page_type = define_bodies(_pydantic(BaseModel))
         self.client = httpx.AsyncClient(
             base_url=self.url,
             headers={"Authorization": f"Bearer {TOKEN}"},
@@ -406,54 +371,7 @@ class OpenAI(Contender):
     async def open(self) -> None:
         from openai import AsyncOpenAI, BaseModel
 
-        class Music(BaseModel):
-            title: str
-            author: str
-            original: bool
-
-        class Post(BaseModel):
-            post_id: str
-            url: str
-            caption: str
-            published_at: datetime
-            cover_url: str
-            duration: int
-            views: int
-            likes: int
-            comments: int
-            shares: int
-            saves: int
-            hashtags: list[str]
-            mentions: list[str]
-            music: Music
-            is_sponsored: bool
-
-        class Comment(BaseModel):
-            comment_id: str
-            text: str
-            published_at: datetime
-            likes: int
-            reply_count: int
-            parent_comment_id: str | None
-            author_username: str
-            author_picture: str
-
-        class Meta(BaseModel):
-            total: int
-            next_cursor: int | None
-
-        class PostBody(BaseModel):
-            data: Post
-
-        class PageBody(BaseModel):
-            data: list[Comment]
-            meta: Meta
-
-        # The annotations above are strings, and these names are this function's own.
-        names = {"Music": Music, "Post": Post, "Comment": Comment, "Meta": Meta}
-        for model in (Post, PostBody, PageBody):
-            model.model_rebuild(_types_namespace={**globals(), **names})
-        self.post_type, self.page_type = PostBody, PageBody
+        self.post_type, self.page_type = define_bodies(_pydantic(BaseModel))
         self.client = AsyncOpenAI(api_key=TOKEN, base_url=f"{self.url}/v1", **self._http())
 
     def _http(self) -> dict[str, Any]:
@@ -527,9 +445,15 @@ def is_installed(contender: type[Contender]) -> bool:
     return all(importlib.util.find_spec(name) is not None for name in contender.needs)
 
 
-def _list_of(made: Any) -> Any:
-    """`list[made]`, of a type that is made at run time, which no type checker takes for one."""
-    return list[made]
+def _pydantic(base: Any) -> Callable[[str, Mapping[str, Any]], Any]:
+    """How models are made for `define_bodies`, with `base` as their base class."""
+    from pydantic import create_model
+
+    def define(name: str, fields: Mapping[str, Any]) -> Any:
+        required: Any = {field: (kind, ...) for field, kind in fields.items()}
+        return create_model(name, __base__=base, **required)
+
+    return define
 
 
 async def drive(get: Callable[[str], Awaitable[Any]], ids: Iterator[str], in_flight: int) -> None:
