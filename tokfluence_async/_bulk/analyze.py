@@ -33,6 +33,7 @@ from .._errors import (
 )
 from .._http.retry import Past, Settled
 from .._models import Analysis, Outcome
+from .._tasks import finish
 from .._text import plural
 from .._wire.bodies import AnalyzeBody, PostBody
 from .._wire.calls import MAX_BATCH, build_analyze, build_get_post
@@ -471,8 +472,7 @@ class Analyzer:
                 )
             except BaseException as error:
                 # Cancelled too: the disk has the last word, and it was told before the bytes left.
-                with anyio.CancelScope(shield=True):
-                    await ids.give_up()
+                await finish(ids.give_up())
                 if isinstance(error, JournalError) or not isinstance(error, TokfluenceError):
                     raise  # of a journal's: nothing may be sent that cannot be written down
                 end.left, end.error, end.free = list(items), error, ids.state is BatchState.RELEASED

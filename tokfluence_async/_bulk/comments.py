@@ -46,6 +46,7 @@ from .._credits.budget import Budget
 from .._errors import APIResponseValidationError
 from .._http.engine import ClosedError
 from .._models import Comment, CommentPage
+from .._tasks import end
 from .._wire.bodies import CommentsBody, RawCommentsBody
 from .._wire.calls import MAX_LIMIT, build_comments
 from .._wire.lines import comment_ids
@@ -287,10 +288,7 @@ class Walk(Generic[C, P]):
     async def _drop(self) -> None:
         tasks = [task for _, task, _ in self._ahead]
         self._ahead.clear()
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.gather(*tasks, return_exceptions=True)
+        await end(tasks)
 
 
 async def _result(task: asyncio.Task[Any]) -> Any:
@@ -300,7 +298,7 @@ async def _result(task: asyncio.Task[Any]) -> Any:
         current = asyncio.current_task()
         if task.cancelled() and not (current and current.cancelling()):
             raise ClosedError from None
-        task.cancel()  # popped, so `_drop` does not see it any more
+        await end([task])  # popped, so `_drop` does not see it any more
         raise
 
 

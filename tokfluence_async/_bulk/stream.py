@@ -19,6 +19,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from .._errors import JournalError
 from .._http.engine import ClosedError
+from .._tasks import end
 
 if TYPE_CHECKING:
     from .._http.engine import Engine
@@ -74,11 +75,7 @@ async def stream(
                 raise ClosedError
             task.result()
         finally:
-            if not task.done():
-                task.cancel()
-                await asyncio.wait([task])
-            if not task.cancelled():
-                task.exception()  # raised above, or nobody is listening any more
+            await end([task])
 
 
 async def unwrapped(work: Awaitable[T]) -> T:
