@@ -11,7 +11,7 @@ import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import assert_type
+from typing import Any, assert_type
 
 import msgspec
 
@@ -91,6 +91,12 @@ async def read(client: TokfluenceClient) -> None:
     assert_type(post.views, int | None)
     assert_type(post.hashtags, list[str] | None)
     assert_type(post.music, Music | None)
+    if post.music is not None:
+        assert_type(post.music.original, bool | None)
+    for count in (post.views, post.likes, post.comments, post.shares, post.saves):
+        assert_type(count, int | None)
+    assert_type(post.duration, int | float | None)
+    assert_type(post.cover_url, str | None)
     assert_type(await client.posts.get(int(ID)), Post)
 
     many = client.posts.get_many([ID, 5, URL], max_credits=100, on_progress=told)
@@ -108,6 +114,10 @@ async def stream(client: TokfluenceClient) -> None:
         assert_type(comment, Comment)
         assert_type(comment.text, str | None)
         assert_type(comment.published_at, datetime | None)
+        assert_type(comment.likes, int | None)
+        assert_type(comment.reply_count, int | None)
+        assert_type(comment.author_username, str | None)
+        assert_type(comment.author_picture, str | None)
     async for page in client.posts.comment_pages(URL, limit=200, max_items=10):
         assert_type(page, CommentPage)
         assert_type(page.items, list[Comment])
@@ -213,6 +223,31 @@ async def fail(client: TokfluenceClient) -> None:
         assert_type(error.message, str)
 
 
+def play_faults(sandbox: Sandbox) -> None:
+    """Every fault of the sandbox, by its name; none of them strikes here."""
+    never: dict[str, Any] = {"to": "GET /v1/never"}
+    sandbox.drop_answer(**never)
+    sandbox.refuse_connection(**never)
+    sandbox.drop_reused(when="after", **never)
+    sandbox.reset_body(**never)
+    sandbox.stall(5.0, **never)
+    sandbox.proxy_error(503, **never)
+    sandbox.redirect("/elsewhere", **never)
+    sandbox.internal_error(**never)
+    sandbox.upstream_error(**never)
+    sandbox.rate_limit(**never)
+    sandbox.cut_body(**never)
+    sandbox.drip(**never)
+    sandbox.huge_body(**never)
+    sandbox.gzip_bomb(**never)
+    sandbox.nested_body(**never)
+    sandbox.replace_body(b"{}", **never)
+    print(len(sandbox.pending_faults), "faults wait")
+    sandbox.clear_faults()
+    sandbox.revoke()
+    assert_type(sandbox.close_idle(), int)
+
+
 async def main(folder: Path) -> None:
     throttle = Throttle(per_ip=600, per_key=None, period=60.0, burst=5, jitter=0.5)
     async with (
@@ -237,6 +272,7 @@ async def main(folder: Path) -> None:
         await anything(client)
         await fail(client)
         await account(client)
+        play_faults(sandbox)
 
 
 async def account(client: TokfluenceClient) -> None:
