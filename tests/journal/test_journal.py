@@ -10,8 +10,9 @@ import random
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -28,8 +29,12 @@ from tokfluence_async import (
 from tokfluence_async._bulk.analyze import RESEND_WITHIN
 from tokfluence_async._bulk.remembered import RememberedSource
 from tokfluence_async._bulk.sources import Source
-from tokfluence_async._journal import journal as _journal
+from tokfluence_async._journal import writer as _writer
+from tokfluence_async._journal.sqlite import SQLiteJournal
+from tokfluence_async._journal.store import Store
 from tokfluence_async._wire.ids import PostRef
+
+T = TypeVar("T")
 
 ANALYZE = "POST /v1/posts/analyze"
 GET = "GET /v1/posts/:id"
@@ -46,9 +51,11 @@ def analyzed(post_id: str, status: str = "analyzed") -> Outcome[Analysis]:
     )
 
 
-def db_of(journal: Journal) -> sqlite3.Connection:
-    assert journal._db is not None
-    return journal._db
+async def in_thread(journal: Journal, work: Callable[[sqlite3.Connection], T]) -> T:
+    """Run `work` where the journal's own statements run."""
+    assert isinstance(journal, SQLiteJournal)
+    assert journal._writer is not None
+    return await journal._writer.read(lambda: work(journal._store.db))
 
 
 class Clock:
@@ -72,11 +79,11 @@ def path(tmp_path: Path) -> Path:
 async def test_what_was_about_to_be_sent_is_in_doubt_after_a_restart(path: Path) -> None:
     """Between the record and the answer anything may have happened."""
     clock = Clock()
-    async with Journal(path, clock=clock) as journal:
+    async with SQLiteJournal(path, clock=clock) as journal:
         await journal.sending("id-1", posts(*IDS[:3]), replaces=None)
     clock.now += 100
 
-    async with Journal(path, clock=clock) as journal:
+    async with SQLiteJournal(path, clock=clock) as journal:
         [doubt] = await journal.unsettled()
 
     assert (doubt.request_id, doubt.posts, doubt.age) == (
@@ -88,11 +95,11 @@ async def test_what_was_about_to_be_sent_is_in_doubt_after_a_restart(path: Path)
 
 async def test_settled_batches_are_posts_that_are_known(path: Path) -> None:
     """The next run must not pay for them."""
-    async with Journal(path) as journal:
+    async with SQLiteJournal(path) as journal:
         await journal.sending("id-1", posts(*IDS[:2]), replaces=None)
         await journal.settled("id-1", [analyzed(IDS[0]), analyzed(IDS[1], "fresh")])
 
-    async with Journal(path) as journal:
+    async with SQLiteJournal(path) as journal:
         assert await journal.unsettled() == []
         entries = [await journal.look_up(post_id) for post_id in IDS[:3]]
 
@@ -101,17 +108,17 @@ async def test_settled_batches_are_posts_that_are_known(path: Path) -> None:
 
 async def test_a_replaced_id_is_gone_with_the_commit_that_brings_the_new_one(path: Path) -> None:
     """Both in doubt would ask about posts twice; neither would forget them."""
-    async with Journal(path) as journal:
+    async with SQLiteJournal(path) as journal:
         await journal.sending("id-1", posts(IDS[0]), replaces=None)
         await journal.sending("id-2", posts(IDS[0]), replaces="id-1")
 
-    async with Journal(path) as journal:
+    async with SQLiteJournal(path) as journal:
         assert [doubt.request_id for doubt in await journal.unsettled()] == ["id-2"]
 
 
 async def test_a_batch_under_way_here_is_not_taken_up_here(path: Path) -> None:
     """Two calls that share a journal must not ask about each other's batches."""
-    async with Journal(path) as journal:
+    async with SQLiteJournal(path) as journal:
         await journal.sending("id-1", posts(IDS[0]), replaces=None)
         assert await journal.take_up() == []
         journal.forgotten("id-1")
@@ -122,7 +129,7 @@ async def test_a_batch_under_way_here_is_not_taken_up_here(path: Path) -> None:
 async def test_ids_beyond_sqlites_integers_are_kept_apart(path: Path) -> None:
     """Ids are 64 bits without a sign, SQLite's integers have one."""
     big = str(2**64 - 1)
-    async with Journal(path) as journal:
+    async with SQLiteJournal(path) as journal:
         await journal.settled("none", [analyzed(big)])
         assert (await journal.look_up(big)) is not None
         assert await journal.look_up("1") is None
@@ -133,28 +140,23 @@ async def test_records_of_concurrent_calls_share_a_commit(
 ) -> None:
     """A commit is an fsync; fifty of them in a row would take as long as the work."""
     commits = 0
-    commit = Journal._commit
+    commit = Store.commit
 
-    def counted(self: Journal) -> None:
+    def counted(self: Store) -> None:
         nonlocal commits
         commits += 1
         commit(self)
 
-    monkeypatch.setattr(Journal, "_commit", counted)
-    async with Journal(path) as journal:
+    monkeypatch.setattr(Store, "commit", counted)
+    async with SQLiteJournal(path) as journal:
         await asyncio.gather(
             *[journal.sending(f"id-{n}", posts(IDS[0]), replaces=None) for n in range(50)]
         )
 
         assert commits <= 3
-        assert (
-            len(
-                await journal._read(
-                    lambda: db_of(journal).execute("SELECT 1 FROM batches").fetchall()
-                )
-            )
-            == 50
-        )
+        assert len(await journal.unsettled()) == 0  # all of them are under way here
+    async with SQLiteJournal(path) as journal:
+        assert len(await journal.unsettled()) == 50
 
 
 async def test_many_rows_take_few_statements(path: Path) -> None:
@@ -162,8 +164,8 @@ async def test_many_rows_take_few_statements(path: Path) -> None:
     thousand would take seconds."""
     ids = [str(n) for n in range(1, 2346)]
     statements: list[str] = []
-    async with Journal(path) as journal:
-        await journal._read(lambda: db_of(journal).set_trace_callback(statements.append))
+    async with SQLiteJournal(path) as journal:
+        await in_thread(journal, lambda db: db.set_trace_callback(statements.append))
         await journal.settled("none", [analyzed(post_id) for post_id in ids])
         entries = await asyncio.gather(
             *[journal.look_up(post_id) for post_id in [*ids, "9999", *ids[:5]]]
@@ -182,7 +184,7 @@ async def test_every_row_of_a_commit_is_kept_with_its_own_values(
     """However they are divided among statements, in the order that makes sense: a post, its pages,
     the end of its walk."""
     posts = [str(n) for n in range(1, count + 1)]
-    async with Journal(path) as journal:
+    async with SQLiteJournal(path) as journal:
         output = await journal.attach("posts.jsonl", tmp_path / "posts.jsonl")
         for n, post_id in enumerate(posts):
             await journal.write_post(output, post_id, b"%d\n" % n)
@@ -192,7 +194,7 @@ async def test_every_row_of_a_commit_is_kept_with_its_own_values(
         await journal.flush()
         pages = [await journal.last_pages(output, post_id) for post_id in posts]
 
-    async with Journal(path) as journal:
+    async with SQLiteJournal(path) as journal:
         entries = [await journal.look_up(post_id) for post_id in posts]
     assert [(e.written, e.cursor, e.walked) for e in entries if e] == [
         (True, 10 + n, n % 2 == 1) for n in range(count)
@@ -207,12 +209,12 @@ async def test_torn_and_unknown_lines_are_cut_after_a_crash(path: Path, tmp_path
     """What the journal does not know of was bought but not recorded; it will be bought and written
     again."""
     out = tmp_path / "posts.jsonl"
-    async with Journal(path) as journal:
+    async with SQLiteJournal(path) as journal:
         await journal.write_post(await journal.attach("posts.jsonl", out), IDS[0], b'{"a":1}\n')
     with out.open("ab") as file:
         file.write(b'{"b":2}\n{"c":')
 
-    async with Journal(path) as journal:
+    async with SQLiteJournal(path) as journal:
         await journal.attach("posts.jsonl", out)
         assert (await journal.look_up(IDS[0])).written  # type: ignore[union-attr]
 
@@ -224,11 +226,11 @@ async def test_an_output_that_lost_lines_is_an_error_and_is_left_alone(
 ) -> None:
     """Going on would leave posts out for ever, as the journal says they are there."""
     out = tmp_path / "posts.jsonl"
-    async with Journal(path) as journal:
+    async with SQLiteJournal(path) as journal:
         await journal.write_post(await journal.attach("posts.jsonl", out), IDS[0], b'{"a":1}\n')
     out.write_bytes(b'{"a"')
 
-    async with Journal(path) as journal:
+    async with SQLiteJournal(path) as journal:
         with pytest.raises(JournalError, match="4 bytes, 4 less than the journal"):
             await journal.attach("posts.jsonl", out)
 
@@ -244,7 +246,7 @@ async def test_lines_without_their_journal_are_an_error_and_are_left_alone(
     out.write_bytes(b'{"a":1}\n')
     path.touch()
 
-    async with Journal(path) as journal:
+    async with SQLiteJournal(path) as journal:
         with pytest.raises(JournalError, match="knows nothing of them"):
             await journal.attach("posts.jsonl", out)
 
@@ -256,13 +258,13 @@ async def test_lines_that_wait_for_the_disk_are_bounded(
 ) -> None:
     """A disk that is slower than the network slows the network down, and does not fill the
     memory."""
-    monkeypatch.setattr(_journal, "_BACKLOG", 1000)
-    async with Journal(path) as journal:
+    monkeypatch.setattr(_writer, "BACKLOG", 1000)
+    async with SQLiteJournal(path) as journal:
         output = await journal.attach("posts.jsonl", tmp_path / "posts.jsonl")
         waiting = []
         for n in range(50):
             await journal.write_post(output, str(n + 1), b"x" * 99 + b"\n")
-            waiting.append(journal._next.size)
+            waiting.append(int(repr(journal).split(", ")[-1].split()[0].replace(",", "")))
 
     assert max(waiting) <= 1000
     assert (tmp_path / "posts.jsonl").stat().st_size == 5000
@@ -273,9 +275,9 @@ async def test_lines_that_wait_for_the_disk_are_bounded(
 
 async def test_two_journals_never_share_a_file(path: Path) -> None:
     """Two crawls on one journal would both pay."""
-    async with Journal(path):
+    async with SQLiteJournal(path):
         with pytest.raises(JournalError, match="in use by another process, or by another Journal"):
-            await Journal(path).open()
+            await SQLiteJournal(path).open()
 
 
 @pytest.mark.real_time
@@ -294,16 +296,16 @@ async def test_a_journal_held_by_another_process_is_said_to_be(path: Path) -> No
     assert await other.stdout.readline() == b"open\n"
 
     with pytest.raises(JournalError, match="in use by another process"):
-        await Journal(path).open()
+        await SQLiteJournal(path).open()
     other.kill()
     await other.communicate()
-    async with Journal(path) as journal:
+    async with SQLiteJournal(path) as journal:
         assert await journal.unsettled() == []
 
 
 async def test_a_newer_format_is_not_touched(path: Path) -> None:
     """What a newer version wrote, this one would misread."""
-    async with Journal(path):
+    async with SQLiteJournal(path):
         pass
     with sqlite3.connect(path) as db:
         db.execute("PRAGMA user_version = 99")
@@ -311,7 +313,7 @@ async def test_a_newer_format_is_not_touched(path: Path) -> None:
     before = path.read_bytes()
 
     with pytest.raises(JournalError, match="newer version of this package \\(format 99"):
-        await Journal(path).open()
+        await SQLiteJournal(path).open()
 
     assert path.read_bytes() == before
 
@@ -319,20 +321,20 @@ async def test_a_newer_format_is_not_touched(path: Path) -> None:
 @pytest.mark.parametrize("left", [100, 1000, 5000, 20_000])
 async def test_a_truncated_journal_is_damaged_and_said_to_be(path: Path, left: int) -> None:
     """Restoring it is the user's decision: going on would pay for what it has forgotten."""
-    async with Journal(path) as journal:
+    async with SQLiteJournal(path) as journal:
         await journal.settled("none", [analyzed(str(n + 1)) for n in range(2000)])
     with path.open("r+b") as file:
         file.truncate(left)
 
     with pytest.raises(JournalError, match="damaged"):
-        await Journal(path).open()
+        await SQLiteJournal(path).open()
 
 
 async def test_no_damage_leaves_by_another_door(path: Path, tmp_path: Path) -> None:
     """SQLite quotes what it cannot read, and Python cannot always read the quotation; what is in a
     row may be anything too."""
     out = tmp_path / "comments.jsonl"
-    async with Journal(path) as journal:
+    async with SQLiteJournal(path) as journal:
         for n in range(30):
             await journal.sending(f"id-{n}", posts(*IDS), replaces=None)
         await journal.settled("none", [analyzed(str(n + 1)) for n in range(300)])
@@ -356,7 +358,7 @@ async def test_no_damage_leaves_by_another_door(path: Path, tmp_path: Path) -> N
         path.write_bytes(data)
         out.write_bytes(line)
 
-        journal = Journal(path)
+        journal = SQLiteJournal(path)
         try:
             async with journal:
                 await journal.unsettled()
@@ -377,10 +379,10 @@ async def test_no_damage_leaves_by_another_door(path: Path, tmp_path: Path) -> N
 
 async def test_a_row_that_cannot_be_read_is_its_own_askers_error(path: Path) -> None:
     """Look-ups share a trip to the disk, not their fate."""
-    async with Journal(path) as journal:
+    async with SQLiteJournal(path) as journal:
         await journal.settled("none", [analyzed(post_id) for post_id in IDS[:3]])
         broken = "UPDATE posts SET status = CAST(x'ff' AS TEXT) WHERE post_id = ?"
-        await journal._read(lambda: db_of(journal).execute(broken, (int(IDS[1]),)).fetchall())
+        await in_thread(journal, lambda db: db.execute(broken, (int(IDS[1]),)).fetchall())
 
         found = await asyncio.gather(
             *[journal.look_up(post_id) for post_id in IDS[:3]], return_exceptions=True
@@ -391,12 +393,12 @@ async def test_a_row_that_cannot_be_read_is_its_own_askers_error(path: Path) -> 
 
 async def test_a_damaged_schema_is_damage(path: Path) -> None:
     """Not a UnicodeDecodeError, which names neither the file nor what to do with it."""
-    async with Journal(path):
+    async with SQLiteJournal(path):
         pass
     path.write_bytes(path.read_bytes().replace(b"CREATE TABLE batches", b"CREAT\xd9 TABLE batches"))
 
     with pytest.raises(JournalError, match=r"damaged .* Restore it from a copy"):
-        await Journal(path).open()
+        await SQLiteJournal(path).open()
 
 
 @pytest.mark.parametrize(
@@ -410,7 +412,7 @@ async def test_a_path_that_is_no_files_is_refused(
     monkeypatch.chdir(tmp_path)
 
     with pytest.raises(JournalError, match=r"cannot be opened: .*path of a file"):
-        await Journal(wrong).open()
+        await SQLiteJournal(wrong).open()
     with pytest.raises(JournalError, match=r"path of a file"):
         await client.posts.analyze(IDS, journal=wrong)
 
@@ -432,7 +434,7 @@ async def test_a_foreign_file_is_no_journal(path: Path, content: Any) -> None:
     before = path.read_bytes()
 
     with pytest.raises(JournalError, match=r"no journal of this package|damaged"):
-        await Journal(path).open()
+        await SQLiteJournal(path).open()
 
     assert path.read_bytes() == before
 
@@ -440,7 +442,7 @@ async def test_a_foreign_file_is_no_journal(path: Path, content: Any) -> None:
 async def test_a_folder_that_is_not_there_is_one_clear_error(tmp_path: Path) -> None:
     """And of the kind that means: set it up otherwise."""
     with pytest.raises(ConfigurationError, match="cannot be opened: no such folder"):
-        await Journal(tmp_path / "missing" / "journal.sqlite").open()
+        await SQLiteJournal(tmp_path / "missing" / "journal.sqlite").open()
 
 
 # --- a full disk ----------------------------------------------------------------------------------
@@ -462,9 +464,9 @@ async def test_a_full_disk_ends_the_run_and_keeps_what_was_recorded(
         room -= written
         return written
 
-    monkeypatch.setattr(_journal.os, "write", small_disk)
-    monkeypatch.setattr(_journal.os, "writev", lambda fd, parts: small_disk(fd, b"".join(parts)))
-    journal = await Journal(path).open()
+    monkeypatch.setattr(os, "write", small_disk)
+    monkeypatch.setattr(os, "writev", lambda fd, parts: small_disk(fd, b"".join(parts)))
+    journal = await SQLiteJournal(path).open()
     output = await journal.attach("posts.jsonl", out)
     await journal.write_post(output, IDS[0], b"x" * 19 + b"\n")
     await journal.flush()
@@ -476,7 +478,7 @@ async def test_a_full_disk_ends_the_run_and_keeps_what_was_recorded(
     await journal.aclose()
 
     assert out.read_bytes() == b"x" * 19 + b"\n"
-    async with Journal(path) as journal:
+    async with SQLiteJournal(path) as journal:
         assert await journal.look_up(IDS[1]) is None
 
 
@@ -486,11 +488,9 @@ async def test_a_write_that_takes_only_a_part_is_gone_on_with(
     """As a disk does that is nearly full, and any system for more than 2 GB; with more lines than
     it takes at once, too."""
     writev = os.writev
-    monkeypatch.setattr(
-        _journal.os, "writev", lambda fd, parts: writev(fd, [b"".join(parts)[:100]])
-    )
+    monkeypatch.setattr(os, "writev", lambda fd, parts: writev(fd, [b"".join(parts)[:100]]))
     lines = [b"%d\n" % n for n in range(3000)]
-    async with Journal(path) as journal:
+    async with SQLiteJournal(path) as journal:
         output = await journal.attach("posts.jsonl", tmp_path / "posts.jsonl")
         for n, line in enumerate(lines):
             await journal.write_post(output, str(n + 1), line)
@@ -500,12 +500,12 @@ async def test_a_write_that_takes_only_a_part_is_gone_on_with(
 
 async def test_a_full_disk_under_the_journal_itself_is_said_to_be(path: Path) -> None:
     """SQLite's own limit on pages stands in for the disk's end."""
-    async with Journal(path) as journal:
-        await journal._read(lambda: db_of(journal).execute("PRAGMA max_page_count = 12").fetchall())
+    async with SQLiteJournal(path) as journal:
+        await in_thread(journal, lambda db: db.execute("PRAGMA max_page_count = 12").fetchall())
         with pytest.raises(JournalError, match="disk is full"):
             await journal.settled("none", [analyzed(str(n + 1)) for n in range(5000)])
 
-    async with Journal(path) as journal:
+    async with SQLiteJournal(path) as journal:
         assert await journal.look_up("1") is None
 
 
@@ -514,11 +514,11 @@ async def test_nothing_is_sent_that_cannot_be_written_down(
 ) -> None:
     """A batch nobody remembers is a batch paid for twice."""
 
-    def full(self: Journal) -> None:
+    def full(self: Store) -> None:
         raise sqlite3.OperationalError("database or disk is full")
 
-    async with Journal(path) as journal:
-        monkeypatch.setattr(Journal, "_commit", full)
+    async with SQLiteJournal(path) as journal:
+        monkeypatch.setattr(Store, "commit", full)
         with pytest.raises(JournalError, match="disk is full"):
             await client.posts.analyze(IDS, journal=journal)
 
@@ -528,9 +528,16 @@ async def test_nothing_is_sent_that_cannot_be_written_down(
 # --- life cycle -----------------------------------------------------------------------------------
 
 
+async def test_the_journal_at_a_path_is_one_in_sqlite(path: Path) -> None:
+    """`Journal` is what every journal can do, and may be made as before."""
+    async with Journal(path) as journal:
+        assert type(journal) is SQLiteJournal
+        assert repr(journal) == f"<SQLiteJournal {str(path)!r}, open, 0 bytes waiting>"
+
+
 async def test_a_journal_opens_once_and_closes_twice(path: Path) -> None:
     """Opening what is open and closing what is closed are no mistakes; using what is closed is."""
-    journal = Journal(path)
+    journal = SQLiteJournal(path)
     with pytest.raises(RuntimeError, match="not open"):
         await journal.look_up("1")
     async with journal:
@@ -545,7 +552,7 @@ async def test_a_journal_opens_once_and_closes_twice(path: Path) -> None:
 
 def test_a_journal_belongs_to_one_event_loop_at_a_time(path: Path) -> None:
     """Its waiters are futures of the loop it was opened in."""
-    journal = Journal(path)
+    journal = SQLiteJournal(path)
     loop = asyncio.new_event_loop()
     loop.run_until_complete(journal.open())
 
@@ -560,10 +567,10 @@ def test_a_journal_belongs_to_one_event_loop_at_a_time(path: Path) -> None:
 
 async def test_what_was_learnt_is_there_in_the_next_run(path: Path) -> None:
     """Seconds per URL and the visibility delay cost time and credits to find out."""
-    async with Journal(path) as journal:
+    async with SQLiteJournal(path) as journal:
         journal.learn(urls=10, seconds=25.5)
 
-    async with Journal(path) as journal:
+    async with SQLiteJournal(path) as journal:
         assert await journal.learnt() == {"urls": 10.0, "seconds": 25.5}
 
 
@@ -628,12 +635,12 @@ async def test_an_old_doubt_is_settled_by_reading_first(
         sandbox.drop_answer(to=ANALYZE)
     else:
         sandbox.refuse_connection(to=ANALYZE)
-    async with Journal(path, clock=clock) as journal:
+    async with SQLiteJournal(path, clock=clock) as journal:
         await client.posts.analyze(IDS, batch_size=50, journal=journal)
     clock.now += RESEND_WITHIN + 1
     await asyncio.sleep(RESEND_WITHIN + 1)
 
-    async with Journal(path, clock=clock) as journal:
+    async with SQLiteJournal(path, clock=clock) as journal:
         report = await client.posts.analyze(IDS, batch_size=50, journal=journal)
 
     assert len(report.succeeded) == len(IDS)
@@ -669,7 +676,7 @@ async def test_a_wallet_that_ran_dry_leaves_no_doubt(
     """A 402 was refused for certain: the next run begins anew, with no reading and no waiting."""
     report = await client.posts.analyze(IDS, journal=path)
     assert not report.succeeded
-    async with Journal(path) as journal:
+    async with SQLiteJournal(path) as journal:
         assert await journal.unsettled() == []
     sandbox.credits = 10_000
 
@@ -692,7 +699,7 @@ async def test_what_cannot_be_settled_stays_listed_and_is_not_sent_under_another
     report = await once.posts.analyze(IDS[:5], batch_size=50, journal=path)
 
     assert len(report.failed) == 5
-    async with Journal(path) as journal:
+    async with SQLiteJournal(path) as journal:
         [doubt] = await journal.unsettled()
     assert {ref.post_id for ref in doubt.posts} == set(IDS[:5])
     assert len({entry.request_id for entry in sandbox.requests if entry.route == ANALYZE}) == 1
@@ -777,7 +784,7 @@ async def test_a_post_left_out_of_an_answer_is_read_before_it_is_paid_for_again(
 
 async def test_a_source_over_a_journal_counts_as_its_inputs_do(path: Path) -> None:
     """The planner and the progress go by these numbers."""
-    async with Journal(path) as journal:
+    async with SQLiteJournal(path) as journal:
         source = RememberedSource(Source([IDS[0], "bad", IDS[1]]), journal)
         assert (source.total, source.left, source.error) == (3, 3, None)
         given = [await source.next() for _ in range(4)]
@@ -798,7 +805,7 @@ async def test_a_doubt_that_was_taken_up_and_cancelled_is_taken_up_again(
     """By the next call with the same open journal: those that were waiting for their turn as well
     as those under way."""
     sandbox.drop_answer(to=ANALYZE, times=None)
-    async with Journal(path) as journal:
+    async with SQLiteJournal(path) as journal:
         await client.posts.analyze(IDS, batch_size=1, journal=journal)
         assert len(await journal.unsettled()) == len(IDS)
         sandbox.clear_faults()
@@ -826,7 +833,7 @@ async def test_what_an_earlier_run_sent_again_may_still_be_at_work(
     sandbox.refuse_connection(to=ANALYZE)
     sandbox.drop_answer(to=ANALYZE)
     for seconds in (RESEND_WITHIN - 10, 20.0, 0.0):
-        async with Journal(path, clock=clock) as journal:
+        async with SQLiteJournal(path, clock=clock) as journal:
             report = await client.posts.analyze(IDS[:2], batch_size=2, journal=journal)
         clock.now += seconds
         await asyncio.sleep(min(seconds, 1.0))
@@ -839,14 +846,14 @@ async def test_what_an_earlier_run_sent_again_may_still_be_at_work(
 
 async def test_a_journal_of_the_first_format_is_read_on(path: Path) -> None:
     """What it holds in doubt cost money."""
-    async with Journal(path) as journal:
+    async with SQLiteJournal(path) as journal:
         await journal.sending("id-1", posts(*IDS[:2]), replaces=None)
     with sqlite3.connect(path) as db:
         db.execute("ALTER TABLE batches DROP COLUMN sent_again_at")
         db.execute("PRAGMA user_version = 1")
     db.close()
 
-    async with Journal(path) as journal:
+    async with SQLiteJournal(path) as journal:
         [doubt] = await journal.unsettled()
         await journal.sending_again("id-1")
 

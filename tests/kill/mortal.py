@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import tokfluence_async._http.transport  # noqa: F401 - loaded once, before the forks
-from tokfluence_async import Journal, Throttle, TokfluenceClient, crawl
+from tokfluence_async import Throttle, TokfluenceClient, crawl
 from tokfluence_async._bulk import analyze as _analyze
 from tokfluence_async._bulk import visibility as _visibility
-from tokfluence_async._journal import journal as _journal
-from tokfluence_async._journal.journal import _Work
+from tokfluence_async._journal import writer as _writer
+from tokfluence_async._journal.outputs import Output
+from tokfluence_async._journal.sqlite import SQLiteJournal
+from tokfluence_async._journal.store import Store
 
 
 def _hurry() -> None:
@@ -27,11 +29,11 @@ def _hurry() -> None:
     imports this file too."""
     _visibility._FIRST = 0.02
     _analyze._LINGER = 0.01
-    _journal._LAZY = 0.004  # more boundaries
+    _writer.LAZY = 0.004  # more boundaries
 
 
-class MortalJournal(Journal):
-    """A journal that kills its process at the n-th boundary; 0 for never."""
+class MortalStore(Store):
+    """A store that kills its process at the n-th boundary; 0 for never."""
 
     left = 0
 
@@ -40,19 +42,28 @@ class MortalJournal(Journal):
         if self.left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def _append_lines(self, work: _Work) -> None:
+    def append(self, lines: dict[Output, list[bytes]]) -> None:
         self._boundary()
-        if work.lines and self.left == 1:
-            output, lines = next(iter(work.lines.items()))
-            os.write(output.fd, b"".join(lines)[: max(1, len(lines[0]) // 2)])
+        if lines and self.left == 1:
+            output, each = next(iter(lines.items()))
+            os.write(output.fd, b"".join(each)[: max(1, len(each[0]) // 2)])
             self._boundary()
-        super()._append_lines(work)
+        super().append(lines)
         self._boundary()
 
-    def _commit(self) -> None:
+    def commit(self) -> None:
         self._boundary()
-        super()._commit()
+        super().commit()
         self._boundary()
+
+
+class MortalJournal(SQLiteJournal):
+    """A journal over a `MortalStore`."""
+
+    def __init__(self, path: Path, boundary: int) -> None:
+        super().__init__(path)
+        self._store = MortalStore(path)
+        self._store.left = boundary
 
 
 def live(
@@ -70,8 +81,7 @@ async def _live(
 ) -> int:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    journal = MortalJournal(out / "journal.sqlite")
-    journal.left = boundary
+    journal = MortalJournal(out / "journal.sqlite", boundary)
     client = TokfluenceClient(
         token, base_url=url, throttle=Throttle(None, None), analyze_concurrency=3
     )

@@ -48,7 +48,7 @@ from .stream import hand_over, take_over
 
 if TYPE_CHECKING:
     from .._http.engine import Engine, Options
-    from .._journal.journal import Doubt, Entry
+    from .._journal.records import Doubt, Entry
 
 __all__ = [
     "DUPLICATE",

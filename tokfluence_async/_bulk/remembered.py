@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from .._journal.journal import Entry, Journal
+from .._journal.journal import Journal
+from .._journal.records import Entry
 from .sources import Item, Source
 
 __all__ = ["RememberedSource"]

@@ -30,7 +30,7 @@ from .visibility import HitRate, Visibility
 
 if TYPE_CHECKING:
     from .._http.engine import Engine, Options
-    from .._journal.journal import Entry
+    from .._journal.records import Entry
 
 __all__ = ["Resolver", "waiting_batches"]
 

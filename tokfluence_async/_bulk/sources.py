@@ -20,7 +20,7 @@ from .._errors import InvalidPostError
 from .._wire.ids import PostRef, parse_post, signed
 
 if TYPE_CHECKING:
-    from .._journal.journal import Entry
+    from .._journal.records import Entry
 
 __all__ = ["Inputs", "Item", "ItemSource", "Seen", "Source"]
 

@@ -25,6 +25,7 @@ from .._bulk.sources import Inputs, Source
 from .._bulk.stream import unwrapped
 from .._credits.budget import Budget
 from .._journal.journal import Journal, enter_journal
+from .._journal.sqlite import SQLiteJournal
 from .._models import CrawlReport
 from .._wire.bodies import RawPostBody
 from .._wire.shapes import Shape
@@ -122,6 +123,7 @@ async def crawl(
     folder.prepare()
     async with AsyncExitStack() as stack:
         opened = await enter_journal(stack, folder.journal if journal is None else journal)
+        assert isinstance(opened, SQLiteJournal)
         await folder.claim(opened, client._engine.origin)
         posts = await opened.attach("posts.jsonl", folder.posts)
         pages = await opened.attach("comments.jsonl", folder.comments) if comments else None

@@ -34,7 +34,7 @@ from .._errors import (
     PermissionDeniedError,
     TokfluenceError,
 )
-from .._journal.journal import Entry, Journal, Output
+from .._journal.records import Entry
 from .._models import CrawlReport, Outcome
 from .._wire.calls import MAX_LIMIT
 from .._wire.lines import comment_ids, comment_lines, failure_line, line_ids, post_line
@@ -42,6 +42,8 @@ from .failures import FailureFile
 
 if TYPE_CHECKING:
     from .._http.engine import Engine, Options
+    from .._journal.outputs import Output
+    from .._journal.sqlite import SQLiteJournal
 
 __all__ = ["CrawlRun"]
 
@@ -78,7 +80,7 @@ class CrawlRun:
         self,
         engine: Engine,
         options: Options,
-        journal: Journal,
+        journal: SQLiteJournal,
         budget: Budget,
         source: Source,
         *,

@@ -1,0 +1,172 @@
+"""The tables of an SQLite journal, the statements that write them, and the upgrades from older
+formats.
+
+A statement takes many rows at once. After each one, the thread has to wait for the interpreter, up
+to 5 ms while the event loop computes: beside a busy loop a thousand rows took 4 s one by one, and a
+tenth of that in hundreds.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+from .._errors import JournalError
+
+__all__ = [
+    "ANALYZED",
+    "GONE",
+    "LEARNT",
+    "LENGTH",
+    "LOOK_UP",
+    "NO_PAGES",
+    "ORDER",
+    "PAGE",
+    "SENDING",
+    "SENDING_AGAIN",
+    "WALKED",
+    "WRITTEN",
+    "Statement",
+    "set_up",
+]
+
+_APPLICATION = 0x746B666A  # "tkfj"
+_FORMAT = 2
+_VALUES = 500  # in one statement; old SQLites allow 999
+
+_TABLES = """
+CREATE TABLE batches (
+    request_id TEXT PRIMARY KEY, sent_at REAL NOT NULL, posts BLOB NOT NULL, sent_again_at REAL
+) WITHOUT ROWID;
+CREATE TABLE posts (
+    post_id INTEGER PRIMARY KEY, status TEXT, url TEXT, unsure INTEGER NOT NULL DEFAULT 0,
+    analyzed_at REAL, written INTEGER NOT NULL DEFAULT 0, cursor INTEGER NOT NULL DEFAULT 0,
+    walked INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE pages (
+    post_id INTEGER NOT NULL, cursor INTEGER NOT NULL, start INTEGER NOT NULL,
+    length INTEGER NOT NULL, PRIMARY KEY (post_id, cursor)
+) WITHOUT ROWID;
+CREATE TABLE outputs (name TEXT PRIMARY KEY, length INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE learnt (name TEXT PRIMARY KEY, value REAL NOT NULL) WITHOUT ROWID;
+"""
+
+# From each older format to the next.
+_UPGRADES = {1: ("ALTER TABLE batches ADD COLUMN sent_again_at REAL",)}
+
+
+class Statement:
+    """A statement for many rows at once, or for one at a time where `row` is empty."""
+
+    __slots__ = ("_sizes", "_width")
+
+    def __init__(self, before: str, row: str = "", after: str = "") -> None:
+        self._width = (row or before).count("?")
+        most = _VALUES // self._width if row else 1
+        # A commit of any length takes few statements, and SQLite keeps each one compiled.
+        self._sizes = {
+            rows: f"{before} {', '.join([row] * rows)} {after}"
+            for rows in sorted({most, most // 10 or 1, 1})
+        }
+
+    def run(self, db: sqlite3.Connection, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """Run it for `values`, the rows' values one after the other. Returns what it finds."""
+        found: list[tuple[Any, ...]] = []
+        at = 0
+        for rows, sql in reversed(self._sizes.items()):
+            step = rows * self._width
+            while len(values) - at >= step:
+                found += db.execute(sql, values[at : at + step])
+                at += step
+        return found
+
+
+SENDING = Statement("INSERT INTO batches VALUES", "(?, ?, ?, NULL)")
+SENDING_AGAIN = Statement("UPDATE batches SET sent_again_at = ? WHERE request_id = ?")
+GONE = Statement("DELETE FROM batches WHERE request_id IN (", "?", ")")
+ANALYZED = Statement(
+    "INSERT INTO posts (post_id, status, url, unsure, analyzed_at) VALUES",
+    "(?, ?, ?, ?, ?)",
+    "ON CONFLICT (post_id) DO UPDATE SET status = excluded.status, url = excluded.url, "
+    "unsure = excluded.unsure, analyzed_at = excluded.analyzed_at",
+)
+WRITTEN = Statement(
+    "INSERT INTO posts (post_id, written) VALUES",
+    "(?, 1)",
+    "ON CONFLICT (post_id) DO UPDATE SET written = 1, unsure = 0",
+)
+WALKED = Statement(
+    "INSERT INTO posts (cursor, walked, post_id) VALUES",
+    "(?, ?, ?)",
+    "ON CONFLICT (post_id) DO UPDATE SET cursor = excluded.cursor, walked = excluded.walked",
+)
+PAGE = Statement("INSERT OR REPLACE INTO pages VALUES", "(?, ?, ?, ?)")
+NO_PAGES = Statement("DELETE FROM pages WHERE post_id IN (", "?", ")")
+LENGTH = Statement(
+    "INSERT INTO outputs VALUES",
+    "(?, ?)",
+    "ON CONFLICT (name) DO UPDATE SET length = excluded.length",
+)
+LEARNT = Statement(
+    "INSERT INTO learnt VALUES", "(?, ?)", "ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+)
+# The order within a commit, whatever the order they were given in: a post is analyzed before it is
+# written, and written before its comments; its pages are forgotten when no more are to come.
+ORDER = (
+    SENDING,
+    SENDING_AGAIN,
+    GONE,
+    ANALYZED,
+    WRITTEN,
+    WALKED,
+    PAGE,
+    NO_PAGES,
+    LEARNT,
+    LENGTH,
+)
+LOOK_UP = Statement(
+    "SELECT post_id, status, url, unsure, analyzed_at, written, cursor, walked FROM posts "
+    "WHERE post_id IN (",
+    "?",
+    ")",
+)
+
+
+def set_up(db: sqlite3.Connection, path: object) -> str | None:
+    """Make the tables, or check and upgrade those that are there. Holds the file's lock from now on.
+
+    Returns what SQLite finds damaged, or None.
+
+    Raises:
+        JournalError: The file is another program's, or of a newer version.
+        sqlite3.Error: The file is locked, damaged or cannot be written.
+    """
+    db.execute("PRAGMA locking_mode = EXCLUSIVE")
+    application = db.execute("PRAGMA application_id").fetchone()[0]
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    if tables and application != _APPLICATION:
+        raise JournalError(
+            f"{path} is an SQLite database, but no journal of this package; give another path."
+        )
+    if version > _FORMAT:
+        raise JournalError(
+            f"The journal {path} was written by a newer version of this package (format {version}, "
+            f"this one reads up to {_FORMAT}). Update tokfluence_async, or give another path."
+        )
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = FULL")
+    db.execute("PRAGMA cache_size = -8192")
+    if tables and (found := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+        return str(found)
+    # A write takes the lock, and shows here and now whether one is possible.
+    db.execute("BEGIN IMMEDIATE")
+    if tables:
+        statements = [sql for older in range(max(version, 1), _FORMAT) for sql in _UPGRADES[older]]
+    else:
+        statements = [*_TABLES.split(";"), f"PRAGMA application_id = {_APPLICATION}"]
+    for sql in [*statements, f"PRAGMA user_version = {_FORMAT}"]:
+        db.execute(sql)
+    db.execute("COMMIT")
+    return None

@@ -1,0 +1,207 @@
+"""What an SQLite journal does in its thread: open the file, write one commit, read, say what is
+wrong with it.
+
+Everything here blocks. One thread runs it, so nothing here is locked. Every failure of the disk, of
+SQLite or of a damaged row leaves as a `JournalError` that names the file and says what to do.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from .._errors import JournalError
+from .._platform import sync_folder
+from .outputs import Output, open_output
+from .records import Entry
+from .schema import LENGTH, LOOK_UP, ORDER, set_up
+from .writer import Work
+
+__all__ = ["Store"]
+
+# Seconds another process may take to let go of the file.
+_PATIENCE = 1.0
+# What reading a damaged row raises; SQLite's own message about it may be no UTF-8 either.
+_UNREADABLE = (ValueError, TypeError, msgspec.MsgspecError)
+# The statements are right for the tables as they were made. Where SQLite finds a mistake in one,
+# the tables are damaged.
+_DAMAGE = ("CORRUPT", "NOTADB", "ERROR", "MISMATCH", "CONSTRAINT")
+
+
+class Store:
+    """The file of an SQLite journal, and the output files that grow with it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.outputs: dict[str, Output] = {}
+        self._db: sqlite3.Connection | None = None
+
+    @property
+    def db(self) -> sqlite3.Connection:
+        assert self._db is not None
+        return self._db
+
+    # --- opening and closing ----------------------------------------------------------------------
+
+    def connect(self) -> None:
+        """Open the file, made if it does not exist.
+
+        Raises:
+            JournalError: It cannot be used.
+        """
+        try:
+            name = str(self.path)
+            # SQLite takes these for a database in memory, or for options.
+            if "\0" in name or name == ":memory:" or name.startswith("file:") or self.path.is_dir():
+                raise JournalError(
+                    f"The journal {name!r} cannot be opened: give the path of a file. What was "
+                    "paid for is remembered there, so it has to outlive this process. Nothing was "
+                    "sent."
+                )
+            new = not self.path.exists() or self.path.stat().st_size == 0
+            self._db = sqlite3.connect(
+                self.path,
+                timeout=_PATIENCE,
+                isolation_level=None,
+                check_same_thread=False,
+                cached_statements=64,
+            )
+            if (damage := set_up(self._db, self.path)) is not None:
+                raise JournalError(self._damaged(damage))
+            if new:
+                sync_folder(self.path.parent)
+        except (sqlite3.Error, *_UNREADABLE) as error:
+            raise self.explain(error) from error
+        except OSError as error:
+            raise JournalError(
+                f"The journal {self.path} cannot be opened: {error.strerror or error}."
+            ) from error
+
+    def disconnect(self) -> None:
+        for output in self.outputs.values():
+            output.close()
+        self.outputs.clear()
+        if self._db is not None:
+            self._db.close()
+            self._db = None
+
+    def attach(self, name: str, path: Path) -> Output:
+        output = self.outputs[name] = open_output(self.db, self.path, name, path)
+        return output
+
+    # --- one trip of the writer -------------------------------------------------------------------
+
+    def do(self, work: Work) -> list[Any]:
+        """Commit what `work` writes; answer what it asks, each answer a value or an exception."""
+        if work.writes or work.lines:
+            try:
+                self._save(work)
+            except (sqlite3.Error, UnicodeError) as error:
+                self._undo(work)
+                raise self.explain(error) from error
+            except OSError as error:
+                self._undo(work)
+                raise JournalError(
+                    f"The output beside the journal {self.path} cannot be written: "
+                    f"{error.strerror or error}. What was recorded before stands; make room and "
+                    "run again."
+                ) from error
+        answers = self._look_up([number for number, _ in work.lookups])
+        return answers + [self._answer(read) for read, _ in work.reads]
+
+    def _save(self, work: Work) -> None:
+        self.append(work.lines)
+        for output in work.lines:
+            work.add(LENGTH, output.name, output.durable)
+        self.db.execute("BEGIN IMMEDIATE")
+        for write in ORDER:
+            if values := work.writes.get(write):
+                write.run(self.db, values)
+        self.commit()
+
+    def append(self, lines: dict[Output, list[bytes]]) -> None:
+        for output, each in lines.items():
+            output.append(each)
+
+    def commit(self) -> None:
+        self.db.execute("COMMIT")
+
+    def _undo(self, work: Work) -> None:
+        """Cut the output files back to what the journal knows. If that fails too, the next run does
+        it."""
+        with suppress(sqlite3.Error):
+            if self.db.in_transaction:
+                self.db.execute("ROLLBACK")
+        with suppress(sqlite3.Error, OSError):
+            for output in work.lines:
+                row = self.db.execute(
+                    "SELECT length FROM outputs WHERE name = ?", (output.name,)
+                ).fetchone()
+                output.cut(row[0])
+
+    def _look_up(self, numbers: list[int]) -> list[Any]:
+        together = self._answer(partial(self._entries, numbers))
+        if not isinstance(together, BaseException):
+            return list(together)
+        # A row that cannot be read is its own asker's error.
+        found = [self._answer(partial(self._entries, [number])) for number in numbers]
+        return [each if isinstance(each, BaseException) else each[0] for each in found]
+
+    def _entries(self, numbers: list[int]) -> list[Entry | None]:
+        found = {
+            number: Entry(
+                status, url, bool(unsure), analyzed_at, bool(written), cursor, bool(walked)
+            )
+            for number, status, url, unsure, analyzed_at, written, cursor, walked in LOOK_UP.run(
+                self.db, numbers
+            )
+        }
+        return [found.get(number) for number in numbers]
+
+    def _answer(self, read: Callable[[], Any]) -> Any:
+        try:
+            return read()
+        except (sqlite3.Error, *_UNREADABLE) as error:
+            told = self.explain(error)
+            told.__cause__ = error
+            return told
+        except Exception as error:  # the reader's own, for whoever asked
+            return error
+
+    # --- what is wrong ----------------------------------------------------------------------------
+
+    def explain(self, error: Exception) -> JournalError:
+        """What SQLite's error, or that of an unreadable row, means for the user."""
+        code = (getattr(error, "sqlite_errorname", "") or "").removeprefix("SQLITE_")
+        if code.startswith(("BUSY", "LOCKED")):
+            return JournalError(
+                f"The journal {self.path} is in use by another process, or by another Journal of "
+                "this one. Two runs must not share a journal, or both would pay. Wait for the "
+                "other, or give another path."
+            )
+        if (
+            code.startswith(_DAMAGE)
+            or isinstance(error, _UNREADABLE)
+            or str(error).startswith("Could not decode")
+        ):
+            return JournalError(self._damaged(error))
+        if code.startswith("CANTOPEN"):
+            return JournalError(
+                f"The journal {self.path} cannot be opened: no such folder, or no permission."
+            )
+        return JournalError(
+            f"The journal {self.path} cannot be written: {error}. What was recorded before stands; "
+            "make room and run again with the same journal."
+        )
+
+    def _damaged(self, why: object) -> str:
+        return (
+            f"The journal {self.path} is damaged ({why}). It is left as it is. Restore it from a "
+            "copy; or begin with a new one, which may pay again for what only this one remembered."
+        )
