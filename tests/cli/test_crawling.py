@@ -12,7 +12,7 @@ import pytest
 
 import tokfluence_async
 from tokfluence_async import Sandbox, TokfluenceClient
-from tokfluence_async._cli import crawling
+from tokfluence_async._cli import crawl_job
 from tokfluence_async._crawl.folder import known_as
 
 from .support import (
@@ -171,7 +171,7 @@ async def test_the_command_and_the_library_agree_on_what_is_this_machine(url: st
     async with TokfluenceClient("x", base_url=url) as client:
         name = known_as(client._engine.origin)
 
-    assert crawling._is_local(url) == (name == "localhost")
+    assert crawl_job._is_local(url) == (name == "localhost")
 
 
 def test_a_crawl_stops_at_its_budget_and_goes_on(

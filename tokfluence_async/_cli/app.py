@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,22 +9,12 @@ import typer
 from .._version import __version__
 from . import analyzing, crawling, reading, serving
 from .options import (
-    BaseUrl,
-    FileArgument,
-    Format,
-    JsonLogs,
-    MaxCredits,
-    Quiet,
-    Refresh,
-    SandboxFlag,
-    TableOption,
-    common_options,
     examples,
-    one_file,
 )
-from .runtime import run
 
 __all__ = ["app"]
+
+_ID = "7234567890123456789"
 
 # Tracebacks are plain: typer's own would print local variables, and so the token.
 app = typer.Typer(
@@ -36,17 +25,18 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help=(
         "TikTok posts, their comments, and live analysis, from the [bold]Tokfluence[/bold] API.\n\n"
-        "The token is read from [cyan]TOKFLUENCE_TOKEN[/cyan]. To try anything without a token and without a network, "
+        "The token is read from [cyan]TOKFLUENCE_TOKEN[/cyan]. To try anything without a token "
+        "and without a network, "
         "add [cyan]--sandbox[/cyan].\n\n"
         "Data goes to standard output (or a folder), everything for people to standard error. "
-        "Exit status: 0 all done, 1 some inputs failed, 2 wrong usage (also a missing or wrong token), "
+        "Exit status: 0 all done, 1 some inputs failed, 2 wrong usage (also a missing or wrong "
+        "token), "
         "3 stopped by budget or credits, 130 after Ctrl-C."
     ),
-    epilog=(
-        "[dim]Examples[/dim]\n\n"
-        "[cyan]tokfluence post 7234567890123456789 --sandbox[/cyan]\n\n"
-        "[cyan]tokfluence comments https://www.tiktok.com/@wwe/video/7234567890123456789 | jq .text[/cyan]\n\n"
-        "[cyan]tokfluence crawl urls.txt -o out --comments --max-credits 5000[/cyan]"
+    epilog=examples(
+        f"tokfluence post {_ID} --sandbox",
+        f"tokfluence comments https://www.tiktok.com/@wwe/video/{_ID} | jq .text",
+        "tokfluence crawl urls.txt -o out --comments --max-credits 5000",
     ),
 )
 
@@ -69,64 +59,6 @@ def _main(
     pass
 
 
-def crawl(
-    context: typer.Context,
-    file: FileArgument,
-    out: Annotated[
-        Path,
-        typer.Option(
-            "-o",
-            "--out",
-            metavar="DIR",
-            help="Folder for posts, comments, failures and the journal.",
-        ),
-    ],
-    comments: Annotated[
-        bool, typer.Option("--comments", help="Read the comments of every post, too.")
-    ] = False,
-    refresh: Annotated[
-        Refresh,
-        typer.Option(
-            help="missing: analyze only what is not in the index. always: analyze everything."
-        ),
-    ] = Refresh.missing,
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run", help="Say what it would cost and how long it would take; send nothing."
-        ),
-    ] = False,
-    form: TableOption = Format.jsonl,
-    sandbox: SandboxFlag = False,
-    base_url: BaseUrl = None,
-    max_credits: MaxCredits = None,
-    quiet: Quiet = False,
-    json_logs: JsonLogs = False,
-) -> None:
-    """Posts, and with [cyan]--comments[/cyan] their comments, into a folder: cached first,
-    resumable.
-
-    [bold]1 credit[/bold] for a post in the index, [bold]27[/bold] for one that must be analyzed,
-    [bold]2[/bold] per page of 200 comments.
-    """
-    one_file(context)
-    common = common_options(sandbox, base_url, max_credits, quiet, json_logs)
-    job = crawling.Job(
-        file=file,
-        out=out,
-        comments=comments,
-        refresh=refresh.value,
-        form=form.value,
-        max_credits=max_credits,
-        sandbox=sandbox,
-        base_url=base_url,
-    )
-    if dry_run:
-        raise typer.Exit(crawling.dry_run(job, common))
-    raise typer.Exit(run(job.run, common, title="crawl", data_on_stdout=False))
-
-
-_ID = "7234567890123456789"
 # The file is one. Others are let through and refused by `one_file`, which knows what to say.
 _OTHERS = {"allow_extra_args": True}
 
@@ -157,7 +89,7 @@ app.command(
         "zcat ids.gz | tokfluence crawl - -o out --format parquet",
     )
     + "\n\nRun the same command again to go on after any interruption: nothing is paid for twice.",
-)(crawl)
+)(crawling.crawl)
 app.command(
     epilog=examples("tokfluence sandbox --port 8080 --indexed 0.5", title="Example")
     + "\n\nIn another terminal: "

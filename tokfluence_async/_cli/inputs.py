@@ -16,9 +16,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .._errors import InvalidPostError
+from .._text import one_line, plural
 from .._wire.ids import parse_post_id
 
-__all__ = ["WANTED", "FileLines", "Inputs", "Malformed", "StreamLines", "UsageError", "open_inputs"]
+__all__ = [
+    "WANTED",
+    "FileLines",
+    "Inputs",
+    "Malformed",
+    "StreamLines",
+    "UsageError",
+    "malformed_lines",
+    "open_inputs",
+]
 
 WANTED = "a file with a URL or id per line is wanted, or - for standard input"
 
@@ -68,6 +78,23 @@ class Inputs:
             self.malformed_count += 1
             if len(self.malformed) < _SHOWN:
                 self.malformed.append(Malformed(number, text, error.reason))
+
+
+def malformed_lines(inputs: Inputs) -> list[str]:
+    """What a summary says of the lines that name no post."""
+    count = inputs.malformed_count
+    if not count:
+        return []
+    lines = [
+        f"{plural(count, 'line')} of {inputs.name} {'names' if count == 1 else 'name'} no post; "
+        "nothing was sent or charged for that:"
+    ]
+    for malformed in inputs.malformed:
+        lines.append(f"  line {malformed.line}: {one_line(malformed.text, 100)}")
+        lines.append(f"    {malformed.reason}")
+    if count > len(inputs.malformed):
+        lines.append(f"  and {count - len(inputs.malformed):,} more")
+    return lines
 
 
 class FileLines(Inputs):
@@ -214,7 +241,8 @@ class _Splitter:
             self._rest = ""
         if len(self._rest) > _LONGEST_LINE:
             raise UsageError(
-                f"{self._name} is not a list of URLs: line {self._count + len(lines) + 1} has no end"
+                f"{self._name} is not a list of URLs: line {self._count + len(lines) + 1} has no "
+                "end"
             )
         self._count += len(lines)
         return lines
@@ -243,7 +271,8 @@ def _meant(name: str, again: str) -> str:
     except InvalidPostError:
         return f"; that is a URL; {WANTED}" if is_url else ""
     word = shlex.quote(name)
-    return f"; that is a post's {'URL' if is_url or '/' in name else 'id'}: `echo {word} | {again}`, or `tokfluence post {word}`"
+    what = "URL" if is_url or "/" in name else "id"
+    return f"; that is a post's {what}: `echo {word} | {again}`, or `tokfluence post {word}`"
 
 
 def open_inputs(name: str, again: str) -> FileLines | StreamLines:

@@ -11,9 +11,20 @@ from .inputs import WANTED
 from .session import Common
 
 __all__ = [
-    "BaseUrl", "FileArgument", "Format", "FormatOption", "JsonLogs", "MaxCredits", "Quiet", "Refresh",
-    "SandboxFlag", "TableOption", "common_options", "examples", "one_file",
-]  # fmt: skip
+    "BaseUrl",
+    "FileArgument",
+    "Format",
+    "FormatOption",
+    "JsonLogs",
+    "MaxCredits",
+    "Quiet",
+    "Refresh",
+    "SandboxFlag",
+    "TableOption",
+    "common_options",
+    "examples",
+    "one_file",
+]
 
 
 class Format(StrEnum):
@@ -82,7 +93,8 @@ TableOption = Annotated[
     Format,
     typer.Option(
         "--format",
-        help="csv, parquet: also a table of the documented fields (posts.csv, comments.csv) beside the .jsonl, which stay the record. "
+        help="csv, parquet: also a table of the documented fields (posts.csv, comments.csv) beside "
+        "the .jsonl, which stay the record. "
         "csv is safe to open in a spreadsheet; parquet needs the extra \\[frames].",
     ),
 ]
@@ -90,7 +102,8 @@ FileArgument = Annotated[
     str,
     typer.Argument(
         metavar="FILE|-",
-        help="A URL or id per line, or - for standard input. Blank lines and # comments are skipped.",
+        help="A URL or id per line, or - for standard input. Blank lines and # comments are "
+        "skipped.",
     ),
 ]
 
@@ -115,7 +128,8 @@ def one_file(context: typer.Context) -> None:
     if context.args:
         are = "argument" if len(context.args) == 1 else "arguments"
         context.fail(
-            f"Got unexpected extra {are} ({' '.join(context.args)}). {WANTED[0].upper()}{WANTED[1:]}."
+            f"Got unexpected extra {are} ({' '.join(context.args)}). "
+            f"{WANTED[0].upper()}{WANTED[1:]}."
         )
 
 

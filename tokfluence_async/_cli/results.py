@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import TypeVar
 
+from msgspec import Struct
+
 from .. import Outcome
 from .._text import plural
 from .output import Output
@@ -12,7 +14,7 @@ from .session import Session
 
 __all__ = ["finish", "write_outcomes"]
 
-T = TypeVar("T")
+T = TypeVar("T", bound=Struct)
 
 
 async def write_outcomes(
@@ -24,7 +26,7 @@ async def write_outcomes(
         if outcome.error is not None:
             session.failures.add(outcome.input, outcome.error)
         else:
-            await output.write([outcome.unwrap()])  # type: ignore[list-item]  # a Struct, whatever T is
+            await output.write([outcome.unwrap()])
             written += 1
     await output.close()
     return finish(session, written, one, many)

@@ -53,7 +53,8 @@ def _serve(sandbox: Sandbox, *, quiet: bool) -> int:
         finally:
             await sandbox.aclose()
         screen.say(
-            f"{plural(sandbox.requests_received, 'request')}, {plural(sandbox.credits_spent, 'credit')} charged."
+            f"{plural(sandbox.requests_received, 'request')}, "
+            f"{plural(sandbox.credits_spent, 'credit')} charged."
         )
         return Exit.DONE
 

@@ -183,7 +183,8 @@ class Session:
         remaining = "" if left is None else f", {left:,} left"
         return (
             f"{plural(usage.credits_spent, 'credit')} spent{remaining}. "
-            f"{plural(usage.requests, 'request')}, {usage.rate_limited:,} refused by the throttle (429)."
+            f"{plural(usage.requests, 'request')}, {usage.rate_limited:,} refused by the throttle "
+            "(429)."
         )
 
     async def watch(self) -> None:

@@ -31,7 +31,8 @@ def stop_on_signals(session: Session, task: asyncio.Future[Any]) -> Any:
             logging.getLogger("tokfluence_async").setLevel(logging.CRITICAL)
         if len(heard) == 1 and session.inputs is not None:
             session.screen.say(
-                f"Stopping: what is under way gets {GRACE:.0f} s to finish. Once more to stop at once.",
+                f"Stopping: what is under way gets {GRACE:.0f} s to finish. Once more to stop at "
+                "once.",
                 "warning",
             )
             session.stopping.set()

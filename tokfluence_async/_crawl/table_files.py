@@ -17,10 +17,11 @@ from typing import BinaryIO
 
 from msgspec import Struct
 
-from .. import Comment, Post
-from .._crawl.tables import LineReader, RowWriter, open_writer
+from .._models import Comment, Post
+from .folder import CrawlFolder
+from .tables import LineReader, RowWriter, open_writer
 
-__all__ = ["Follower"]
+__all__ = ["CommentLine", "Follower", "TableFile"]
 
 _EVERY = 1.0
 _CHUNK = 1 << 20
@@ -32,7 +33,7 @@ class CommentLine(Comment, frozen=True, gc=False):
     post_id: str
 
 
-class _Table:
+class TableFile:
     """One file of JSON lines, and the table that follows it."""
 
     def __init__(self, lines: Path, table: Path, form: str, row_type: type[Struct]) -> None:
@@ -86,7 +87,7 @@ class _Table:
 
 
 class Follower:
-    """Follows the files of a crawl in `out` while inside `async with`; at its end the tables are
+    """Follows the files of a crawl while inside `async with`; at its end the tables are
     there.
 
     Args:
@@ -94,15 +95,17 @@ class Follower:
         comments: Whether there will be comments.
     """
 
-    def __init__(self, out: Path, form: str, *, comments: bool) -> None:
+    def __init__(self, folder: CrawlFolder, form: str, *, comments: bool) -> None:
         # Left by a run that was killed.
-        for left in out.glob(f".*.{form}.*.part"):
+        for left in folder.path.glob(f".*.{form}.*.part"):
             left.unlink()
-        self._tables = [_Table(out / "posts.jsonl", out / f"posts.{form}", form, Post)]
+        wanted: list[tuple[Path, type[Struct]]] = [(folder.posts, Post)]
         if comments:
-            self._tables.append(
-                _Table(out / "comments.jsonl", out / f"comments.{form}", form, CommentLine)
-            )
+            wanted.append((folder.comments, CommentLine))
+        self._tables = [
+            TableFile(lines, lines.with_suffix(f".{form}"), form, row_type)
+            for lines, row_type in wanted
+        ]
         self._task: asyncio.Task[None] | None = None
 
     def begin(self) -> None:

@@ -1,0 +1,141 @@
+"""What `crawl` was asked to do, and the run of it: the folder, the crawl, the tables beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, cast
+
+from msgspec import Struct
+
+from .. import AuthenticationError, ConfigurationError, Journal, Progress, crawl
+from .._crawl.folder import LOCAL, CrawlFolder, known_as
+from .._crawl.table_files import Follower
+from .._crawl.tables import check_format
+from .crawl_summary import summarize
+from .inputs import UsageError, open_inputs
+from .session import GRACE, Exit, Session
+
+if TYPE_CHECKING:
+    from .. import Sandbox
+
+__all__ = ["Job", "foreign_crawl"]
+
+
+class Job(Struct, frozen=True, kw_only=True):
+    """What `crawl` was asked to do."""
+
+    file: str
+    out: Path
+    comments: bool
+    refresh: str
+    form: str
+    max_credits: int | None
+    sandbox: bool = False
+    base_url: str | None = None
+
+    @property
+    def again(self) -> str:
+        """The same with standard input for the file."""
+        return f"tokfluence crawl - -o {shlex.quote(str(self.out))}"
+
+    async def run(self, session: Session) -> int:
+        inputs = open_inputs(self.file, self.again)
+        check_format(self.form)
+        folder = CrawlFolder(self.out)
+        try:
+            made = folder.prepare()
+        except ConfigurationError as error:
+            raise UsageError(str(error)) from None
+        await _check_world(self)
+        if session.sandbox is not None:
+            await _remember(session.sandbox, folder)
+        session.inputs = inputs
+        follower = None
+        if self.form != "jsonl":
+            follower = Follower(folder, self.form, comments=self.comments)
+
+        def on_progress(progress: Progress) -> None:
+            session.on_progress(progress)
+            if follower is not None:
+                follower.begin()
+
+        try:
+            async with contextlib.AsyncExitStack() as stack:
+                if follower is not None:
+                    await stack.enter_async_context(follower)
+                report = await crawl(
+                    session.client,
+                    inputs,
+                    self.out,
+                    comments=self.comments,
+                    refresh=cast("Literal['missing', 'always']", self.refresh),
+                    max_credits=self.max_credits,
+                    on_progress=on_progress,
+                    stop=session.stopping,
+                    grace=GRACE,
+                )
+        except AuthenticationError:
+            if made and not session.client.usage.credits_spent:
+                await asyncio.to_thread(folder.remove)
+            raise
+        await summarize(session, self.out, inputs, report, comments=self.comments, form=self.form)
+        if report.stopped_by in ("budget", "credits"):
+            return Exit.STOPPED
+        return Exit.FAILED if report.failed else Exit.DONE
+
+
+def _is_local(base_url: str | None) -> bool:
+    """Whether a URL leads to this machine; None: the one that the environment gives."""
+    try:
+        return known_as(base_url or os.environ.get("TOKFLUENCE_BASE_URL") or "") == LOCAL
+    except ValueError:
+        return False
+
+
+async def foreign_crawl(job: Job) -> str | None:
+    """What a folder holds if it is a crawl of the other world, in words; None if this job may go on
+    with it.
+
+    A crawl goes on where the folder's journal ends. Posts that the stand-in made up must not count
+    as the service's.
+    """
+    here = job.sandbox or _is_local(job.base_url)
+    folder = CrawlFolder(job.out)
+    holds = folder.origin()
+    if not folder.journal.exists() or (holds == LOCAL) == here:
+        return None
+    if holds is None:
+        # Of a version that left no mark, but for its sandbox. A service that is served here may be
+        # meant.
+        return "a crawl of the service" if job.sandbox else None
+    async with Journal(folder.journal) as journal:
+        if await journal.is_empty():
+            return None
+    return "a crawl of the sandbox" if holds == LOCAL else "a crawl of the service"
+
+
+async def _check_world(job: Job) -> None:
+    """Refuse a folder that holds a crawl of the other world."""
+    foreign = await foreign_crawl(job)
+    if foreign is None:
+        return
+    if job.sandbox:
+        raise UsageError(f"{job.out} holds {foreign}; give another folder with --sandbox")
+    if not _is_local(job.base_url):  # else `crawl` tells of both addresses
+        raise UsageError(
+            f"{job.out} holds {foreign}; give another folder for the service's posts, or delete "
+            f"the folder {job.out}"
+        )
+
+
+async def _remember(sandbox: Sandbox, folder: CrawlFolder) -> None:
+    """Let a new sandbox know what the one of an earlier run had analyzed: the service would not
+    have forgotten it."""
+    if folder.journal.exists():
+        async with Journal(folder.journal) as journal:
+            for post_id in await journal.known():
+                sandbox.index(post_id)
