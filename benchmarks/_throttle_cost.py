@@ -14,7 +14,8 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 
 from aiolimiter import AsyncLimiter
 
-from tokfluence_async._throttle.throttle import Lanes, Throttle
+from tokfluence_async._throttle.lanes import Lanes
+from tokfluence_async._throttle.throttle import Throttle
 from tokfluence_async.testing import VirtualLoop
 
 __all__ = ["bytes_per_waiter", "free_slot", "real_limit", "wake"]

@@ -180,7 +180,7 @@ async def test_a_loop_that_is_late_sends_nothing_on_an_old_slot(stall: float, fr
         await client.posts.get(POST_ID)
         reads = [asyncio.create_task(client.posts.get(post_id)) for post_id in ids(2)]
         await asyncio.sleep(0.1)
-        (timer,) = client._engine.lanes(client._options.token)._origin.loops.values()
+        (timer,) = client._engine.lanes(client._options.token)._origin.line.loops.values()
         granted = timer.when
         loop.call_at(granted, loop.advance, stall)
 

@@ -17,7 +17,7 @@ from tokfluence_async._sandbox.throttles import (
     SlidingLog,
     TokenBucket,
 )
-from tokfluence_async._throttle.throttle import Lanes
+from tokfluence_async._throttle.lanes import Lanes
 
 LIMIT, PERIOD = 600, 60.0
 

@@ -7,7 +7,8 @@ import asyncio
 
 import pytest
 
-from tokfluence_async._throttle import throttle as _throttle
+from tokfluence_async._throttle import registry
+from tokfluence_async._throttle.throttle import Throttle
 
 from .service import ALGORITHMS, LIMIT, PERIOD, Service, crawl
 
@@ -21,7 +22,7 @@ def now() -> float:
 @every_algorithm
 async def test_a_saturated_client_is_never_refused_and_uses_99_percent(rule, origin):
     """From a cold start on; 1 % of waste is a quarter of an hour a day."""
-    lanes = _throttle.Throttle().lanes(origin, "key")
+    lanes = Throttle().lanes(origin, "key")
     service = Service(rule(LIMIT, PERIOD))
     began = now()
 
@@ -35,7 +36,7 @@ async def test_a_saturated_client_is_never_refused_and_uses_99_percent(rule, ori
 @every_algorithm
 async def test_nothing_is_refused_after_idling(rule, origin):
     """What was saved meanwhile goes at once and is paid back: no window holds it twice."""
-    lanes = _throttle.Throttle().lanes(origin, "key")
+    lanes = Throttle().lanes(origin, "key")
     service = Service(rule(LIMIT, PERIOD))
 
     for idle in (3.0, 61.0, 200.0):
@@ -51,7 +52,7 @@ async def test_nothing_is_refused_after_idling(rule, origin):
 @every_algorithm
 @pytest.mark.parametrize(("on", "off"), [(20, 10), (1.5, 0.5), (45, 45)])
 async def test_nothing_is_refused_under_on_off_demand(rule, origin, on, off):
-    lanes = _throttle.Throttle().lanes(origin, "key")
+    lanes = Throttle().lanes(origin, "key")
     service = Service(rule(LIMIT, PERIOD))
     began = now()
     asked_for = 0.0
@@ -75,9 +76,9 @@ async def test_a_crash_loop_does_not_burst_twice_into_one_window(rule, origin, m
     began = now()
 
     while now() < began + 4 * PERIOD:
-        monkeypatch.setattr(_throttle, "_registry", _throttle._Registry())
+        monkeypatch.setattr(registry, "current", registry.Registry())
         await crawl(
-            _throttle.Throttle().lanes(origin, "key"),
+            Throttle().lanes(origin, "key"),
             service,
             now() + service.random.uniform(0.5, 20),
         )
@@ -90,10 +91,8 @@ async def test_a_crash_loop_does_not_burst_twice_into_one_window(rule, origin, m
 async def test_a_restart_at_full_speed_is_not_refused(rule, origin, monkeypatch):
     service = Service(rule(LIMIT, PERIOD))
     for _ in range(3):
-        monkeypatch.setattr(_throttle, "_registry", _throttle._Registry())
-        await crawl(
-            _throttle.Throttle(burst=10).lanes(origin, "key"), service, now() + 1.4 * PERIOD
-        )
+        monkeypatch.setattr(registry, "current", registry.Registry())
+        await crawl(Throttle(burst=10).lanes(origin, "key"), service, now() + 1.4 * PERIOD)
         await asyncio.sleep(0.15)
 
     assert service.refused == []
@@ -105,7 +104,7 @@ async def test_a_service_that_drops_to_a_quarter_refuses_less_than_one_percent(
 ):
     """Beyond what was in flight at the first refusal; and the full rate is back within two windows
     of its return."""
-    lanes = _throttle.Throttle().lanes(origin, "key")
+    lanes = Throttle().lanes(origin, "key")
     service = Service(rule(LIMIT, PERIOD))
     await crawl(lanes, service, now() + 3 * PERIOD)
     assert service.refused == []

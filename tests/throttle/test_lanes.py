@@ -13,7 +13,8 @@ import pytest
 from aiolimiter import AsyncLimiter
 
 from tokfluence_async._errors import ConfigurationError
-from tokfluence_async._throttle.throttle import GateClosedError, Lanes, Throttle
+from tokfluence_async._throttle.lanes import GateClosedError, Lanes
+from tokfluence_async._throttle.throttle import Throttle
 
 SPAN = 60.57  # a window and the margin, by default
 INTERVAL = SPAN / 600
@@ -330,12 +331,117 @@ async def test_the_gate_of_one_origin_is_open_while_another_is_closed(origin):
     assert throttle.lanes(origin + ":81", "key").try_acquire()
 
 
-async def test_a_gate_closed_for_a_month_can_be_waited_for(origin):
+async def test_a_gate_closed_for_a_day_can_be_waited_for(origin):
     """A selector takes no such timeout; the timer is set again every hour."""
     lanes = Throttle().lanes(origin, "key")
-    lanes.refused(30 * 86400.0)
+    lanes.refused(86400.0)
 
-    assert await lanes.acquire() == pytest.approx(30 * 86400.0)
+    assert await lanes.acquire() == pytest.approx(86400.0)
+
+
+async def fail_after_a_day(lanes: Lanes, days: list[float], refuse) -> None:
+    """Callers who come again and again, and what becomes of those who get a slot."""
+    while len(days) < 5:
+        await lanes.acquire()
+        days.append(now())
+        await asyncio.sleep(0.2)
+        if refuse(len(days)):
+            lanes.refused(1e308)
+        else:
+            lanes.answered()
+
+
+@pytest.mark.parametrize("pause", [1e308, 86401.0 * 30, 252_460_800_000.0])
+async def test_a_gate_closed_for_long_is_tried_once_a_day_with_a_single_request(
+    origin, caplog, pause
+):
+    """A `Retry-After` in the year 9999 shut the origin for the life of the process. It is
+    honoured, but for one request a day; however many wait, and whichever key they are of."""
+    throttle = Throttle()
+    lanes, other = throttle.lanes(origin, "key"), throttle.lanes(origin, "other")
+    assert lanes.try_acquire()
+    began = now()
+    lanes.refused(pause)
+    days: list[float] = []
+    crowd = [
+        asyncio.ensure_future(fail_after_a_day(each, days, lambda _: True))
+        for each in (lanes, other, lanes)
+    ]
+
+    await asyncio.sleep(5 * 86400 + 3600)
+
+    assert [round((when - began) / 86400, 2) for when in days] == [1.0, 2.0, 3.0, 4.0, 5.0]
+    assert throttle.statistics().gate_closed_for == pytest.approx(86400 - 3600, abs=10)
+    asked = [record.getMessage() for record in caplog.records if "days" in record.getMessage()]
+    assert len(asked) == 1
+    assert "once a day" in asked[0]
+    for task in crowd:
+        task.cancel()
+
+
+async def test_an_answer_to_the_daily_try_opens_the_gate_for_all(origin, caplog):
+    throttle = Throttle()
+    lanes = throttle.lanes(origin, "key")
+    began = now()
+    lanes.refused(1e308)
+    days: list[float] = []
+    crowd = [
+        asyncio.ensure_future(fail_after_a_day(lanes, days, lambda tries: tries == 1))
+        for _ in range(3)
+    ]
+
+    await asyncio.gather(*crowd)
+
+    assert [round((when - began) / 86400, 2) for when in days[:2]] == [1.0, 2.0]
+    assert days[-1] - days[1] < 2.0  # the third day is not waited for
+    assert "answers again" in caplog.text
+    assert throttle.statistics().gate_closed_for == 0.0
+
+
+async def test_an_answer_that_was_on_its_way_opens_no_gate(origin):
+    """It was sent before the refusal, so it says nothing of what comes after."""
+    lanes = Throttle().lanes(origin, "key")
+    assert lanes.try_acquire()
+    lanes.refused(1e308)
+
+    lanes.answered()
+    assert lanes.gate_closed_for == pytest.approx(86400.0)
+    lanes.refused(1.0)
+
+    assert lanes.gate_closed_for == pytest.approx(86400.0)
+    await asyncio.sleep(86400.0)
+    assert lanes.gate_closed_for == 0.0
+    assert lanes.try_acquire()
+    assert not lanes.try_acquire()
+    assert lanes.gate_closed_for == pytest.approx(86400.0)
+
+
+async def test_a_daily_try_that_never_left_is_made_again(origin):
+    """Connecting failed: the service has not been asked."""
+    lanes = Throttle().lanes(origin, "key")
+    lanes.refused(1e308)
+    await asyncio.sleep(86400.0)
+    assert lanes.try_acquire()
+
+    lanes.forfeit(0.0)
+
+    assert lanes.try_acquire()
+    assert not lanes.try_acquire()
+    assert lanes.gate_closed_for == pytest.approx(86400.0)
+
+
+async def test_a_gate_that_was_closed_for_two_days_opens_then(origin):
+    """The tries in between do not make it longer."""
+    lanes = Throttle().lanes(origin, "key")
+    began = now()
+    lanes.refused(2 * 86400.0 - 3600)
+    await asyncio.sleep(86400.0)
+    assert lanes.try_acquire()
+    lanes.refused(None)
+
+    await lanes.acquire()
+
+    assert now() - began == pytest.approx(2 * 86400.0 - 3600)
 
 
 async def test_an_unknown_refusal_closes_the_gate_for_all_keys_of_the_ip(origin):
@@ -446,7 +552,7 @@ async def test_a_gate_that_closes_for_longer_than_they_wait_empties_the_line(ori
     assert left == ["hasty", "batch 0", "batch 1", "read 0", "read 2", "calm"]
     assert now() == pytest.approx(began)
     assert throttle.statistics().waiting == 0
-    assert not ours._origin.loops  # no timer is left
+    assert not ours._origin.line.loops  # no timer is left
     assert await ours.acquire(patience=102.0) == pytest.approx(101.0, abs=0.01)
     assert throttle.statistics().lanes[0].refused == 2
 
@@ -512,7 +618,7 @@ async def test_a_timeout_around_the_wait_costs_no_slot(origin):
     await lanes.acquire()
 
     assert now() - began == pytest.approx(INTERVAL)
-    assert not lanes._origin.loops  # no timer is left behind
+    assert not lanes._origin.line.loops  # no timer is left behind
 
 
 async def test_a_crowd_that_gives_up_leaves_nothing_behind(origin):

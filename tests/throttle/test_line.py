@@ -251,7 +251,7 @@ class Line(RuleBasedStateMachine):
 
         # Right after the grant: the timers of one moment run in their order, and those whom they
         # wake after them.
-        timer = self.lanes[KEYS[0]]._origin.loops[self.loop].when
+        timer = self.lanes[KEYS[0]]._origin.line.loops[self.loop].when
         assert abs(timer - when) < CLEAR / 4
         self.loop.call_at(timer + 1e-12, cancel)
         self.run(asyncio.sleep(CLEAR / 2))
@@ -330,7 +330,7 @@ class Line(RuleBasedStateMachine):
         for task in self.tasks.values():
             task.cancel()
         self.run(asyncio.sleep(0.001))
-        assert not self.lanes[KEYS[0]]._origin.loops
+        assert not self.lanes[KEYS[0]]._origin.line.loops
         self.loop.close()
 
 

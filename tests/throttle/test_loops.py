@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from tokfluence_async._throttle import throttle as _throttle
-from tokfluence_async._throttle.throttle import GateClosedError, Lanes, Throttle
+from tokfluence_async._throttle import registry
+from tokfluence_async._throttle.lanes import GateClosedError, Lanes
+from tokfluence_async._throttle.throttle import Throttle
 from tokfluence_async.testing import VirtualLoop
 
 real_time = pytest.mark.real_time
@@ -107,7 +108,7 @@ def test_the_limit_holds_over_threads_that_ask_at_the_same_time(origin):
     throttle = Throttle(**QUICK)
     first = throttle.lanes(origin, "first")
     assert asyncio.run(try_once(first))
-    opens, slot = first._ip.free_at, 0.002
+    opens, slot = first._origin.ip.pacer.free_at, 0.002
     ready = threading.Barrier(3)
 
     async def crawl(key: str) -> None:
@@ -120,7 +121,7 @@ def test_the_limit_holds_over_threads_that_ask_at_the_same_time(origin):
         for job in jobs:
             job.result(timeout=60)
 
-    granted = list(first._ip._log)[1:]
+    granted = list(first._origin.ip.pacer._log)[1:]
     assert len(granted) == 180
     # Slots open at `opens` and every two milliseconds from then on; the first one asked for is the
     # newest that is open.
@@ -166,7 +167,7 @@ async def test_a_grant_wakes_a_waiter_of_another_loop_in_its_turn(origin, monkey
         order.append(name)
 
     lanes.refused(0.5)  # the gate is closed while everybody gets in line
-    pick = lanes._origin.pick
+    pick = lanes._origin.line.pick
 
     def watched(*args: Any) -> Any:
         picked = pick(*args)
@@ -174,7 +175,7 @@ async def test_a_grant_wakes_a_waiter_of_another_loop_in_its_turn(origin, monkey
             theirs.append(picked[1].get_loop() is other.loop)
         return picked
 
-    monkeypatch.setattr(lanes._origin, "pick", watched)
+    monkeypatch.setattr(lanes._origin.line, "pick", watched)
     tasks = []
     for n in range(5):
         other.start(wait(f"theirs {n}"))
@@ -214,7 +215,7 @@ async def test_waiters_of_a_closed_loop_do_not_block_the_rest(origin):
         await lanes.acquire()
 
     assert throttle.statistics().waiting == 0
-    assert lanes._origin.loops.keys() <= {asyncio.get_running_loop()}
+    assert lanes._origin.line.loops.keys() <= {asyncio.get_running_loop()}
 
 
 @real_time
@@ -363,6 +364,39 @@ async def test_a_slot_for_a_loop_that_closes_at_that_moment_is_given_back(origin
     other.close()
 
 
+def test_a_coroutine_that_the_collector_closes_does_not_wait_for_the_lock(origin):
+    """It happens at any allocation, also while this thread holds the lock: a slot is given back,
+    and a count goes down. With a lock that is not reentrant the process stood still."""
+    lanes = Throttle(**RARE).lanes(origin, "key")
+
+    async def call() -> None:
+        assert lanes.try_acquire()
+        try:
+            with lanes.waiting_outside():
+                await asyncio.Event().wait()
+        finally:
+            lanes.forfeit(0.0)
+
+    def left_behind() -> None:
+        loop = asyncio.new_event_loop()
+        coroutine = call()
+
+        async def begin() -> None:
+            coroutine.send(None)
+
+        loop.run_until_complete(begin())
+        loop.close()
+        with lanes._origin.lock:
+            coroutine.close()
+
+    work = threading.Thread(target=left_behind, daemon=True)
+    work.start()
+    work.join(10)
+
+    assert not work.is_alive()
+    assert asyncio.run(try_once(lanes)) is True
+
+
 def test_a_loop_with_a_clock_of_its_own_has_budgets_of_its_own(origin):
     """Its times mean nothing elsewhere: a test that ran for virtual hours must not close the next
     one's gate."""
@@ -378,7 +412,7 @@ def test_a_loop_with_a_clock_of_its_own_has_budgets_of_its_own(origin):
             assert runner.run(try_once(lanes)) is False
             assert runner.run(later()) is True
     assert asyncio.run(try_once(lanes)) is True
-    assert len([loop for loop in _throttle._registry.virtual if loop.is_closed()]) <= 1
+    assert len([loop for loop in registry.current.virtual if loop.is_closed()]) <= 1
 
 
 @real_time
@@ -410,7 +444,7 @@ def test_a_forked_child_starts_empty():
     script = textwrap.dedent(
         """
         import asyncio, os, sys
-        from tokfluence_async._throttle.throttle import Throttle, _registry
+        from tokfluence_async._throttle.throttle import Throttle
 
         throttle = Throttle(per_ip=1, per_key=None, period=3600.0)
         lanes = throttle.lanes("http://fork.test", "key")
@@ -432,7 +466,7 @@ def test_a_forked_child_starts_empty():
                 return 10
             if lanes.try_acquire():
                 return 11
-            opens = lanes._ip.free_at - asyncio.get_running_loop().time()
+            opens = lanes._origin.ip.pacer.free_at - asyncio.get_running_loop().time()
             return 0 if 3500 < opens <= 3600.6 else 12
 
         sys.exit(asyncio.run(parent()))

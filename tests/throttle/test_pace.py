@@ -12,7 +12,8 @@ from aiolimiter import AsyncLimiter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokfluence_async._throttle.pacer import Pacer, parse_date, parse_retry_after, plan_pause
+from tokfluence_async._throttle.pacer import Pacer
+from tokfluence_async._throttle.retry_after import parse_date, parse_retry_after, plan_pause
 
 
 def pacer(
@@ -407,11 +408,11 @@ def test_the_gate_only_ever_moves_later():
     lane.refused(0.0, 30.0)
     lane.refused(1.0, 2.0)
 
-    assert lane.gate_closed_for(1.0) == 29.0
+    assert lane.gate.closed_for(1.0) == 29.0
     assert lane.free_at == 30.0
     lane.refused(2.0, 100.0)
     assert lane.free_at == 102.0
-    assert lane.gate_closed_for(102.0) == 0.0
+    assert lane.gate.closed_for(102.0) == 0.0
 
 
 def test_after_the_gate_traffic_is_paced_and_has_no_burst():

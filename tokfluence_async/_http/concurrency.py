@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from .._errors import RateLimitError
-from .._throttle.throttle import Lanes
+from .._throttle.lanes import Lanes
 from .retry import RetryPolicy
 
 if TYPE_CHECKING:

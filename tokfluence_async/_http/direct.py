@@ -35,7 +35,7 @@ from yarl import URL
 
 from .._errors import TokfluenceError
 from .._models import Timeout
-from .._throttle.throttle import Lanes
+from .._throttle.lanes import Lanes
 from .._wire.answers import Answer
 from .._wire.calls import Call
 from .._wire.secret import Secret

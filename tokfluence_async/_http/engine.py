@@ -27,7 +27,8 @@ from .._credits.budget import Budget
 from .._credits.ledger import Ledger
 from .._errors import APIError, APIStatusError, ClosedError, DuplicateRequestError, TokfluenceError
 from .._models import Timeout, Usage
-from .._throttle.throttle import GateClosedError, Lanes, Throttle
+from .._throttle.lanes import GateClosedError, Lanes
+from .._throttle.throttle import Throttle
 from .._wire.answers import Answer, charge_of, parse_answer
 from .._wire.calls import Call, Kind, build_analyze
 from .._wire.prices import is_charged

@@ -18,7 +18,7 @@ from multidict import istr
 
 from .._errors import APIConnectionError, APIResponseValidationError, APITimeoutError
 from .._models import Timeout
-from .._throttle.pacer import parse_date, parse_retry_after
+from .._throttle.retry_after import parse_date, parse_retry_after
 from .._wire.answers import Answer
 from .._wire.secret import Secret
 

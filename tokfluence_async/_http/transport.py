@@ -41,7 +41,7 @@ from yarl import URL
 
 from .._errors import TokfluenceError
 from .._models import Timeout
-from .._throttle.throttle import Lanes
+from .._throttle.lanes import Lanes
 from .._version import __version__
 from .._wire.answers import Answer
 from .._wire.calls import Call

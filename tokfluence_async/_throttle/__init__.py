@@ -1,0 +1,8 @@
+"""When a request may leave: budgets of requests per time, shared by every client in the process.
+
+This wing hands out *slots*. A caller takes one right before the bytes of one request leave, and
+tells it whether the service refused that request. It does not know URLs, statuses or credits.
+
+Read `throttle` first (what users see), then `lanes` (what a client calls), `origin` (how waiting
+callers get slots) and `pacer` (the arithmetic). The design is in docs/design/throttle.md.
+"""
