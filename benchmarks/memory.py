@@ -171,11 +171,11 @@ def _urls(count: int) -> Iterator[str]:
 def _hurry() -> None:
     """The server has every post at once, so seconds of waiting until one is readable are not the
     job's. In the child only."""
-    from tokfluence_async._bulk import analyze as _analyze
+    from tokfluence_async._bulk import intake as _intake
     from tokfluence_async._bulk import visibility as _visibility
 
-    _visibility._FIRST = 0.02
-    _analyze._LINGER = 0.01
+    _visibility.FIRST_READ = 0.02  # type: ignore[attr-defined]
+    _intake._LINGER = 0.01
 
 
 async def _do(job: str, count: int, url: str, in_flight: int | None) -> None:

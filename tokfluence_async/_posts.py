@@ -6,23 +6,22 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing
-from os import PathLike
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal
 
-from ._bulk.analyze import Analyzer, check_batch_size
+from ._bulk.analyze import Analyzer
 from ._bulk.comments import check_paging, comment_pages
-from ._bulk.progress import OnProgress, Ticker
-from ._bulk.remembered import RememberedSource
+from ._bulk.job import Job
+from ._bulk.progress import OnProgress
+from ._bulk.requests import Requests
 from ._bulk.resolve import Resolver, waiting_batches
-from ._bulk.sources import Inputs, Item, ItemSource, Source
-from ._bulk.stream import Emit, stream, unwrapped
-from ._credits.budget import Budget
+from ._bulk.sources import Inputs, Item, Source
+from ._bulk.stream import unwrapped
 from ._credits.estimate import Estimate, build_estimate
-from ._journal.journal import Journal, enter_journal, is_there
+from ._journal.journal import JournalOrPath, enter_journal, is_there
 from ._models import Analysis, AnalyzeReport, Comment, CommentPage, Outcome, Post
 from ._wire.answers import check_post
 from ._wire.bodies import PostBody
-from ._wire.calls import MAX_BATCH, build_get_post
+from ._wire.calls import build_get_post
 from ._wire.ids import parse_post_id
 from ._wire.shapes import Shape
 
@@ -31,11 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Posts"]
 
-JournalOrPath: TypeAlias = "Journal | str | PathLike[str]"
-
 _POST: Shape[PostBody] = Shape(PostBody)
-# Outcomes a bulk call may be ahead of its consumer.
-_BUFFER = 2 * MAX_BATCH
 
 
 class Posts:
@@ -91,7 +86,11 @@ class Posts:
         the wallet is refused (401, 402, 403), the rest fail with that error without being sent.
         Source: the Tokfluence API page, `GET /v1/posts/:id`.
         """
-        return self._resolve(posts, max_credits, on_progress, analyze_missing=False)
+        job = self._job(posts, max_credits, None, on_progress)
+        reader: Resolver[Post] = Resolver(
+            job.requests, shape=_POST, analyzer=Analyzer(job.requests), analyze_missing=False
+        )
+        return job.stream(reader)
 
     def comment_pages(
         self,
@@ -130,9 +129,7 @@ class Posts:
         post_id = parse_post_id(post)
         check_paging(cursor, limit, max_items, prefetch)
         return comment_pages(
-            self._engine,
-            self._options,
-            self._options.budget,
+            Requests(self._engine, self._options, self._options.budget),
             post_id,
             cursor=cursor,
             limit=limit,
@@ -198,27 +195,25 @@ class Posts:
         retries, so a lost answer is not paid for twice: its posts come back as `duplicate_request`.
         Source: the Tokfluence API page, `POST /v1/posts/analyze`, *Idempotency*.
         """
-        check_batch_size(batch_size)
-        budget = Budget(max_credits, self._options.budget)
-        analyzer = Analyzer(self._engine, self._options, budget, force=force, batch_size=batch_size)
-        source = Source(urls)
-        ticker = self._ticker(on_progress, source, budget)
-        order: dict[int, Outcome[Analysis]] = {}
-
-        async def emit(item: Item, outcome: Outcome[Analysis]) -> None:
-            order[item.index] = outcome
-            ticker.count(outcome)
+        job = self._job(urls, max_credits, journal, on_progress)
+        analyzer = Analyzer(job.requests, force=force, batch_size=batch_size)
+        outcomes: dict[int, Outcome[Analysis]] = {}
 
         def report() -> AnalyzeReport:
             return AnalyzeReport(
-                outcomes=[order[index] for index in sorted(order)],
-                duplicates=source.duplicates,
-                credits_spent=budget.spent,
+                outcomes=[outcomes[index] for index in sorted(outcomes)],
+                duplicates=job.source.duplicates,
+                credits_spent=job.budget.spent,
             )
 
         async def run() -> None:
-            async with AsyncExitStack() as stack:
-                await analyzer.run(await self._remember(stack, journal, source, analyzer), emit)
+            async with job.opened(analyzer) as (inputs, ticker):
+
+                async def keep(item: Item, outcome: Outcome[Analysis]) -> None:
+                    outcomes[item.index] = outcome
+                    ticker.count(outcome)
+
+                await analyzer.run(inputs, keep)
 
         try:
             await unwrapped(run())
@@ -227,12 +222,9 @@ class Posts:
             # with it.
             error.report = report()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
             error.add_note(
-                f"{len(order)} outcomes were received; they are in this exception's `report`."
+                f"{len(outcomes)} outcomes were received; they are in this exception's `report`."
             )
             raise
-        finally:
-            ticker.tell()
-            await source.aclose()
         return report()
 
     def analyze_iter(
@@ -251,26 +243,8 @@ class Posts:
         Stopping early ends the batches in flight; what they were charged is spent, and their posts
         become readable.
         """
-        check_batch_size(batch_size)
-        budget = Budget(max_credits, self._options.budget)
-        analyzer = Analyzer(self._engine, self._options, budget, force=force, batch_size=batch_size)
-        source = Source(urls)
-
-        async def work(emit: Emit[Outcome[Analysis]]) -> None:
-            ticker = self._ticker(on_progress, source, budget)
-
-            async def tell(_: Item, outcome: Outcome[Analysis]) -> None:
-                ticker.count(outcome)
-                await emit(outcome)
-
-            try:
-                async with AsyncExitStack() as stack:
-                    await analyzer.run(await self._remember(stack, journal, source, analyzer), tell)
-            finally:
-                ticker.tell()
-                await source.aclose()
-
-        return stream(self._engine, work, _BUFFER)
+        job = self._job(urls, max_credits, journal, on_progress)
+        return job.stream(Analyzer(job.requests, force=force, batch_size=batch_size))
 
     def resolve(
         self,
@@ -308,20 +282,19 @@ class Posts:
         going ahead.
         Source: the Tokfluence API page, *Posts*.
         """
-        if refresh not in ("missing", "always"):
-            raise ValueError(f"refresh must be 'missing' or 'always', not {refresh!r}")
+        _check_refresh(refresh)
         if not patience >= 0:
             raise ValueError(f"patience must be 0 seconds or more, not {patience!r}")
-        return self._resolve(
-            urls,
-            max_credits,
-            on_progress,
+        job = self._job(urls, max_credits, journal, on_progress)
+        resolver: Resolver[Post] = Resolver(
+            job.requests,
+            shape=_POST,
+            # The posts are read anyway, so a 409 that proves nothing is left to that reading.
+            analyzer=Analyzer(job.requests, force=force, batch_size=batch_size, verify=False),
             read_first=refresh == "missing",
-            force=force,
-            batch_size=batch_size,
             patience=patience,
-            journal=journal,
         )
+        return job.stream(resolver)
 
     async def estimate(
         self,
@@ -349,8 +322,7 @@ class Posts:
             JournalError: The journal cannot be used.
             ValueError: `refresh` is neither "missing" nor "always".
         """
-        if refresh not in ("missing", "always"):
-            raise ValueError(f"refresh must be 'missing' or 'always', not {refresh!r}")
+        _check_refresh(refresh)
         source = Source(urls)
         counts = {"new": 0, "unread": 0, "unwalked": 0, "done": 0, "malformed": 0}
         async with AsyncExitStack() as stack:
@@ -389,91 +361,26 @@ class Posts:
             pace=min(limits) / throttle.period if limits else math.inf,
         )
 
-    def _resolve(
+    def _job(
         self,
-        urls: Inputs,
+        inputs: Inputs,
         max_credits: int | None,
+        journal: JournalOrPath | None,
         on_progress: OnProgress | None,
-        *,
-        read_first: bool = True,
-        analyze_missing: bool = True,
-        force: bool = False,
-        batch_size: int | None = None,
-        patience: float = 60.0,
-        journal: JournalOrPath | None = None,
-    ) -> AsyncGenerator[Outcome[Post], None]:
-        check_batch_size(batch_size)
-        budget = Budget(max_credits, self._options.budget)
-        # The posts are read anyway, so a 409 that proves nothing is left to that reading.
-        analyzer = Analyzer(
-            self._engine, self._options, budget, force=force, batch_size=batch_size, verify=False
-        )
-        source = Source(urls)
-        resolver: Resolver[Post] = Resolver(
+    ) -> Job:
+        return Job(
             self._engine,
             self._options,
-            budget,
-            shape=_POST,
-            analyzer=analyzer,
-            read_first=read_first,
-            analyze_missing=analyze_missing,
-            patience=patience,
+            inputs,
+            max_credits=max_credits,
+            journal=journal,
+            on_progress=on_progress,
         )
 
-        async def work(emit: Emit[Outcome[Post]]) -> None:
-            ticker = self._ticker(on_progress, source, budget)
 
-            async def tell(_: Item, outcome: Outcome[Post]) -> None:
-                ticker.count(outcome)
-                await emit(outcome)
-
-            try:
-                async with AsyncExitStack() as stack:
-                    inputs = await self._remember(stack, journal, source, analyzer)
-                    if isinstance(analyzer.log, Journal):
-                        resolver.age = analyzer.log.age
-                        await _share_delay(stack, analyzer.log, resolver)
-                    await resolver.run(inputs, tell)
-            finally:
-                ticker.tell()
-                await source.aclose()
-
-        return stream(self._engine, work, _BUFFER)
-
-    async def _remember(
-        self,
-        stack: AsyncExitStack,
-        journal: JournalOrPath | None,
-        source: Source,
-        analyzer: Analyzer,
-    ) -> ItemSource:
-        """The source, seen through the journal if there is one, after what an earlier run left in
-        doubt is settled."""
-        if journal is None:
-            return source
-        opened = await enter_journal(stack, journal)
-        analyzer.log = opened
-        learnt = await opened.learnt()
-        analyzer.expect(learnt)
-        await analyzer.resume(await opened.take_up())
-        return RememberedSource(source, opened)
-
-    def _ticker(self, on_progress: OnProgress | None, source: Source, budget: Budget) -> Ticker:
-        wallet = self._engine.wallet(self._options.token)
-        return Ticker(on_progress, lambda: (source.total, budget.spent, wallet.remaining))
-
-
-async def _share_delay(stack: AsyncExitStack, journal: Journal, resolver: Resolver[Any]) -> None:
-    """Begin with what an earlier run learnt of how soon posts are readable, and leave what this one
-    learns to the next."""
-    visibility = resolver.visibility
-    visibility.expect((await journal.learnt()).get("visible_after"))
-
-    def learn() -> None:
-        if visibility.known is not None:
-            journal.learn(visible_after=visibility.known)
-
-    stack.callback(learn)
+def _check_refresh(refresh: str) -> None:
+    if refresh not in ("missing", "always"):
+        raise ValueError(f"refresh must be 'missing' or 'always', not {refresh!r}")
 
 
 async def _flat(pages: AsyncGenerator[CommentPage, None]) -> AsyncGenerator[Comment, None]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import tokfluence_async._http.transport  # noqa: F401 - loaded once, before the forks
 from tokfluence_async import Throttle, TokfluenceClient, crawl
-from tokfluence_async._bulk import analyze as _analyze
+from tokfluence_async._bulk import intake as _intake
 from tokfluence_async._bulk import visibility as _visibility
 from tokfluence_async._journal import writer as _writer
 from tokfluence_async._journal.outputs import Output
@@ -27,8 +27,8 @@ from tokfluence_async._journal.store import Store
 def _hurry() -> None:
     """The sandbox is quick here, as the clock is real. In the child only: the tests' own process
     imports this file too."""
-    _visibility._FIRST = 0.02
-    _analyze._LINGER = 0.01
+    _visibility.FIRST_READ = 0.02
+    _intake._LINGER = 0.01
     _writer.LAZY = 0.004  # more boundaries
 
 

@@ -44,7 +44,13 @@ from __future__ import annotations
 
 from enum import Enum
 
-from .._errors import APIStatusError, TokfluenceError
+from .._errors import (
+    APIStatusError,
+    AuthenticationError,
+    DuplicateRequestError,
+    PermissionDeniedError,
+    TokfluenceError,
+)
 from .._http.retry import Past, effect_of
 
 __all__ = ["TABLE", "BatchEvent", "BatchState", "event_of", "past_of", "step"]
@@ -140,11 +146,10 @@ def past_of(state: BatchState) -> Past:
 
 def event_of(error: TokfluenceError) -> BatchEvent:
     """What an attempt that ended in `error` has done to its batch."""
-    if isinstance(error, APIStatusError):
-        if error.status == 409:
-            return _E.CONFLICT
-        if error.status in (401, 403):
-            return _E.TURNED_AWAY
+    if isinstance(error, DuplicateRequestError):
+        return _E.CONFLICT
+    if isinstance(error, (AuthenticationError, PermissionDeniedError)):
+        return _E.TURNED_AWAY
     effect = effect_of(error)
     if effect is Past.FRESH:
         return _E.REJECTED if isinstance(error, APIStatusError) else _E.UNSENT

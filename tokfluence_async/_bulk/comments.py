@@ -37,12 +37,11 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 from msgspec import Raw, Struct
 
-from .._credits.budget import Budget
 from .._errors import APIResponseValidationError
 from .._http.engine import ClosedError
 from .._models import Comment, CommentPage
@@ -52,9 +51,7 @@ from .._wire.calls import MAX_LIMIT, build_comments
 from .._wire.lines import comment_ids
 from .._wire.shapes import Shape
 from .recent import NEAR, REMEMBERED, Recent
-
-if TYPE_CHECKING:
-    from .._http.engine import Engine, Options
+from .requests import Requests
 
 __all__ = ["Page", "check_paging", "comment_pages", "raw_walk"]
 
@@ -120,9 +117,7 @@ class Walk(Generic[C, P]):
 
     def __init__(
         self,
-        engine: Engine,
-        options: Options,
-        budget: Budget,
+        requests: Requests,
         post_id: str,
         *,
         shape: Shape[Any],
@@ -133,9 +128,7 @@ class Walk(Generic[C, P]):
         max_items: int | None,
         prefetch: int,
     ) -> None:
-        self._engine = engine
-        self._options = options
-        self._budget = budget
+        self._requests = requests
         self._post_id = post_id
         self._shape = shape
         self._ids = ids
@@ -243,7 +236,8 @@ class Walk(Generic[C, P]):
 
     def _fetch(self, cursor: int) -> Coroutine[Any, Any, Any]:
         call = build_comments(self._post_id, cursor, self._limit)
-        return self._engine.perform(call, self._shape, self._options, self._budget)
+        requests = self._requests
+        return requests.engine.perform(call, self._shape, requests.options, requests.budget)
 
     def _top_up(self) -> None:
         """Have as many pages under way as are foreseen, wanted and still of use."""
@@ -255,7 +249,9 @@ class Walk(Generic[C, P]):
             wanted = min(wanted, -(-self._left // self._stride))
         cursor = self._ahead[-1][0] + self._stride if self._ahead else self._cursor
         while len(self._ahead) < wanted and cursor < self._total:
-            self._ahead.append((cursor, self._engine.spawn(self._fetch(cursor)), self._closed))
+            self._ahead.append(
+                (cursor, self._requests.engine.spawn(self._fetch(cursor)), self._closed)
+            )
             cursor += self._stride
 
     def _noted(self, body: Any) -> Any:
@@ -320,18 +316,14 @@ def _raw_ids(comments: list[Raw]) -> list[str]:
 
 
 def comment_pages(
-    engine: Engine, options: Options, budget: Budget, post_id: str, **paging: Any
+    requests: Requests, post_id: str, **paging: Any
 ) -> AsyncGenerator[CommentPage, None]:
     """The walk in Structs; see `Posts.comment_pages`."""
     return Walk(
-        engine, options, budget, post_id, shape=_PAGE, ids=_comment_ids, page=CommentPage, **paging
+        requests, post_id, shape=_PAGE, ids=_comment_ids, page=CommentPage, **paging
     ).pages()
 
 
-def raw_walk(
-    engine: Engine, options: Options, budget: Budget, post_id: str, **paging: Any
-) -> Walk[Raw, Page[Raw]]:
+def raw_walk(requests: Requests, post_id: str, **paging: Any) -> Walk[Raw, Page[Raw]]:
     """The walk in bytes, for writing comments out with every field the service sent."""
-    return Walk(
-        engine, options, budget, post_id, shape=_RAW_PAGE, ids=_raw_ids, page=Page[Raw], **paging
-    )
+    return Walk(requests, post_id, shape=_RAW_PAGE, ids=_raw_ids, page=Page[Raw], **paging)

@@ -73,3 +73,6 @@ class RememberedSource:
             if self._known and item.ref is not None
             else None
         )
+
+    def age(self, at: float | None) -> float:
+        return self._journal.age(at)

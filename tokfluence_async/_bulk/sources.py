@@ -106,6 +106,10 @@ class ItemSource(Protocol):
         """What an earlier run has recorded of an item's analysis. It is told once."""
         ...
 
+    def age(self, at: float | None) -> float:
+        """Seconds since a time of day that such a record has."""
+        ...
+
 
 class Source:
     """The distinct posts of an input, each with its first spelling; a malformed input stands where
@@ -188,6 +192,9 @@ class Source:
     def remembered(self, item: Item) -> Entry | None:
         """Nothing: there is no journal."""
         return None
+
+    def age(self, at: float | None) -> float:
+        return 0.0
 
     def take(self) -> Item | None:
         """As `next`, where nothing has to be waited for (`is_async` is false)."""

@@ -15,12 +15,10 @@ which a crawl has; to ask too early costs credits.
 
 from __future__ import annotations
 
+from .._credits.reads import FIRST_READ, READ_GROWTH
 from .._wire.prices import ANALYZE_PRICE, POST_PRICE
 
 __all__ = ["HitRate", "Visibility"]
-
-_FIRST = 2.0
-_GROWTH = 2.0
 
 # A read first pays if it hits at least this often: it costs 1 and saves 25 + 1.
 _PAYS = POST_PRICE / (ANALYZE_PRICE + POST_PRICE)
@@ -110,7 +108,7 @@ class Visibility:
         """The age at which to read a post first."""
         if self.known is not None:
             return self.known
-        return max(_FIRST, self._failed_at * _GROWTH)
+        return max(FIRST_READ, self._failed_at * READ_GROWTH)
 
     def after(self, age: float, patience: float) -> float | None:
         """The age at which to read again after a read at `age` failed; None when patience has run
@@ -121,7 +119,7 @@ class Visibility:
         """
         if age >= patience:
             return None
-        return min(max(age * _GROWTH, self.first(), _FIRST), patience)
+        return min(max(age * READ_GROWTH, self.first(), FIRST_READ), patience)
 
     def succeeded(self, age: float) -> None:
         """A read at `age` found its post."""

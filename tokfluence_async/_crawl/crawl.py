@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from msgspec import Raw
 
-from .._bulk.analyze import Analyzer, check_batch_size
+from .._bulk.analyze import Analyzer
+from .._bulk.job import Job
 from .._bulk.progress import OnProgress
 from .._bulk.resolve import Resolver
-from .._bulk.sources import Inputs, Source
+from .._bulk.sources import Inputs
 from .._bulk.stream import unwrapped
-from .._credits.budget import Budget
 from .._journal.journal import Journal, enter_journal
 from .._journal.sqlite import SQLiteJournal
 from .._models import CrawlReport
@@ -116,9 +116,17 @@ async def crawl(
         raise ValueError(
             f"patience and grace must be 0 seconds or more, not {patience!r} and {grace!r}"
         )
-    check_batch_size(batch_size)
-    source = Source(urls)
-    budget = Budget(max_credits, client._options.budget)
+    job = Job(
+        client._engine, client._options, urls, max_credits=max_credits, on_progress=on_progress
+    )
+    resolver: Resolver[Raw] = Resolver(
+        job.requests,
+        shape=_POST,
+        # The posts are read anyway, so a 409 that proves nothing is left to that reading.
+        analyzer=Analyzer(job.requests, force=force, batch_size=batch_size, verify=False),
+        read_first=refresh == "missing",
+        patience=patience,
+    )
     folder = CrawlFolder(out)
     folder.prepare()
     async with AsyncExitStack() as stack:
@@ -128,67 +136,16 @@ async def crawl(
         posts = await opened.attach("posts.jsonl", folder.posts)
         pages = await opened.attach("comments.jsonl", folder.comments) if comments else None
         failures = stack.enter_context(FailureFile(folder.failures))
-        run = CrawlRun(
-            client._engine,
-            client._options,
-            opened,
-            budget,
-            source,
-            posts=posts,
-            comments=pages,
-            failures=failures,
-            on_progress=on_progress,
-        )
-        analyzer, resolver = _build_stages(
-            client,
-            opened,
-            budget,
-            refresh=refresh,
-            force=force,
-            batch_size=batch_size,
-            patience=patience,
-        )
+        run = CrawlRun(job, opened, posts=posts, comments=pages, failures=failures)
         try:
-            await unwrapped(run.run(analyzer, resolver, stop, grace))
+            await unwrapped(run.run(resolver, stop, grace))
         finally:
-            await source.aclose()
+            await job.source.aclose()
             run.ticker.tell()
         await opened.flush()
         failures.keep()
     if run.fatal is not None:
         raise run.fatal
-    if source.error is not None:
-        raise source.error
+    if job.source.error is not None:
+        raise job.source.error
     return run.report()
-
-
-def _build_stages(
-    client: CrawlClient,
-    journal: Journal,
-    budget: Budget,
-    *,
-    refresh: str,
-    force: bool,
-    batch_size: int | None,
-    patience: float,
-) -> tuple[Analyzer, Resolver[Raw]]:
-    analyzer = Analyzer(
-        client._engine,
-        client._options,
-        budget,
-        force=force,
-        batch_size=batch_size,
-        log=journal,
-        verify=False,
-    )
-    resolver: Resolver[Raw] = Resolver(
-        client._engine,
-        client._options,
-        budget,
-        shape=_POST,
-        analyzer=analyzer,
-        read_first=refresh == "missing",
-        patience=patience,
-        age=journal.age,
-    )
-    return analyzer, resolver

@@ -18,14 +18,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import anyio
 from msgspec import Raw
 
-from .._bulk.analyze import Analyzer
 from .._bulk.comments import raw_walk
-from .._bulk.progress import OnProgress, Ticker
+from .._bulk.job import Job
 from .._bulk.recent import REMEMBERED, Recent
 from .._bulk.remembered import RememberedSource
 from .._bulk.resolve import Resolver
-from .._bulk.sources import Item, Source
-from .._credits.budget import Budget
+from .._bulk.sources import Item
 from .._errors import (
     AuthenticationError,
     BudgetExceededError,
@@ -41,7 +39,6 @@ from .._wire.lines import comment_ids, comment_lines, failure_line, line_ids, po
 from .failures import FailureFile
 
 if TYPE_CHECKING:
-    from .._http.engine import Engine, Options
     from .._journal.outputs import Output
     from .._journal.sqlite import SQLiteJournal
 
@@ -78,27 +75,20 @@ class CrawlRun:
 
     def __init__(
         self,
-        engine: Engine,
-        options: Options,
+        job: Job,
         journal: SQLiteJournal,
-        budget: Budget,
-        source: Source,
         *,
         posts: Output,
         comments: Output | None,
         failures: FailureFile,
-        on_progress: OnProgress | None,
     ) -> None:
-        self._engine = engine
-        self._options = options
+        self._requests = job.requests
         self._journal = journal
-        self._budget = budget
-        self._source = source
+        self._source = job.source
         self._posts_file = posts
         self._comments_file = comments
         self._failures = failures
-        wallet = engine.wallet(options.token)
-        self.ticker = Ticker(on_progress, lambda: (source.total, budget.spent, wallet.remaining))
+        self.ticker = job.ticker()
         self._posts = 0
         self._failed = 0
         self._skipped = 0
@@ -113,18 +103,12 @@ class CrawlRun:
             failed=self._failed,
             skipped=self._skipped,
             duplicates=self._source.duplicates,
-            credits_spent=self._budget.spent,
+            credits_spent=self._requests.budget.spent,
             seconds=self.ticker.elapsed,
             stopped_by=self._stopped_by,
         )
 
-    async def run(
-        self, analyzer: Analyzer, resolver: Resolver[Raw], stop: asyncio.Event | None, grace: float
-    ) -> None:
-        self._resolver = resolver
-        learnt = await self._journal.learnt()
-        analyzer.expect(learnt)
-        resolver.visibility.expect(learnt.get("visible_after"))
+    async def run(self, resolver: Resolver[Raw], stop: asyncio.Event | None, grace: float) -> None:
         send, receive = anyio.create_memory_object_stream[_Walk](_WALKERS)
         walks = send if self._comments_file is not None else None
         inputs = RememberedSource(self._source, self._journal, self._skip)
@@ -132,7 +116,7 @@ class CrawlRun:
 
         async def resolve() -> None:
             with send:
-                await analyzer.resume(await self._journal.take_up())
+                await resolver.take_up(self._journal)
                 await resolver.run(inputs, self._settle)
 
         async def walk() -> None:
@@ -156,8 +140,6 @@ class CrawlRun:
                     for _ in range(_WALKERS if walks is not None else 0):
                         group.start_soon(walk)
                 outer.cancel_scope.cancel()
-        if resolver.visibility.known is not None:
-            self._journal.learn(visible_after=resolver.visibility.known)
 
     def _stop(self, why: str | None, error: TokfluenceError | None = None) -> None:
         if why is not None and self._stopped_by is None:
@@ -165,7 +147,9 @@ class CrawlRun:
         if not self._stopping:
             self._stopping = True
             self._source.end()
-            self._resolver.halt(error or _StoppedError("Not sent: the run was asked to stop."))
+            self._requests.halt.begin_nothing(
+                error or _StoppedError("Not sent: the run was asked to stop.")
+            )
 
     async def _skip(self, item: Item, entry: Entry) -> bool:
         """Whether there is nothing left to resolve for an item; its comments may be taken up
@@ -211,9 +195,7 @@ class CrawlRun:
         assert self._comments_file is not None
         seen = await self._written_last(job) if job.cursor else None
         walk = raw_walk(
-            self._engine,
-            self._options,
-            self._budget,
+            self._requests,
             job.post_id,
             cursor=job.cursor,
             limit=MAX_LIMIT,

@@ -14,8 +14,8 @@ is reserved, stays above it. With calls in flight no answer says what is left, a
 in any order; so the lowest value seen counts, until a call that was alone all the time tells the
 whole truth. A floor errs on the side of leaving more.
 
-A budget can be closed: where the service refuses the account, what waits in line for a slot would
-only be refused as well.
+Where the service refuses the account, what waits in line for a slot would only be refused as well:
+a budget's `halt` ends the job that spends from it.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from __future__ import annotations
 import threading
 
 from .._errors import BudgetExceededError, TokfluenceError
+from .halt import Halt
 
 __all__ = ["Budget"]
 
@@ -33,15 +34,16 @@ class Budget:
     Attributes:
         spent: Credits settled as charged.
         reserved: Credits of requests whose charge is not known yet.
+        halt: Whether the job that spends from it goes on.
         keep: Credits that have to stay in the wallet, or None.
         keeps: Whether this budget, or one above it, has a floor.
     """
 
     __slots__ = (
         "_alone",
-        "_closed",
         "_left",
         "_lock",
+        "halt",
         "keep",
         "keeps",
         "limit",
@@ -58,11 +60,11 @@ class Budget:
                 continue
             if isinstance(credits, bool) or not isinstance(credits, int) or credits < 0:  # pyright: ignore[reportUnnecessaryIsInstance]
                 raise ValueError(f"{name} must be an integer of 0 or more, not {credits!r}")
+        self.halt = Halt()
         self.limit = limit
         self.parent = parent
         self.keep = keep
         self.keeps: bool = keep is not None or (parent is not None and parent.keeps)
-        self._closed: TokfluenceError | None = None
         self._left: int | None = None
         self._alone = False
         self.spent = 0
@@ -121,20 +123,13 @@ class Budget:
             self._alone = self.reserved == 0
             self.reserved += price
 
-    def close(self, error: TokfluenceError) -> None:
-        """Let nothing more be sent on this budget; what would be gets `error`. What was sent is
-        settled as ever."""
-        if self._closed is None:
-            self._closed = error
-
     def check(self) -> None:
-        """Raise what the budget was closed with, if it was."""
-        if self._closed is not None:
-            raise self._closed.with_traceback(None)
+        """Raise the error of a job that sends nothing more. What was sent is settled as ever."""
+        self.halt.check()
 
     def closed_by(self, error: TokfluenceError) -> bool:
         """Whether it is what `check` raises."""
-        return self._closed is error
+        return not self.halt.sends and self.halt.error is error
 
     def settle(self, reserved: int, spent: int) -> None:
         """Give `reserved` credits back and count `spent` of them, 0 for a refusal or refund."""

@@ -10,10 +10,10 @@ import math
 
 from msgspec import Struct
 
-from .._bulk.visibility import Visibility
 from .._text import Card, span
 from .._wire.calls import MAX_LIMIT
 from .._wire.prices import ANALYZE_PRICE, COMMENT_PAGE_PRICE, POST_PRICE
+from .reads import count_early_reads
 
 __all__ = ["Estimate", "build_estimate"]
 
@@ -91,7 +91,7 @@ def build_estimate(
         pioneers: Batches that may be waited for at once before the visibility delay is known.
         pace: Requests a second.
     """
-    early = _early_reads(patience)
+    early = count_early_reads(patience)
     walks = new + unread + unwalked if comments else 0
     reads = new + unread
     least = reads * POST_PRICE + walks * COMMENT_PAGE_PRICE
@@ -122,15 +122,3 @@ def build_estimate(
         seconds_at_least=requests_least / pace,
         seconds_at_most=None if requests_most is None else requests_most / pace,
     )
-
-
-def _early_reads(patience: float) -> int:
-    """Reads of one post that may come too early, while the visibility delay is not known."""
-    visibility = Visibility()
-    count = 0
-    age: float | None = min(visibility.first(), patience)
-    while age is not None:
-        count += 1
-        visibility.failed(age)
-        age = visibility.after(age, patience)
-    return count

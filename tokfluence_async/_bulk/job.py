@@ -1,0 +1,112 @@
+"""What every bulk call opens before it sends, and closes at its end.
+
+A job owns the call's inputs, its budget within the client's, its journal if there is one, and the
+reports of its progress. What is done with the inputs is its worker's: an `Analyzer` or a `Resolver`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from .._credits.budget import Budget
+from .._journal.journal import Journal, JournalOrPath, enter_journal
+from .._models import Outcome
+from .._wire.calls import MAX_BATCH
+from .progress import OnProgress, Ticker
+from .remembered import RememberedSource
+from .requests import Requests
+from .sources import Inputs, Item, ItemSource, Source
+from .stream import Emit, stream
+
+if TYPE_CHECKING:
+    from .._http.engine import Engine, Options
+
+__all__ = ["Job", "Worker"]
+
+T = TypeVar("T")
+
+# Outcomes a bulk call may be ahead of its consumer.
+_BUFFER = 2 * MAX_BATCH
+
+
+class Worker(Protocol[T]):
+    """Who turns a job's inputs into outcomes."""
+
+    async def take_up(self, journal: Journal) -> None:
+        """Begin with what earlier runs have left in the journal."""
+        ...
+
+    async def run(
+        self, source: ItemSource, emit: Callable[[Item, Outcome[T]], Awaitable[None]]
+    ) -> None:
+        """Emit one outcome for each item of `source`."""
+        ...
+
+
+class Job:
+    """One bulk call.
+
+    Args:
+        inputs: What the user gave.
+        max_credits: Credits that this call may spend at most.
+        journal: A journal, or the path of one that the call opens and closes.
+        on_progress: The user's callable.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        options: Options,
+        inputs: Inputs,
+        *,
+        max_credits: int | None = None,
+        journal: JournalOrPath | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> None:
+        self.budget = Budget(max_credits, options.budget)
+        self.requests = Requests(engine, options, self.budget)
+        self.source = Source(inputs)
+        self._journal = journal
+        self._on_progress = on_progress
+
+    def ticker(self) -> Ticker:
+        """Counts outcomes; calls `on_progress` for the first time."""
+        wallet = self.requests.engine.wallet(self.requests.options.token)
+        return Ticker(
+            self._on_progress, lambda: (self.source.total, self.budget.spent, wallet.remaining)
+        )
+
+    @asynccontextmanager
+    async def opened(self, worker: Worker[Any]) -> AsyncIterator[tuple[ItemSource, Ticker]]:
+        """The inputs, seen through the journal if there is one, after what an earlier run left in
+        doubt is settled; and who counts."""
+        try:
+            ticker = self.ticker()
+            try:
+                async with AsyncExitStack() as stack:
+                    inputs: ItemSource = self.source
+                    if self._journal is not None:
+                        journal = await enter_journal(stack, self._journal)
+                        await worker.take_up(journal)
+                        inputs = RememberedSource(self.source, journal)
+                    yield inputs, ticker
+            finally:
+                ticker.tell()
+        finally:
+            await self.source.aclose()
+
+    def stream(self, worker: Worker[T]) -> AsyncGenerator[Outcome[T], None]:
+        """Yield an outcome for each input as it is settled."""
+
+        async def work(emit: Emit[Outcome[T]]) -> None:
+            async with self.opened(worker) as (inputs, ticker):
+
+                async def tell(_: Item, outcome: Outcome[T]) -> None:
+                    ticker.count(outcome)
+                    await emit(outcome)
+
+                await worker.run(inputs, tell)
+
+        return stream(self.requests.engine, work, _BUFFER)

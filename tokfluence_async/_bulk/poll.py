@@ -1,0 +1,121 @@
+"""Reading posts after their analysis, when they have become readable."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Generic, TypeVar
+
+import anyio
+
+from .._errors import PostNotReadyError, TokfluenceError
+from .._models import Analysis, Outcome
+from .._wire.answers import check_post
+from .._wire.shapes import Shape
+from .outcomes import DUPLICATE, failed, post_id_of
+from .requests import Requests, is_missing
+from .sources import Item
+from .visibility import Visibility
+
+__all__ = ["Poller", "read_post"]
+
+P = TypeVar("P")
+
+
+async def read_post(requests: Requests, item: Item, shape: Shape[Any]) -> Outcome[Any]:
+    """The outcome of reading a post. Raises what the read ended in."""
+    body = await requests.read(post_id_of(item), shape)
+    check_post(body.data, post_id_of(item))
+    return Outcome(input=item.given, post_id=post_id_of(item), value=body.data)
+
+
+class Poller(Generic[P]):
+    """Reads the posts of answered batches, and learns how soon posts are readable.
+
+    Args:
+        shape: The body of `GET /v1/posts/:id`; its `data` becomes the outcome's value.
+        patience: Seconds after its analysis that a post may take to become readable.
+        allowance: Seconds after which a batch of so many URLs is not at work any more.
+        unsure: Posts of which only a 409 says that they were analyzed. One that does not become
+            readable is analyzed again.
+
+    Attributes:
+        visibility: What is known of the delay.
+    """
+
+    def __init__(
+        self,
+        requests: Requests,
+        *,
+        shape: Shape[Any],
+        patience: float,
+        allowance: Callable[[int], float],
+        unsure: set[str],
+    ) -> None:
+        self._requests = requests
+        self._shape = shape
+        self._patience = patience
+        self._allowance = allowance
+        self._unsure = unsure
+        self.visibility = Visibility()
+
+    async def read(
+        self,
+        answered: Sequence[tuple[Item, Analysis]],
+        age: float,
+        emit: Callable[[Item, Outcome[P]], Awaitable[None]],
+    ) -> list[Item]:
+        """Read posts that were analyzed `age` seconds ago, and emit their outcomes.
+
+        Returns those that were not analyzed after all: a 409 was all that spoke for it, and they
+        did not become readable.
+        """
+        began = asyncio.get_running_loop().time() - age
+        patience = self._patience
+        if any(analysis.status == DUPLICATE for _, analysis in answered):
+            # The attempt that did the work may still be at it. To give up too early would pay for
+            # it again.
+            patience = max(patience, self._allowance(len(answered)))
+        missing: list[Item] = []
+
+        async def poll(item: Item) -> None:
+            outcome = await self._poll(item, began, patience)
+            if outcome is None:
+                missing.append(item)
+            else:
+                await emit(item, outcome)
+
+        items = [item for item, _ in answered]
+        # One goes ahead, the one that was worked last. The rest follow at the age that it finds, or
+        # at the end of patience.
+        await poll(items.pop())
+        async with anyio.create_task_group() as group:
+            for item in items:
+                group.start_soon(poll, item)
+        return missing
+
+    async def _poll(self, item: Item, began: float, patience: float) -> Outcome[P] | None:
+        """Read until the post is there, or patience has run out. None if it has to be analyzed
+        again instead."""
+        loop = asyncio.get_running_loop()
+        polls = 0
+        age: float | None = min(max(self.visibility.first(), loop.time() - began), patience)
+        while age is not None:
+            await asyncio.sleep(max(0.0, began + age - loop.time()))
+            asked_at = loop.time() - began
+            try:
+                outcome = await read_post(self._requests, item, self._shape)
+            except TokfluenceError as error:
+                if not is_missing(error):
+                    return failed(item, error)
+                polls += 1
+                self.visibility.failed(asked_at)
+                age = self.visibility.after(asked_at, patience)
+            else:
+                self._unsure.discard(post_id_of(item))
+                self.visibility.succeeded(asked_at)
+                return outcome
+        if post_id_of(item) in self._unsure:
+            self._unsure.discard(post_id_of(item))
+            return None
+        return failed(item, PostNotReadyError(post_id_of(item), loop.time() - began, polls))

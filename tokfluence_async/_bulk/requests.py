@@ -1,0 +1,86 @@
+"""What everybody who works for one bulk call sends with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .._credits.budget import Budget
+from .._errors import (
+    AuthenticationError,
+    InsufficientCreditsError,
+    NotFoundError,
+    PermissionDeniedError,
+    TokfluenceError,
+)
+from .._wire.calls import build_get_post
+from .._wire.shapes import Shape
+
+if TYPE_CHECKING:
+    from .._http.engine import Engine, Options
+
+__all__ = ["Requests", "is_missing"]
+
+# Seconds for an analyze attempt, beside those for each URL, where the user set no limit.
+_ANALYZE_TIMEOUT = 60.0
+
+
+class Requests:
+    """The client's engine and options, the call's budget, and whether the call goes on.
+
+    Attributes:
+        halt: The budget's; everybody asks it before beginning anything.
+    """
+
+    __slots__ = ("budget", "engine", "halt", "options")
+
+    def __init__(self, engine: Engine, options: Options, budget: Budget) -> None:
+        self.engine = engine
+        self.options = options
+        self.budget = budget
+        self.halt = budget.halt
+
+    async def read(self, post_id: str, shape: Shape[Any]) -> Any:
+        """The body of `GET /v1/posts/:id`, 1 credit.
+
+        Raises:
+            TokfluenceError: The read failed. If all others would fail alike, the job is halted.
+        """
+        try:
+            return await self.engine.perform(
+                build_get_post(post_id), shape, self.options, self.budget
+            )
+        except TokfluenceError as error:
+            final = self.final(error)
+            if final is not None:
+                # A wallet that has no credit for a read has none for anything.
+                self.halt.send_nothing(final)
+            raise
+
+    def final(self, error: TokfluenceError) -> TokfluenceError | None:
+        """What every further request would end in, after one has ended in `error`; None if they may
+        fare better."""
+        if isinstance(
+            error, (AuthenticationError, InsufficientCreditsError, PermissionDeniedError)
+        ):
+            return error
+        return self.engine.not_the_api
+
+    def analysis_failed(self, error: TokfluenceError) -> None:
+        """An analysis ended in `error`: halt the job if all others would end alike."""
+        final = self.final(error)
+        if final is None:
+            return
+        if isinstance(final, InsufficientCreditsError):
+            self.halt.begin_nothing(final)  # the wallet may still hold enough for reads
+        else:
+            self.halt.send_nothing(final)
+
+    def analyze_timeout(self, urls: int) -> float:
+        """Seconds that an analyze attempt of `urls` has at least."""
+        total = self.options.timeout.total
+        return (_ANALYZE_TIMEOUT if total is None else total) + self.options.per_url * urls
+
+
+def is_missing(error: TokfluenceError) -> bool:
+    """Whether the service itself says that a post is not in the index."""
+    return isinstance(error, NotFoundError) and error.is_the_services

@@ -1,0 +1,167 @@
+"""One batch to its end: sent, settled by a 409 or by reads, or failed as a whole."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from .._errors import JournalError, TokfluenceError
+from .._http.retry import Settled
+from .._models import Analysis, Outcome
+from .._tasks import finish
+from .._wire.bodies import AnalyzeBody
+from .._wire.calls import build_analyze
+from .._wire.shapes import Shape
+from .batch import BatchEvent, BatchState
+from .batch_ids import BatchIds, BatchLog
+from .outcomes import analyzed, duplicate, post_id_of, ref_of
+from .planner import Planner, match_rows
+from .requests import Requests
+from .sources import Item
+from .verify import Verifier
+
+if TYPE_CHECKING:
+    from .._journal.records import Doubt
+
+__all__ = ["BatchEnd", "Settler"]
+
+_ANALYZE: Shape[AnalyzeBody] = Shape(AnalyzeBody)
+
+
+class BatchEnd:
+    """How an attempt to settle some posts ended.
+
+    Attributes:
+        outcomes: What is known, whatever became of the rest.
+        left: Posts of the batch that failed as a whole, and `error` why.
+        free: No attempt of that batch can have run: its posts may be sent under another id.
+    """
+
+    def __init__(self) -> None:
+        self.outcomes: dict[str, Outcome[Analysis]] = {}
+        self.left: list[Item] = []
+        self.error: TokfluenceError | None = None
+        self.free = False
+
+
+class _Answer(NamedTuple):
+    """What sending a batch has shown: outcomes by post, what has to be sent again under a new id,
+    and whether a 409 is all that is known."""
+
+    outcomes: dict[str, Outcome[Analysis]]
+    again: Sequence[Item] = ()
+    unsure: bool = False
+
+
+class Settler:
+    """Sends the batches of one call, each until every post has an outcome.
+
+    Args:
+        force: Skip the service's freshness window.
+        verify: Whether to read the posts of a batch whose 409 proves nothing. Without, they come
+            back as `duplicate_request` and stand in `unsure`: for a caller who reads them anyway.
+
+    Attributes:
+        log: Where batches are written down.
+        unsure: Posts of which only such a 409 says that they were analyzed.
+    """
+
+    def __init__(
+        self,
+        requests: Requests,
+        planner: Planner,
+        verifier: Verifier,
+        *,
+        force: bool,
+        verify: bool,
+    ) -> None:
+        self._requests = requests
+        self._planner = planner
+        self._verifier = verifier
+        self._force = force
+        self._verifies = verify
+        self.log: BatchLog | None = None
+        self.unsure: set[str] = set()
+
+    async def settle(self, items: Sequence[Item], doubt: Doubt | None = None) -> BatchEnd:
+        """Send the items until each has an outcome, or until a batch of them fails as a whole.
+
+        Args:
+            doubt: The batch of an earlier process that these posts were in.
+        Raises:
+            JournalError: Nothing may be sent that cannot be written down.
+        """
+        end = BatchEnd()
+        while items:
+            resumed = None if doubt is None else doubt.request_id
+            ids = BatchIds([ref_of(item) for item in items], self.log, resumed)
+            try:
+                answer = await self._send(items, ids, 0.0 if doubt is None else doubt.quiet)
+            except BaseException as error:
+                # Also when cancelled: the disk has the last word, and it was told of the id.
+                await finish(ids.give_up())
+                if isinstance(error, JournalError) or not isinstance(error, TokfluenceError):
+                    raise
+                end.left, end.error, end.free = list(items), error, ids.state is BatchState.RELEASED
+                return end
+            if self.log is not None and ids.current is not None:
+                await self.log.settled(
+                    ids.current, list(answer.outcomes.values()), unsure=answer.unsure
+                )
+            end.outcomes.update(answer.outcomes)
+            items, doubt = answer.again, None
+        return end
+
+    async def settle_old(self, doubt: Doubt, items: Sequence[Item]) -> None:
+        """Settle a batch whose id the service may have forgotten: by reads, without its id."""
+        assert self.log is not None
+        if self._verifies:
+            found = list((await self._verifier.verify(items, doubt.quiet)).values())
+        else:
+            self.unsure.update(post_id_of(item) for item in items)
+            found = [duplicate(item) for item in items]
+        await self.log.settled(doubt.request_id, found, unsure=not self._verifies, age=doubt.quiet)
+
+    async def _send(self, items: Sequence[Item], ids: BatchIds, quiet: float) -> _Answer:
+        """Send a batch until an answer or a 409 ends it.
+
+        Args:
+            quiet: Seconds since an earlier process sent it, if one did.
+        """
+        loop = asyncio.get_running_loop()
+        call = build_analyze([ref_of(item).url for item in items], self._force)
+        began = loop.time()
+        answer = await self._requests.engine.perform(
+            call,
+            _ANALYZE,
+            self._requests.options,
+            self._requests.budget,
+            batch=True,
+            ids=ids,
+            at_least=self._planner.limit(len(items)),
+        )
+        if not isinstance(answer, Settled):
+            ids.happened(BatchEvent.ANSWERED)
+            self._observe(len(items), loop.time() - began)
+            rows = match_rows([ref_of(item) for item in items], answer.data)
+            return _Answer({post_id_of(i): analyzed(i, rows.get(post_id_of(i))) for i in items})
+        duplicates = {post_id_of(item): duplicate(item) for item in items}
+        if ids.state is not BatchState.CLAIMED:
+            return _Answer(duplicates)
+        if not self._verifies:
+            self.unsure.update(duplicates)
+            return _Answer(duplicates, unsure=True)
+        # An attempt of this call, if one may have run, began just now; an earlier process's did
+        # `quiet` seconds before.
+        age = 0.0 if ids.lost_here else quiet + loop.time() - began
+        found = await self._verifier.verify(items, age)
+        if not found and ids.lost_here:  # it never ran: what was counted as spent was not
+            self._requests.budget.settle(0, -call.price)
+        ids.happened(BatchEvent.READABLE if found else BatchEvent.MISSING)
+        return _Answer(found, [item for item in items if post_id_of(item) not in found])
+
+    def _observe(self, urls: int, seconds: float) -> None:
+        self._planner.observe(urls, seconds)
+        if self.log is not None:
+            self.log.learn(**self._planner.learnt())
