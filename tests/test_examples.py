@@ -21,7 +21,7 @@ from aiohttp import web
 from nbclient import NotebookClient
 
 from tokfluence_async import InvalidPostError, Sandbox
-from tokfluence_async._sandbox import COMMENTS, POST
+from tokfluence_async._sandbox.ledger import COMMENTS, POST
 from tokfluence_async._wire.ids import parse_post_id
 
 EXAMPLES = Path(__file__).parent.parent / "examples"

@@ -61,7 +61,7 @@ if TYPE_CHECKING:
         Usage,
     )
     from ._notebook import show_progress
-    from ._sandbox import Sandbox
+    from ._sandbox.sandbox import Sandbox
     from ._throttle.throttle import Throttle
 
 __all__ = [
@@ -130,7 +130,7 @@ _ROOMS = {
         "Usage",
     ),
     "_notebook": ("show_progress",),
-    "_sandbox": ("Sandbox",),
+    "_sandbox.sandbox": ("Sandbox",),
     "_throttle.throttle": ("Throttle",),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}

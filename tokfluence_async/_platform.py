@@ -17,7 +17,7 @@ import contextlib
 import errno
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -161,7 +161,7 @@ def unlock_file(fd: int) -> None:
 @contextlib.contextmanager
 def hear_signals(
     signals: Iterable[signal.Signals], hear: Callable[[signal.Signals], object]
-) -> Iterator[None]:
+) -> Generator[None]:
     """Call `hear` in the running loop for each signal that arrives inside `with`.
 
     Only the main thread hears signals: in another one nothing is changed. A SIGHUP that is ignored
@@ -199,5 +199,9 @@ def _hear_without_loop(
     Raises:
         ValueError: Not in the main thread.
     """
-    before = signal.signal(which, lambda *_: loop.call_soon_threadsafe(hear, which))
+
+    def tell(*_: object) -> None:
+        loop.call_soon_threadsafe(hear, which)
+
+    before = signal.signal(which, tell)
     return lambda: signal.signal(which, signal.SIG_DFL if before is None else before)

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from tokfluence_async import Outcome, Sandbox, TokfluenceClient
-from tokfluence_async._sandbox import ANALYZE, COMMENTS, POST
+from tokfluence_async._sandbox.ledger import ANALYZE, COMMENTS, POST
 
 FIRST_ID = 7234567890123456789
 POST_ID = str(FIRST_ID)

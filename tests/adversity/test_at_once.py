@@ -8,8 +8,9 @@ import random
 
 import pytest
 
-from tokfluence_async import TokfluenceClient
-from tokfluence_async._sandbox import ANALYZE, Fault, Sandbox
+from tokfluence_async import Sandbox, TokfluenceClient
+from tokfluence_async._sandbox.faults import Fault
+from tokfluence_async._sandbox.ledger import ANALYZE
 
 from .conftest import check_money, ids, rig
 

@@ -11,7 +11,7 @@ import pytest
 from tokfluence_async import (
     TokfluenceError,
 )
-from tokfluence_async._sandbox import Fault
+from tokfluence_async._sandbox.faults import Fault
 
 from .conftest import CALLS, POST_ID, check_money, ids, rig
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tokfluence_async import Outcome, Sandbox, Throttle, TokfluenceClient, TokfluenceError
-from tokfluence_async._sandbox import ANALYZE, COMMENTS, POST
+from tokfluence_async._sandbox.ledger import ANALYZE, COMMENTS, POST
 from tokfluence_async.testing import VirtualLoop
 
 from .conftest import POST_ID, TOKEN, check_money, ids, rig
@@ -687,4 +687,4 @@ async def test_comments_of_many_posts_do_not_mix() -> None:
                 sandbox.world.comment(post_id, offset)["comment_id"] for offset in range(450)
             ]
         assert sandbox.requests_received == 20 * 9
-        assert sandbox._ledger.routes[COMMENTS] == 180
+        assert sandbox.summary()["routes"][COMMENTS] == 180

@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from tokfluence_async import APITimeoutError, Sandbox, Throttle, Timeout, TokfluenceClient
-from tokfluence_async._sandbox import ANALYZE, POST
+from tokfluence_async._sandbox.ledger import ANALYZE, POST
 from tokfluence_async.testing import VirtualLoop
 
 from .conftest import GOOD_POST, POST_ID, SECRET, TOKEN, Request, ids, raw_rig, rig

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from tokfluence_async import InternalServerError, Sandbox, Throttle, TokfluenceClient, UpstreamError
-from tokfluence_async._sandbox import ANALYZE, COMMENTS, POST, Fault
+from tokfluence_async._sandbox.faults import Fault
+from tokfluence_async._sandbox.ledger import ANALYZE, COMMENTS, POST
 
 from .conftest import POST_ID, SECRET, TOKEN, ids
 from .test_connections import free_port

@@ -17,7 +17,7 @@ from tokfluence_async import (
     TokfluenceClient,
     TokfluenceError,
 )
-from tokfluence_async._sandbox import ANALYZE, COMMENTS, POST
+from tokfluence_async._sandbox.ledger import ANALYZE, COMMENTS, POST
 from tokfluence_async.testing import VirtualLoop
 
 from .conftest import POST_ID, check_money, ids, rig

@@ -19,7 +19,7 @@ from tokfluence_async import (
     Timeout,
     TokfluenceClient,
 )
-from tokfluence_async._sandbox import ANALYZE
+from tokfluence_async._sandbox.ledger import ANALYZE
 
 from .conftest import (
     CALLS,

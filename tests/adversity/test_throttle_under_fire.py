@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tokfluence_async import RateLimitError, Sandbox, Throttle, TokfluenceClient, TokfluenceError
-from tokfluence_async._sandbox import ANALYZE
+from tokfluence_async._sandbox.ledger import ANALYZE
 from tokfluence_async._sandbox.throttles import ALGORITHMS
 from tokfluence_async.testing import VirtualLoop
 

@@ -20,7 +20,7 @@ from tokfluence_async import (
     TokfluenceClient,
     TokfluenceError,
 )
-from tokfluence_async._sandbox import ANALYZE, POST
+from tokfluence_async._sandbox.ledger import ANALYZE, POST
 
 from .conftest import (
     CALLS,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tokfluence_async._sandbox import ANALYZE
+from tokfluence_async._sandbox.ledger import ANALYZE
 
 from .support import (
     Run,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tokfluence_async._sandbox import COMMENTS, POST
+from tokfluence_async._sandbox.ledger import COMMENTS, POST
 
 from .support import (
     ID,

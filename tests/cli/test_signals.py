@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tokfluence_async._cli.snapshot import Snapshot
-from tokfluence_async._sandbox import ANALYZE
+from tokfluence_async._sandbox.ledger import ANALYZE
 
 from .support import (
     ENV,

@@ -21,7 +21,7 @@ import mortal
 import pytest
 
 from tokfluence_async import Sandbox
-from tokfluence_async._sandbox import ANALYZE
+from tokfluence_async._sandbox.ledger import ANALYZE
 
 pytestmark = [pytest.mark.real_time, pytest.mark.timeout(300)]
 

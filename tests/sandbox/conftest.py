@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 from multidict import CIMultiDictProxy
 
-from tokfluence_async._sandbox import Sandbox
+from tokfluence_async import Sandbox
 
 POST_ID = "7234567890123456789"
 OTHER_ID = "7234567890987654321"

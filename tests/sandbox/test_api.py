@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
-from tokfluence_async._sandbox import ANALYZE, COMMENTS, DEFAULT_TOKEN, POST, Sandbox
+from tokfluence_async import Sandbox
+from tokfluence_async._sandbox.ledger import ANALYZE, COMMENTS, POST
+from tokfluence_async._sandbox.sandbox import DEFAULT_TOKEN
 
 from .conftest import OTHER_ID, POST_ID, url_of
 from .test_world import fixture, shape
@@ -636,14 +638,20 @@ async def test_pages_may_have_gaps(start: Callable[..., Any]) -> None:
     assert empty == {"data": [], "meta": {"total": 1000, "next_cursor": 200}}
 
 
-async def test_many_pages_are_not_kept(start: Callable[..., Any]) -> None:
-    """Encoded pages are kept for benches, but not without end."""
-    api = await start(comments_per_post=10**7, throttle=None, reuse=True)
+async def test_a_change_while_serving_holds_from_the_next_page(start: Callable[..., Any]) -> None:
+    """Pages are kept encoded, but only as long as nothing that made them has changed."""
+    api = await start(comments_per_post=50, throttle=None)
+    before = (await api.comments(query="?limit=20")).body
 
-    for cursor in range(600):
-        await api.comments(query=f"?limit=1&cursor={cursor * 1000}")
+    api.sandbox.page_stride = 7
+    shorter = (await api.comments(query="?limit=20")).body
+    api.sandbox.page_stride = None
+    api.sandbox.hidden_comments = 1.0
+    hidden = (await api.comments(query="?limit=20")).body
 
-    assert len(api.sandbox._pages) <= 256
+    assert len(before["data"]) == 20
+    assert shorter == {"data": before["data"][:7], "meta": {"total": 50, "next_cursor": 7}}
+    assert hidden == {"data": [], "meta": {"total": 50, "next_cursor": 20}}
 
 
 # Analyze

@@ -11,7 +11,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tokfluence_async._sandbox import ANALYZE, COMMENTS, POST, Fault
+from tokfluence_async._sandbox.faults import Fault
+from tokfluence_async._sandbox.ledger import ANALYZE, COMMENTS, POST
 
 from .conftest import OTHER_ID, POST_ID, url_of
 

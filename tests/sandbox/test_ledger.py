@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -16,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokfluence_async._sandbox import ANALYZE, COMMENTS, POST, Sandbox, serve_forever
-from tokfluence_async._sandbox.ledger import peak
+from tokfluence_async import Sandbox
+from tokfluence_async._sandbox.ledger import ANALYZE, COMMENTS, POST, peak
 
 from .conftest import OTHER_ID, POST_ID
 
@@ -201,56 +197,6 @@ async def test_closing_abandons_work_and_leaves_no_task(start: Callable[..., Any
     assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
 
 
-async def test_serving_until_cancelled() -> None:
-    """`serve_forever` closes the sandbox on its way out."""
-    sandbox = Sandbox()
-    ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    task = asyncio.create_task(
-        serve_forever(sandbox, lambda ready_sandbox: ready.set_result(ready_sandbox.url))
-    )
-
-    url = await ready
-    async with aiohttp.ClientSession() as session, session.get(url + "/openapi.json") as response:
-        assert response.status == 200
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-
-    assert sandbox.open_connections == 0
-
-
 async def test_an_ipv6_address_is_written_in_brackets() -> None:
     """So that the URL can be used as it is."""
     assert Sandbox(host="::1", port=80).url == "http://[::1]:80"
-
-
-@pytest.mark.real_time
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-async def test_serving_in_another_process_until_a_signal(stop: signal.Signals) -> None:
-    """What `tokfluence sandbox` calls: it says where it serves, and ends cleanly when told to."""
-    code = (
-        "from tokfluence_async._sandbox import serve;"
-        "serve(on_ready=lambda sandbox: print(sandbox.url, flush=True), seconds_per_url=0)"
-    )
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        code,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={**os.environ},
-    )
-    assert process.stdout is not None
-    url = (await process.stdout.readline()).decode().strip()
-    async with aiohttp.ClientSession(url) as session:
-        async with session.get(
-            "/v1/posts/1", headers={"Authorization": f"Bearer {Sandbox().token}"}
-        ) as response:
-            assert response.status == 200
-        async with session.get("/_sandbox/ledger") as response:
-            assert (await response.json())["credits_spent"] == 1
-
-    process.send_signal(stop)
-    _, errors = await process.communicate()
-
-    assert (process.returncode, errors) == (0, b"")

@@ -13,8 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokfluence_async._sandbox import heavy_tailed
-from tokfluence_async._sandbox.world import World, fraction_of, post_id_of_url
+from tokfluence_async._sandbox.world import World, fraction_of, heavy_tailed, post_id_of_url
 
 from .conftest import POST_ID
 

@@ -1,28 +1,9 @@
-"""A strict local stand-in of the Tokfluence API, written from the API page alone and met only over
-loopback.
+"""A strict local stand-in of the Tokfluence API, written from the API page alone.
 
-`Sandbox` is the whole of it for most; `throttles` holds the ways of counting requests, and
-`heavy_tailed` makes realistic analysis times. It shares no code with the client: a shared codec
-would share its mistakes.
+It does not know the client: nothing here imports anything else of this package, and the client
+meets it only over HTTP. A shared codec would share its mistakes.
+
+Read `service` first: its docstring has the rules every request meets, in their order. `sandbox` is
+what users see; `world` makes the posts, `throttles` counts, `ledger` remembers, `scripting` and
+`faults` say what goes wrong, `striking` and `server` make it go wrong.
 """
-
-from __future__ import annotations
-
-from .faults import Fault
-from .ledger import ANALYZE, COMMENTS, POST, Entry, Key
-from .server import DEFAULT_TOKEN, Sandbox, serve, serve_forever
-from .world import heavy_tailed
-
-__all__ = [
-    "ANALYZE",
-    "COMMENTS",
-    "DEFAULT_TOKEN",
-    "POST",
-    "Entry",
-    "Fault",
-    "Key",
-    "Sandbox",
-    "heavy_tailed",
-    "serve",
-    "serve_forever",
-]

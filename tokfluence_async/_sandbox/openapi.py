@@ -28,99 +28,98 @@ def _object(properties: dict[str, Any], *, required: list[str] | None = None) ->
     }
 
 
-def _schemas() -> dict[str, Any]:
-    count = _nullable("integer", minimum=0)
-    return {
-        "Post": _object(
-            {
-                "post_id": {"type": "string", "pattern": "^[0-9]{1,20}$"},
-                "url": {"type": "string", "format": "uri"},
-                "caption": _nullable("string"),
-                "published_at": _nullable("string", format="date-time"),
-                "cover_url": _nullable("string", format="uri"),
-                "duration": count,
-                "views": count,
-                "likes": count,
-                "comments": count,
-                "shares": count,
-                "saves": count,
-                "hashtags": _nullable("array", items={"type": "string"}),
-                "mentions": _nullable("array", items={"type": "string"}),
-                "music": {
-                    **_object(
-                        {
-                            "title": {"type": "string"},
-                            "author": {"type": "string"},
-                            "original": {"type": "boolean"},
-                        }
-                    ),
-                    "type": ["object", "null"],
-                },
-                "is_sponsored": _nullable("boolean"),
-            }
-        ),
-        "Comment": _object(
-            {
-                "comment_id": {"type": "string"},
-                "text": _nullable("string"),
-                "published_at": _nullable("string", format="date-time"),
-                "likes": count,
-                "reply_count": count,
-                "parent_comment_id": _nullable("string"),
-                "author_username": _nullable("string"),
-                "author_picture": _nullable("string", format="uri"),
-            }
-        ),
-        "CommentPage": _object(
-            {
-                "data": {
-                    "type": "array",
-                    "items": {"$ref": "#/components/schemas/Comment"},
-                    "maxItems": 200,
-                },
-                "meta": _object(
-                    {
-                        "total": {"type": "integer", "minimum": 0},
-                        "next_cursor": _nullable("integer", minimum=1),
-                    }
-                ),
-            }
-        ),
-        "Analysis": _object(
-            {
-                "url": {"type": "string"},
-                "postId": {"type": "string", "pattern": "^[0-9]{1,20}$"},
-                "status": {"type": "string", "examples": ["analyzed", "fresh"]},
-            }
-        ),
-        "AnalyzeRequest": _object(
-            {
-                "urls": {
-                    "type": "array",
-                    "minItems": 1,
-                    "maxItems": 50,
-                    "items": {"type": "string", "pattern": _URL_PATTERN},
-                },
-                "force": {"type": "boolean", "default": False},
-            },
-            required=["urls"],
-        ),
-        "AnalyzeResponse": _object(
-            {
-                "data": {"type": "array", "items": {"$ref": "#/components/schemas/Analysis"}},
-                "meta": _object(
-                    {
-                        "submitted": {"type": "integer", "minimum": 1, "maximum": 50},
-                        "cost": {"type": "integer", "minimum": 25, "multipleOf": 25},
-                    }
-                ),
-            }
-        ),
-        "Error": _object(
-            {"error": _object({"code": {"type": "string"}, "message": {"type": "string"}})}
-        ),
-    }
+_COUNT = _nullable("integer", minimum=0)
 
+_SCHEMAS: dict[str, Any] = {
+    "Post": _object(
+        {
+            "post_id": {"type": "string", "pattern": "^[0-9]{1,20}$"},
+            "url": {"type": "string", "format": "uri"},
+            "caption": _nullable("string"),
+            "published_at": _nullable("string", format="date-time"),
+            "cover_url": _nullable("string", format="uri"),
+            "duration": _COUNT,
+            "views": _COUNT,
+            "likes": _COUNT,
+            "comments": _COUNT,
+            "shares": _COUNT,
+            "saves": _COUNT,
+            "hashtags": _nullable("array", items={"type": "string"}),
+            "mentions": _nullable("array", items={"type": "string"}),
+            "music": {
+                **_object(
+                    {
+                        "title": {"type": "string"},
+                        "author": {"type": "string"},
+                        "original": {"type": "boolean"},
+                    }
+                ),
+                "type": ["object", "null"],
+            },
+            "is_sponsored": _nullable("boolean"),
+        }
+    ),
+    "Comment": _object(
+        {
+            "comment_id": {"type": "string"},
+            "text": _nullable("string"),
+            "published_at": _nullable("string", format="date-time"),
+            "likes": _COUNT,
+            "reply_count": _COUNT,
+            "parent_comment_id": _nullable("string"),
+            "author_username": _nullable("string"),
+            "author_picture": _nullable("string", format="uri"),
+        }
+    ),
+    "CommentPage": _object(
+        {
+            "data": {
+                "type": "array",
+                "items": {"$ref": "#/components/schemas/Comment"},
+                "maxItems": 200,
+            },
+            "meta": _object(
+                {
+                    "total": {"type": "integer", "minimum": 0},
+                    "next_cursor": _nullable("integer", minimum=1),
+                }
+            ),
+        }
+    ),
+    "Analysis": _object(
+        {
+            "url": {"type": "string"},
+            "postId": {"type": "string", "pattern": "^[0-9]{1,20}$"},
+            "status": {"type": "string", "examples": ["analyzed", "fresh"]},
+        }
+    ),
+    "AnalyzeRequest": _object(
+        {
+            "urls": {
+                "type": "array",
+                "minItems": 1,
+                "maxItems": 50,
+                "items": {"type": "string", "pattern": _URL_PATTERN},
+            },
+            "force": {"type": "boolean", "default": False},
+        },
+        required=["urls"],
+    ),
+    "AnalyzeResponse": _object(
+        {
+            "data": {"type": "array", "items": {"$ref": "#/components/schemas/Analysis"}},
+            "meta": _object(
+                {
+                    "submitted": {"type": "integer", "minimum": 1, "maximum": 50},
+                    "cost": {"type": "integer", "minimum": 25, "multipleOf": 25},
+                }
+            ),
+        }
+    ),
+    "Error": _object(
+        {"error": _object({"code": {"type": "string"}, "message": {"type": "string"}})}
+    ),
+}
 
 _ERRORS = {
     "401": "`unauthorized`: token missing, malformed or revoked.",
@@ -156,115 +155,117 @@ def _responses(schema: dict[str, Any], *errors: str) -> dict[str, Any]:
     return responses
 
 
-def describe(url: str, version: str) -> dict[str, Any]:
+_REQUEST_ID = {
+    "name": "X-Request-Id",
+    "in": "header",
+    "required": False,
+    "description": "Names a logical request, best a UUID. One that was already processed gets 409.",
+    "schema": {"type": "string"},
+}
+_POST_ID = {
+    "name": "id",
+    "in": "path",
+    "required": True,
+    "description": "The TikTok video id, the trailing number of the video's URL.",
+    "schema": {"type": "string", "pattern": "^[0-9]{1,20}$"},
+}
+
+_PATHS: dict[str, Any] = {
+    "/v1/posts/{id}": {
+        "get": {
+            "operationId": "getPost",
+            "summary": "Read a post from the index. 1 credit.",
+            "parameters": [_POST_ID, _REQUEST_ID],
+            "responses": _responses(
+                _object({"data": {"$ref": "#/components/schemas/Post"}}),
+                "401",
+                "402",
+                "404",
+                "409",
+                "429",
+                "500",
+                "502",
+            ),
+        }
+    },
+    "/v1/posts/{id}/comments": {
+        "get": {
+            "operationId": "listComments",
+            "summary": "Read a page of a post's comments. 2 credits.",
+            "parameters": [
+                _POST_ID,
+                {
+                    "name": "cursor",
+                    "in": "query",
+                    "description": "Comments to skip.",
+                    "schema": {
+                        "type": "integer",
+                        "minimum": 0,
+                        "maximum": 10**18 - 1,
+                        "default": 0,
+                    },
+                },
+                {
+                    "name": "limit",
+                    "in": "query",
+                    "schema": {
+                        "type": "integer",
+                        "minimum": 1,
+                        "maximum": 200,
+                        "default": 50,
+                    },
+                },
+                _REQUEST_ID,
+            ],
+            "responses": _responses(
+                {"$ref": "#/components/schemas/CommentPage"},
+                "401",
+                "402",
+                "404",
+                "409",
+                "422",
+                "429",
+                "500",
+                "502",
+            ),
+        }
+    },
+    "/v1/posts/analyze": {
+        "post": {
+            "operationId": "analyzePosts",
+            "summary": "Analyze posts live. 25 credits per URL submitted.",
+            "parameters": [_REQUEST_ID],
+            "requestBody": {
+                "required": True,
+                "content": {
+                    "application/json": {"schema": {"$ref": "#/components/schemas/AnalyzeRequest"}}
+                },
+            },
+            "responses": _responses(
+                {"$ref": "#/components/schemas/AnalyzeResponse"},
+                "401",
+                "402",
+                "409",
+                "422",
+                "429",
+                "500",
+                "502",
+            ),
+        }
+    },
+}
+
+
+def describe(url: str) -> dict[str, Any]:
     """The description, for a sandbox at `url`."""
-    request_id = {
-        "name": "X-Request-Id",
-        "in": "header",
-        "required": False,
-        "description": "Names a logical request, best a UUID. One that was already processed gets 409.",
-        "schema": {"type": "string"},
-    }
-    post_id = {
-        "name": "id",
-        "in": "path",
-        "required": True,
-        "description": "The TikTok video id, the trailing number of the video's URL.",
-        "schema": {"type": "string", "pattern": "^[0-9]{1,20}$"},
-    }
     return {
         "openapi": "3.1.0",
-        "info": {"title": "Tokfluence API (sandbox)", "version": version},
+        "info": {"title": "Tokfluence API (sandbox)", "version": "1"},
         "servers": [{"url": url}],
         "security": [{"bearer": []}],
-        "paths": {
-            "/v1/posts/{id}": {
-                "get": {
-                    "operationId": "getPost",
-                    "summary": "Read a post from the index. 1 credit.",
-                    "parameters": [post_id, request_id],
-                    "responses": _responses(
-                        _object({"data": {"$ref": "#/components/schemas/Post"}}),
-                        "401",
-                        "402",
-                        "404",
-                        "409",
-                        "429",
-                        "500",
-                        "502",
-                    ),
-                }
-            },
-            "/v1/posts/{id}/comments": {
-                "get": {
-                    "operationId": "listComments",
-                    "summary": "Read a page of a post's comments. 2 credits.",
-                    "parameters": [
-                        post_id,
-                        {
-                            "name": "cursor",
-                            "in": "query",
-                            "description": "Comments to skip.",
-                            "schema": {
-                                "type": "integer",
-                                "minimum": 0,
-                                "maximum": 10**18 - 1,
-                                "default": 0,
-                            },
-                        },
-                        {
-                            "name": "limit",
-                            "in": "query",
-                            "schema": {
-                                "type": "integer",
-                                "minimum": 1,
-                                "maximum": 200,
-                                "default": 50,
-                            },
-                        },
-                        request_id,
-                    ],
-                    "responses": _responses(
-                        {"$ref": "#/components/schemas/CommentPage"},
-                        "401",
-                        "402",
-                        "404",
-                        "409",
-                        "422",
-                        "429",
-                        "500",
-                        "502",
-                    ),
-                }
-            },
-            "/v1/posts/analyze": {
-                "post": {
-                    "operationId": "analyzePosts",
-                    "summary": "Analyze posts live. 25 credits per URL submitted.",
-                    "parameters": [request_id],
-                    "requestBody": {
-                        "required": True,
-                        "content": {
-                            "application/json": {
-                                "schema": {"$ref": "#/components/schemas/AnalyzeRequest"}
-                            }
-                        },
-                    },
-                    "responses": _responses(
-                        {"$ref": "#/components/schemas/AnalyzeResponse"},
-                        "401",
-                        "402",
-                        "409",
-                        "422",
-                        "429",
-                        "500",
-                        "502",
-                    ),
-                }
-            },
-        },
+        "paths": _PATHS,
         "components": {
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
-            "schemas": _schemas(),
+            "schemas": _SCHEMAS,
         },
     }

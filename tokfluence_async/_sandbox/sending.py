@@ -3,45 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import struct
-import zlib
 from http import HTTPStatus
-from typing import NamedTuple
 
 from aiohttp import web
 
-__all__ = ["Reply", "cut", "drip", "gzip_padded", "half_then_wait", "hang_up", "huge", "whole"]
+from .answers import JSON, Reply
 
-JSON = "application/json; charset=utf-8"
+__all__ = ["cut", "drip", "half_then_wait", "hang_up", "huge", "reset", "wait", "whole"]
 
-
-class Reply(NamedTuple):
-    """An answer before it is sent."""
-
-    status: int
-    body: bytes
-    headers: dict[str, str]
+# SO_LINGER, on and zero seconds, turns a close into a RST. Windows has smaller integers in it.
+_NO_LINGER = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
 
 
 def whole(reply: Reply) -> web.Response:
     """The answer as it should be."""
-    headers = reply.headers
-    if "Content-Type" not in headers:
-        headers["Content-Type"] = JSON
+    headers = {"Content-Type": JSON, **reply.headers}
     return web.Response(status=reply.status, body=reply.body, headers=headers)
 
 
-def hang_up(request: web.BaseRequest, *, reset: bool = False) -> web.Response:
+def reset(transport: asyncio.Transport) -> None:
+    """Reset a connection, whatever was written to it."""
+    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+    transport.abort()
+
+
+def hang_up(request: web.BaseRequest, *, with_reset: bool = False) -> web.Response:
     """Close the connection, after what was written to it; or reset it, whatever was."""
     transport = request.transport
     if transport is not None:
-        if reset:
-            # SO_LINGER of zero seconds turns the close into a RST.
-            transport.get_extra_info("socket").setsockopt(
-                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
-            )
-            transport.abort()
+        if with_reset:
+            reset(transport)
         else:
             transport.close()
     # aiohttp wants a response all the same, fails to write it on the closed connection, and takes
@@ -69,7 +63,12 @@ def _write(request: web.BaseRequest, data: bytes) -> None:
 
 
 async def cut(
-    request: web.BaseRequest, reply: Reply, at: float, *, chunked: bool = False, reset: bool = False
+    request: web.BaseRequest,
+    reply: Reply,
+    at: float,
+    *,
+    chunked: bool = False,
+    with_reset: bool = False,
 ) -> web.Response:
     """The fraction `at` of the body, then the end of the connection."""
     body = reply.body[: int(len(reply.body) * at)]
@@ -81,7 +80,7 @@ async def cut(
         # A few turns in which a client in this loop reads what has come: a RST may overtake what is
         # on its way.
         await asyncio.sleep(0)
-    return hang_up(request, reset=reset)
+    return hang_up(request, with_reset=with_reset)
 
 
 async def half_then_wait(
@@ -117,17 +116,6 @@ async def huge(request: web.BaseRequest, reply: Reply, size: int) -> web.StreamR
         await response.write(blank[: size - start])
     await response.write_eof()
     return response
-
-
-def gzip_padded(body: bytes, size: int) -> bytes:
-    """The body and white space up to `size` bytes, packed."""
-    packer = zlib.compressobj(9, zlib.DEFLATED, 31)
-    blank = b" " * 2**20
-    pieces = [packer.compress(body)]
-    pieces += [
-        packer.compress(blank[: size - start]) for start in range(len(body), size, len(blank))
-    ]
-    return b"".join([*pieces, packer.flush()])
 
 
 async def wait(seconds: float | None) -> None:

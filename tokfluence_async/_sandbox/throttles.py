@@ -24,6 +24,7 @@ __all__ = [
     "GCRA",
     "FixedWindow",
     "HAProxyRate",
+    "Lanes",
     "NginxLimitReq",
     "SlidingCounter",
     "SlidingLog",
@@ -357,3 +358,37 @@ def build_throttle(
             known = ", ".join(sorted(ALGORITHMS))
             raise ValueError(f"no throttle is called {algorithm!r}; there are {known}") from None
     return algorithm(limit, period, **(options or {}))
+
+
+class Lanes:
+    """A throttle for each IP and each key, made when the first request of it arrives.
+
+    Args:
+        algorithm: As `build_throttle` takes it; None counts nothing.
+    """
+
+    def __init__(
+        self,
+        algorithm: str | Callable[..., Throttle] | None,
+        options: Mapping[str, Any] | None,
+    ) -> None:
+        self._algorithm = algorithm
+        self._options = options
+        self._lanes: dict[str, Throttle] = {}
+
+    def check(self, limit: int, period: float) -> None:
+        """Build one and throw it away, so that what cannot be built is told before the first
+        request."""
+        if self._algorithm is not None:
+            build_throttle(self._algorithm, limit, period, self._options)
+
+    def allow(self, lane: str, limit: int | None, period: float, now: float) -> float:
+        """Count a request; 0.0 lets it pass, else the seconds until one would. A lane keeps the
+        limit it was made with; None is none."""
+        if limit is None or self._algorithm is None:
+            return 0.0
+        throttle = self._lanes.get(lane)
+        if throttle is None:
+            throttle = build_throttle(self._algorithm, limit, period, self._options)
+            self._lanes[lane] = throttle
+        return throttle.allow(now)

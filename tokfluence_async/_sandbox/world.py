@@ -16,11 +16,29 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 from statistics import NormalDist
-from typing import Any
+from typing import Any, TypeGuard
 
-__all__ = ["Json", "World", "fraction_of", "heavy_tailed", "post_id_of_url"]
+__all__ = [
+    "Json",
+    "World",
+    "fraction_of",
+    "heavy_tailed",
+    "is_list",
+    "is_object",
+    "is_post_id",
+    "post_id_of_url",
+]
 
 Json = dict[str, Any]
+
+
+def is_object(value: object) -> TypeGuard[Json]:
+    return isinstance(value, dict)
+
+
+def is_list(value: object) -> TypeGuard[list[Any]]:
+    return isinstance(value, list)
+
 
 _ID = re.compile(r"[0-9]{1,20}", re.ASCII)
 # "1 to 50 TikTok video URLs"; the id is "the trailing number of the video's URL". A URL has a
