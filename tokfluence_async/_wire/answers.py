@@ -102,8 +102,7 @@ def parse_error(answer: Answer, *, secret: str = "") -> APIStatusError:
     code: str | None = None
     message = ""
     try:
-        fault = _ERROR.decode(answer.body).error
-        code, message = fault.code, fault.message or ""
+        code, message = _fault_of(answer.body)
     except DECODING_ERRORS:
         if 300 <= answer.status < 400:
             message = (
@@ -123,6 +122,18 @@ def parse_error(answer: Answer, *, secret: str = "") -> APIStatusError:
         credits_remaining=answer.credits_remaining,
         retry_after=answer.retry_after,
     )
+
+
+def _fault_of(body: bytes) -> tuple[str | None, str]:
+    try:
+        fault = _ERROR.decode(body).error
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        # The message is for people only, so one that is not UTF-8 may lose a character.
+        fault = _ERROR.decode(body.decode("utf-8", "replace").encode()).error
+    message = fault.message
+    if isinstance(message, str):
+        return fault.code, message
+    return fault.code, "" if message is None else msgspec.json.encode(message)[:400].decode()
 
 
 def _invalid(answer: Answer, error: Exception, secret: str) -> APIError:

@@ -76,7 +76,8 @@ class AnalyzeBody(Struct, frozen=True, gc=False):
 
 class _Fault(Struct, frozen=True, gc=False):
     code: str | None = None
-    message: str | None = None
+    # Any, as an odd message must not cost the code, which says whether the call was charged.
+    message: Any = None
 
 
 class ErrorBody(Struct, frozen=True, gc=False):

@@ -81,8 +81,8 @@ def check_count(body: bytes) -> None:
 _SAFE_OPENS = 256
 # The depth that is allowed where there are more brackets. Documented bodies are 4 deep.
 _MAX_DEPTH = 64
-_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_NOT_MARKS = bytes(set(range(256)) - set(b'[]{}"'))
+_STRING = re.compile(rb'"[^"]*+"?')
 
 
 def check_nesting(body: bytes) -> None:
@@ -93,7 +93,11 @@ def check_nesting(body: bytes) -> None:
     """
     if _count(body, b"{", _SAFE_OPENS) + _count(body, b"[", _SAFE_OPENS) <= _SAFE_OPENS:
         return
-    brackets = _STRING.sub(b"", body).translate(None, _NOT_BRACKETS)
+    # Escapes first, so that every quote left begins or ends a text. Then two quotes side by side
+    # may go, whatever they are, as that moves no bracket into a text or out of one. Each step is
+    # linear; a text without an end hides what follows it, as it does from the decoder.
+    marks = body.replace(rb"\\", b"").replace(rb"\"", b"").translate(None, _NOT_MARKS)
+    brackets = _STRING.sub(b"", marks.replace(b'""', b""))
     for _ in range(_MAX_DEPTH):
         reduced = brackets.replace(b"[]", b"").replace(b"{}", b"")
         if len(reduced) == len(brackets):

@@ -1,5 +1,8 @@
 """A body to a value of a type. All ways of failing end in one of `DECODING_ERRORS`.
 
+What the decoder refuses is read leniently, as it is paid for: `nearly_json` puts the bytes right,
+`repair` single fields. What was odd is logged, each kind once.
+
 A decoder raises four kinds of errors (`ValidationError`, `DecodeError`, `UnicodeDecodeError`,
 `RecursionError`), and `checks` one more. `answers` makes `APIResponseValidationError` of them.
 """
@@ -24,6 +27,7 @@ from .bodies import (
     PostBody,
 )
 from .checks import TooMuchError, check_size, check_text
+from .nearly_json import repair_json
 from .repair import mend
 
 __all__ = ["DECODING_ERRORS", "Shape"]
@@ -37,51 +41,65 @@ DECODING_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, Too
 # Documented objects, in which an odd field is mended. The error body is not among them: a code that
 # is no text is not the service's.
 _LENIENT = (Post, Comment, Music, PageMeta, AnalyzeBody, AnalyzeRow, Cost)
-# Types without a `Raw` in them. Every text that they keep is decoded by msgspec, which refuses what
-# is not UTF-8; a `Raw` it hands on unseen.
-_DECODED = (PostBody, CommentsBody, AnalyzeBody, ErrorBody, CostBody)
+# Types without a `Raw` in them: every value that they keep was decoded. A `Raw` is kept as it came,
+# and may be no UTF-8, or a number that nothing reads.
+_DECODED = (PostBody, CommentsBody, AnalyzeBody, ErrorBody, CostBody, dict, list, Any)
 _MOST_TOLD = 100
+
+_readable = msgspec.json.Decoder(Any).decode
 
 
 class Shape(Generic[T]):
     """A type and its decoder, made once."""
 
-    __slots__ = ("_as_it_came", "_decode", "type")
+    __slots__ = ("_decode", "_keeps_bytes", "type")
 
     def __init__(self, type: Any) -> None:
         self.type = type
-        self._as_it_came = type not in _DECODED
+        self._keeps_bytes = type not in _DECODED
         self._decode = msgspec.json.Decoder(type).decode
 
     def decode(self, body: bytes) -> T:
-        """The body as `type`; raises one of `DECODING_ERRORS`. Count, nesting and encoding are
+        """The body as `type`; raises one of `DECODING_ERRORS`. Depth and number of values are
         checked first."""
         check_size(body, counted=self.type is not Raw)
-        if self._as_it_came and not body.isascii():
-            check_text(body)
         try:
-            return self._decode(body)  # type: ignore[no-any-return]
-        except msgspec.ValidationError as error:
-            # The slow path: one odd field costs itself, not the answer.
-            mended = mend(body, self.type, _LENIENT)
-            if mended is body:
+            return self._read(body)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            return self._read_leniently(body, error)
+
+    def _read(self, body: bytes) -> T:
+        if self._keeps_bytes:
+            # Whoever opens the kept bytes later, with whatever reader, has to be able to read them.
+            check_text(body) if self.type is Raw else _readable(body)
+        return self._decode(body)  # type: ignore[no-any-return]
+
+    def _read_leniently(self, body: bytes, error: Exception) -> T:
+        text, oddities = repair_json(body)
+        if text is body and not isinstance(error, msgspec.ValidationError):
+            raise error
+        check_size(text, counted=self.type is not Raw)
+        try:
+            value = self._read(text)
+        except msgspec.ValidationError as odd:
+            mended = mend(text, self.type, _LENIENT)
+            if mended is text:
                 raise
-            value = self._decode(mended)
-            _tell(str(error))
-            return value  # type: ignore[no-any-return]
+            value = self._read(bytes(mended))
+            oddities.add(f"a value of another type ({odd}); what cannot be read is None")
+        for oddity in oddities:
+            _tell(oddity)
+        return value
 
 
 _told: set[str] = set()
 
 
-def _tell(problem: str) -> None:
-    """Log it once for each field, as a crawl may meet it a million times. That a time without a
-    zone is UTC is not worth a warning."""
-    level = logging.DEBUG if problem in _told or "timezone" in problem else logging.WARNING
-    if len(_told) < _MOST_TOLD:
-        _told.add(problem)
-    logger.log(
-        level,
-        "an answer is not of the documented types (%s); fields that cannot be read are None",
-        problem,
-    )
+def _tell(oddity: str) -> None:
+    """Log it once, as a crawl may meet it a million times. That a time without a zone is UTC is not
+    worth a warning."""
+    level = logging.DEBUG
+    if oddity not in _told and len(_told) < _MOST_TOLD:
+        _told.add(oddity)
+        level = logging.DEBUG if "timezone" in oddity else logging.WARNING
+    logger.log(level, "An answer holds %s.", oddity)
