@@ -172,98 +172,114 @@ def simulate(policy: Policy, seconds: list[float], concurrency: int, *, serial: 
     return Run(makespan, bound, max(bound, max(seconds)), requests, longest)
 
 
+@dataclass
+class _Table:
+    """What the policies did to one service: a value for each cell, by policy."""
+
+    ratios: dict[str, list[float]]
+    quarters: dict[str, list[tuple[float, float, float]]]
+    closer: dict[str, list[float]]
+    longest: dict[str, list[float]]
+
+
 def run(quick: bool, out: Path) -> None:
     """Print the table of each service and judge the goals on the serial ones; then the client
     itself."""
     seeds = range(3 if quick else 60)
     every: dict[str, dict[str, list[tuple[float, float, float]]]] = {}
     for service, (serial, draw) in SERVICES.items():
-        ratios: dict[str, list[float]] = {}
-        closer: dict[str, list[float]] = {}
-        longest: dict[str, list[float]] = {}
-        quarters: dict[str, list[tuple[float, float, float]]] = {}
-        for name, make in [*POLICIES.items(), (SECOND, None)]:
-            ratios[name], closer[name], quarters[name] = [], [], []
-            for urls, concurrency in CELLS:
-                runs = [
-                    simulate(
-                        make(urls, concurrency)
-                        if make is not None
-                        else _Ours(
-                            concurrency,
-                            _learnt_by(_seconds(draw, seed + 1000, urls), concurrency, serial),
-                        ),
-                        _seconds(draw, seed, urls),
-                        concurrency,
-                        serial=serial,
-                    )
-                    for seed in seeds
-                ]
-                ratios[name].append(statistics.mean(each.makespan / each.bound for each in runs))
-                quarters[name].append(quartiles([each.makespan / each.bound for each in runs]))
-                if (urls, concurrency) in _LOOSE_CELLS:
-                    closer[name].append(
-                        statistics.mean(each.makespan / each.closer for each in runs)
-                    )
-                if (urls, concurrency) == _LONGEST_CELL:
-                    longest[name] = [each.longest for each in runs]
+        table = _simulate_all(serial, draw, seeds)
         print(
             f"### Analyze makespan over the lower bound; a service that is {service}; mean of "
             f"{len(seeds)} seeds"
         )
-        print("No server: an event simulation of one.\n")
-        print(
-            "| policy | "
-            + " | ".join(f"{n}/{c}" for n, c in CELLS)
-            + " | longest request at 1000/8, median (max) of seeds |"
-        )
-        print("|---" * (len(CELLS) + 2) + "|")
-        for name in ratios:
-            cells = " | ".join(f"{ratio:.2f}" for ratio in ratios[name])
-            print(
-                f"| {name} | {cells} | {statistics.median(longest[name]):.0f} "
-                f"({max(longest[name]):.0f}) s |"
-            )
-        print()
+        _print_table(table)
         if not every:
-            _tell_closer(closer)
+            _tell_closer(table.closer)
         if serial:
-            judge(
-                [
-                    goal
-                    for name in (OURS, SECOND)
-                    for goal in (
-                        *_goals(ratios[name], CELLS, name),
-                        _best_fixed(ratios, name),
-                        _longest(longest[name], name),
-                    )
-                ],
-                quick,
-            )
+            _judge_serial(table, quick)
         else:
-            print(
-                "Expected of a service that works all URLs of a batch at once: guided cutting "
-                "loses to 50s, for small batches save nothing "
-                "there\nand each pays for its slowest URL. Ours learns the parallelism from its "
-                "first answers, too late for jobs of up to "
-                "1,000 URLs,\nand keeps what it has learnt in the journal. No goal is set; "
-                "against the best fixed policy of the cell:"
-            )
-            for name, which in ((OURS, "the first run"), (SECOND, "a second one")):
-                print(
-                    f"{which} takes "
-                    + ", ".join(
-                        f"x{ours / best:.2f} at {n}/{c}"
-                        for (n, c), ours, best in zip(
-                            CELLS, ratios[name], _best(ratios), strict=True
-                        )
-                    )
-                    + "."
-                )
-            print(flush=True)
-        every[service] = quarters
+            _tell_parallel(table.ratios)
+        every[service] = table.quarters
     _draw(every, out / "planner.png")
     _client(quick, out)
+
+
+def _simulate_all(serial: bool, draw: Callable[[random.Random], float], seeds: range) -> _Table:
+    table = _Table({}, {}, {}, {})
+    for name, make in [*POLICIES.items(), (SECOND, None)]:
+        table.ratios[name], table.closer[name], table.quarters[name] = [], [], []
+        for urls, concurrency in CELLS:
+            runs = [
+                simulate(
+                    make(urls, concurrency)
+                    if make is not None
+                    else _Ours(
+                        concurrency,
+                        _learnt_by(_seconds(draw, seed + 1000, urls), concurrency, serial),
+                    ),
+                    _seconds(draw, seed, urls),
+                    concurrency,
+                    serial=serial,
+                )
+                for seed in seeds
+            ]
+            ratios = [each.makespan / each.bound for each in runs]
+            table.ratios[name].append(statistics.mean(ratios))
+            table.quarters[name].append(quartiles(ratios))
+            if (urls, concurrency) in _LOOSE_CELLS:
+                table.closer[name].append(
+                    statistics.mean(each.makespan / each.closer for each in runs)
+                )
+            if (urls, concurrency) == _LONGEST_CELL:
+                table.longest[name] = [each.longest for each in runs]
+    return table
+
+
+def _print_table(table: _Table) -> None:
+    print("No server: an event simulation of one.\n")
+    print(
+        "| policy | "
+        + " | ".join(f"{n}/{c}" for n, c in CELLS)
+        + " | longest request at 1000/8, median (max) of seeds |"
+    )
+    print("|---" * (len(CELLS) + 2) + "|")
+    for name, ratios in table.ratios.items():
+        cells = " | ".join(f"{ratio:.2f}" for ratio in ratios)
+        longest = table.longest[name]
+        print(f"| {name} | {cells} | {statistics.median(longest):.0f} ({max(longest):.0f}) s |")
+    print()
+
+
+def _judge_serial(table: _Table, quick: bool) -> None:
+    goals = [
+        goal
+        for name in (OURS, SECOND)
+        for goal in (
+            *_goals(table.ratios[name], CELLS, name),
+            _best_fixed(table.ratios, name),
+            _longest(table.longest[name], name),
+        )
+    ]
+    judge(goals, quick)
+
+
+def _tell_parallel(ratios: dict[str, list[float]]) -> None:
+    print(
+        "Expected of a service that works all URLs of a batch at once: guided cutting loses to "
+        "50s, for small batches save nothing there\nand each pays for its slowest URL. Ours "
+        "learns the parallelism from its first answers, too late for jobs of up to 1,000 URLs,\n"
+        "and keeps what it has learnt in the journal. No goal is set; against the best fixed "
+        "policy of the cell:"
+    )
+    for name, which in ((OURS, "the first run"), (SECOND, "a second one")):
+        cells = zip(CELLS, ratios[name], _best(ratios), strict=True)
+        print(
+            f"{which} takes "
+            + ", ".join(f"x{ours / best:.2f} at {n}/{c}" for (n, c), ours, best in cells)
+            + "."
+        )
+    print(flush=True)
 
 
 def _tell_closer(closer: Mapping[str, Sequence[float]]) -> None:

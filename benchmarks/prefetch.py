@@ -66,6 +66,10 @@ def run(quick: bool, out: Path) -> None:
         Goal("pages bought in vain by default, 0", str(max(wasted[0])), not any(wasted[0])),
     )
     judge(goals, quick)
+    _draw(times, out / "prefetch.png")
+
+
+def _draw(times: dict[int, list[float]], path: Path) -> None:
     drawn = plot.figure(6.0)
     if drawn is not None:
         found = [quartiles(times[ahead]) for ahead in _AHEAD]
@@ -78,7 +82,7 @@ def run(quick: bool, out: Path) -> None:
         )
         drawn[1].set_xlabel("prefetch")
         drawn[1].set_ylabel("times as fast as one page at a time")
-        plot.save(drawn, out / "prefetch.png")
+        plot.save(drawn, path)
 
 
 async def _walk(url: str, ahead: int) -> float:

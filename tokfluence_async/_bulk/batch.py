@@ -1,41 +1,9 @@
-"""The life of a batch: a pure table of (state, event), so that what a 409 means never depends on
-who asks.
+"""The life of a batch: a pure table of (state, event).
 
-A batch is up to 50 URLs under one request id. What makes its life hard: a lost answer may have cost
-25 credits a URL; the service answers a repeated id with 409 and without the answer that was lost;
-whether a *failed* attempt uses up its id is not documented; and the process may die between any two
-lines of it. So each id is on disk before it is sent, and what it has been through decides what its
-409 proves.
-
-                 WRITTEN             REFUSED              LOST
-    PLANNED ───────────────► READY ───────────► REFUSED ───────────► MIXED ◄──────────┐
-       ▲                       │ LOST              │ CONFLICT          │ CONFLICT      │ RELOADED (a
-       restart: │                       ▼                   │                   ▼               │
-       any of them may have │                     DOUBT ────────────────┼── REFUSED ──►   MIXED
-       │ happened, unseen) │                       │ CONFLICT          │                CLAIMED
-       ───────────┘ │                       ▼                   │                 │   │ READABLE │
-       the id is used up   SETTLED ◄─────────────┼─────────────────┼───┘
-       └───────────────────────────────────────────┘      MISSING    │
-       └─────────────────────────────────────────────────────────────┘
-
-    state      what it means                                           its 409 proves
-    given up, it is ---------- -------------------------------------------------------
-    ------------------------ --------------- PLANNED    no id yet, or the last one is used up
-    -                        RELEASED READY      id on disk, no attempt of it can have run
-    nothing: read the posts  RELEASED REFUSED    refusals only: 429, 402, the API's own 502
-    the refusal used it up   RELEASED DOUBT      some attempt may have run, none was refused
-    it ran                   DOUBT MIXED      both, or it comes from an earlier process
-    nothing: read the posts  MIXED CLAIMED    409 on READY or MIXED: reading its posts will tell
-    (the same)               MIXED SETTLED    its outcomes are known
-    -                        - RELEASED   no attempt ran; its posts are free for a new batch      -
-    -
-
-From every state that is sent, ANSWERED (a 200) leads to SETTLED: had an earlier attempt run, this
-one would have been a 409. REJECTED (422 and its like, or what a proxy says in place of the service:
-a redirect, a 404, a 413) leads from READY and REFUSED to RELEASED; it takes nothing back of an
-attempt that may have run, so DOUBT and MIXED stay. UNSENT (no connection) and TURNED_AWAY (401,
-403: at the door, before ids are looked at) change nothing. DOUBT and MIXED, once given up, are what
-`unsettled` lists.
+A batch is up to 50 URLs under one request id. A lost answer may have cost 25 credits a URL, the
+service answers a repeated id with a 409 instead of that answer, and the process may die at any
+line. So what an id has been through decides what its 409 proves, and this table keeps count of it.
+`docs/design/request-ids-and-money.md` has it as a picture, and what each state means.
 
 Source: the Tokfluence API page, *Idempotency*.
 """

@@ -1,34 +1,14 @@
 """Walking a post's comments, page by page, in order, each comment once.
 
-What is hard about the service's paging: the cursor counts comments to skip, and comments keep
-arriving. One that is inserted before the cursor moves everything behind it, so the next page
-repeats comments already given. Those are always the last ones given, so it is enough to remember
-the ids of the last ten thousand (`_recent`); memory stays flat.
+The cursor counts comments to skip, and comments keep arriving. They move everything behind them,
+so a page may repeat comments already given; `recent` remembers the last ones. Pages asked for ahead
+are placed by the stride seen so far, and dropped where the list has changed under them. Their window
+grows by one with every page consumed, so a reader who stops early has never caused more pages to be
+bought than it has read.
 
-Pages asked for ahead (`prefetch`) are placed by the stride seen so far, not by `limit`, as the
-service may give fewer comments than asked for. Two things can make a page asked for ahead useless,
-and it is then dropped and asked for again:
+`docs/design/comments.md` has the rules for the window, and their measurements.
 
-- the page before it ended elsewhere than foreseen (`next_cursor`);
-- it was answered from an older list than the page before it (a smaller `total`), so that a comment
-  between the two may be in neither. The pages behind it stay: each is looked at when its turn
-  comes. Where the service tells no `total` that cannot be seen, so nothing is asked for ahead.
-  Where it tells one that is not the list's (a counter that lags), more comments are repeated than
-  it says arrived, and nothing is asked for ahead any more. What is deleted before the cursor moves
-  as many comments past it, and no walk can see those, with `prefetch` or without.
-
-The window grows by one page with every page consumed. So a reader who stops early has never caused
-more pages to be bought than it has read. It opens as fast as that allows: at 100 ms a page, 100
-pages take x9.6 less time at 16 ahead (x8.5 with one page less, x9.7 with a window that is open from
-the start).
-
-A useless page closes the window, and it opens again only after pages that were all foretold: 2 of
-them after the first time, then 8, 32, ... So among n pages there are no more than 2 + log4(n) such
-times, each with a window of pages bought in vain. A service whose pages differ in length, or whose
-`total` wobbles or shrinks, costs a handful, and is read one page at a time. (Without that,
-prefetch=4 bought 95 pages where 35 were needed, 16 bought 167.)
-
-Source: api/tokfluence-api.md, `GET /v1/posts/:id/comments` [seed].
+Source: the Tokfluence API page, `GET /v1/posts/:id/comments`.
 """
 
 from __future__ import annotations

@@ -1,32 +1,11 @@
 """How a job is cut into batches, and how answers are matched to inputs. No await, no clock.
 
-Batches of 50, as everyone cuts them, leave one worker busy for minutes when the others are done,
-and keep fifty URLs in doubt when one answer is lost. *Guided* cutting sends large batches first and
-smaller ones towards the end:
+Large batches go first and smaller ones towards the end (*guided* cutting), and none is expected to
+take longer than 45 s. What a batch takes is learnt from the answers as `a + b * urls`, by least
+squares: a service that works a batch one URL after another shows hardly an `a`, and one that works
+all at once is sent larger batches. The price is the same whatever the cut.
 
-    size = ceil(left / (1.5 * concurrency)), from 1 to 50
-
-and no batch is expected to take longer than 45 s, with something added as long as few URLs have
-been seen: heavy-tailed seconds begin with a mean that is too low as often as not, and the longest
-request of a job comes from there. (In 60 simulated jobs of 1,000 URLs, 8 at once: 149 s at most, 95
-s in the median; at a minute without the addition 237 and 130. The makespan is 0.3 % longer.) Short
-requests also mean fewer URLs in doubt, and proxies that do not give up. What a batch takes is
-learnt from the answers, as
-
-    seconds = a + b * urls
-
-by least squares. A service that works a batch one URL after another shows an `a` near nothing, and
-guided cutting is right as it stands: within 1.25 of a lower bound where 50s reach 8. One that works
-all of them at once shows an `a` and hardly a `b`; small batches then only add rounds. With `n` URLs
-a batch, what is left takes about
-
-    left / (n * concurrency) * (a + b * n)  and, as the last ones do not end together,  half of  a +
-    b * n  on top,
-
-which is least at n = sqrt(2 * left * a / (concurrency * b)); no batch is cut smaller than that, nor
-larger than an even share. Heavy-tailed seconds make `a` uncertain, so only what is left of it after
-twice its standard error counts. (`python -m benchmarks planner` has the table.) The price is the
-same whatever the cut.
+`docs/design/planner.md` has the derivation, the measurements, and how to get them again.
 
 Source: the Tokfluence API page, `POST /v1/posts/analyze`.
 """

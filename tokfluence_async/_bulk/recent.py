@@ -1,23 +1,10 @@
-"""The ids a walk gave last, so that a comment comes once although arrivals shift the offsets.
+"""The ids that a walk gave last, so that a comment comes once although arrivals shift the offsets.
 Values in, values out.
 
-A walk's speed hangs on this: of 460 µs of CPU for a page of 200 comments, all in, 85 went into one
-set of ten thousand ids. So there are three ways, and the cheapest one that is certain is taken
-(figures are of a page within a walk; alone, they are half):
-
-1. **In order.** As long as every id is above the one before it, or every one below, as in a list
-   sorted by time whose ids grow with it, what goes on in that order was never given. No set is
-   needed to know, however long ago it was: 15 µs a page.
-2. **A set of the last few hundred** else: 30 µs, and 45 if it were a thousand.
-3. **As far back as told**, where comments may have arrived, or moved. What is not in the set is
-   packed, 20 bytes an id of 19 digits, and unpacked for it: 1 ms for ten thousand. A thousand,
-   whatever was told, where the page itself speaks for it: it is the first that breaks the order, or
-   has an id that a page given began or ended with. Arrivals shift a page as a whole, so one that
-   then reaches into those given holds one of these, also where `total` lags, or as many were
-   deleted as arrived.
-
-Two sets in turns, sets of hashes, and sets of each page that are compared were as slow as one that
-loses its oldest page.
+A walk's speed hangs on this. There are three ways to know that a comment is new, and the cheapest
+one that is certain is taken: ids that go on in order (no set is needed), a set of the last few
+hundred, and, where comments may have arrived, as far back as told. `docs/design/comments.md` has
+their costs.
 """
 
 from __future__ import annotations

@@ -1,16 +1,12 @@
 """When a read pays: before an analysis, and after it.
 
-**Before** it, a read costs 1 credit and saves an analysis (25, and the read after it) where the
-post is in the index. So it pays as long as more than one in 26 is. Where the index turns out to be
-cold, `HitRate` leaves most of them out.
+Before it, a read costs 1 credit. Where it finds the post, it saves the analysis (25) and the read
+after that (1). So it pays as long as more than one post in 26 is in the index; `HitRate` leaves most
+reads out where fewer are.
 
-**After** it, every read that comes too early costs a credit.
-
-"Readable through `GET /v1/posts/:id` after a short delay" is all the page says [seed], so the delay
-is learnt. As long as nothing is known, one post of a batch goes ahead and is read at growing ages;
-the others wait for what it finds. From then on every post is first read at the lowest age that has
-worked and that no failure has contradicted since. To wait a little longer than needed costs time,
-which a crawl has; to ask too early costs credits.
+After it, every read that comes too early costs a credit. "Readable after a short delay" is all the
+page says [seed], so `Visibility` learns the delay. As long as nothing is known, one post of a batch
+goes ahead, and the others wait for what it finds.
 """
 
 from __future__ import annotations
@@ -40,9 +36,8 @@ class HitRate:
     """Whether to read a post before having it analyzed, by how often that has found something.
 
     Once it does not pay, the posts are asked about one after the other (`sparse`), so that no more
-    than seven go unread between two
-    answers: inputs come in runs (a creator's posts, a day's export), and a run of cached posts that
-    is analyzed all the same costs 26 times what it should.
+    than seven go unread between two answers. Inputs come in runs (a creator's posts, a day's
+    export), and a run of cached posts that is analyzed all the same costs 26 times what it should.
 
     Attributes:
         sparse: Most reads are left out; ask for the next post only when the last answer is known.

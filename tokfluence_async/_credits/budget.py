@@ -1,21 +1,12 @@
 """What may still be spent: pure arithmetic, no clock and no waiting.
 
-A request's price is reserved before it is sent and settled when its charge is known, so that under
-any concurrency
+A request's price is reserved before it is sent, and settled when its charge is known. So under any
+concurrency `spent + reserved <= limit` holds at every moment. A budget may stand under another (a
+call's under its client's): a reservation holds in all of them or in none. A charge that is not known
+(a lost answer, a 500) is settled as spent.
 
-    spent + reserved <= limit
-
-holds at every moment. A budget may stand under another (a call's under its client's): a reservation
-holds in all of them or in none. Charges that are not known (a lost answer, a 500) are settled as
-spent.
-
-A floor (`keep`) bounds the same sum from the other side: what the service says is left, less what
-is reserved, stays above it. With calls in flight no answer says what is left, as they are debited
-in any order; so the lowest value seen counts, until a call that was alone all the time tells the
-whole truth. A floor errs on the side of leaving more.
-
-Where the service refuses the account, what waits in line for a slot would only be refused as well:
-a budget's `halt` ends the job that spends from it.
+A floor (`keep`) bounds the same sum from the other side: what the wallet holds, less what is
+reserved, stays above it. `docs/design/request-ids-and-money.md` says what it can know of that.
 """
 
 from __future__ import annotations

@@ -3,12 +3,9 @@ left.
 
 `X-Credits-Remaining` comes with every answer, but out of order: with calls in flight no single
 value says what the wallet holds. So the two are compared at quiet moments, when no call of this
-client is in flight. What is left should then be what was left at the last quiet moment, less what
-was charged since; and the last debit's answer is among those that came. If no value seen since
-agrees, there is a difference, and it is told: somebody else spends from the wallet, a call that
-failed was charged after all, or one that was taken for charged was not.
-
-Pure bookkeeping: no clock, no waiting. A record costs about a microsecond.
+client is in flight. If no balance seen since the last quiet moment agrees with what was charged
+since, somebody else spends from the wallet, a call that failed was charged after all, or one that
+was taken for charged was not.
 
 Source: the Tokfluence API page, *Credits*.
 """
