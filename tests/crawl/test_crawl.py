@@ -254,7 +254,7 @@ async def test_a_409_that_proves_nothing_is_settled_by_the_reading_that_is_due_a
 ) -> None:
     """The id was used up by a 500 that did no work: the posts never come, so they are analyzed
     after all, once."""
-    sandbox.internal_error(to=ANALYZE, when="before", charged=0)
+    sandbox.internal_error(to=ANALYZE, when="before", charged=False)
     once = client.with_options(max_retries=0)
     await crawl(once, IDS[:4], out, batch_size=50)
 

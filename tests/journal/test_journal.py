@@ -207,7 +207,7 @@ async def test_every_row_of_a_commit_is_kept_with_its_own_values(
 
 async def test_torn_and_unknown_lines_are_cut_after_a_crash(path: Path, tmp_path: Path) -> None:
     """What the journal does not know of was bought but not recorded; it will be bought and written
-    again."""
+    again. `tests/crawl/test_edited_files.py` has what is not cut."""
     out = tmp_path / "posts.jsonl"
     async with SQLiteJournal(path) as journal:
         await journal.write_post(await journal.attach("posts.jsonl", out), IDS[0], b'{"a":1}\n')

@@ -16,9 +16,10 @@ from .._errors import JournalError
 
 __all__ = [
     "ANALYZED",
+    "FILE",
+    "FINISHED",
     "GONE",
     "LEARNT",
-    "LENGTH",
     "LOOK_UP",
     "NO_PAGES",
     "ORDER",
@@ -32,7 +33,7 @@ __all__ = [
 ]
 
 _APPLICATION = 0x746B666A  # "tkfj"
-_FORMAT = 2
+_FORMAT = 3
 _VALUES = 500  # in one statement; old SQLites allow 999
 
 _TABLES = """
@@ -48,12 +49,20 @@ CREATE TABLE pages (
     post_id INTEGER NOT NULL, cursor INTEGER NOT NULL, start INTEGER NOT NULL,
     length INTEGER NOT NULL, PRIMARY KEY (post_id, cursor)
 ) WITHOUT ROWID;
-CREATE TABLE outputs (name TEXT PRIMARY KEY, length INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE outputs (
+    name TEXT PRIMARY KEY, length INTEGER NOT NULL, checksum INTEGER, changed_at INTEGER,
+    finished INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
 CREATE TABLE learnt (name TEXT PRIMARY KEY, value REAL NOT NULL) WITHOUT ROWID;
 """
 
-# From each older format to the next.
-_UPGRADES = {1: ("ALTER TABLE batches ADD COLUMN sent_again_at REAL",)}
+# Columns that later formats brought: table, column, type.
+_ADDED = (
+    ("batches", "sent_again_at", "REAL"),  # format 2
+    ("outputs", "checksum", "INTEGER"),  # format 3
+    ("outputs", "changed_at", "INTEGER"),
+    ("outputs", "finished", "INTEGER NOT NULL DEFAULT 0"),
+)
 
 
 class Statement:
@@ -103,11 +112,13 @@ WALKED = Statement(
 )
 PAGE = Statement("INSERT OR REPLACE INTO pages VALUES", "(?, ?, ?, ?)")
 NO_PAGES = Statement("DELETE FROM pages WHERE post_id IN (", "?", ")")
-LENGTH = Statement(
+FILE = Statement(
     "INSERT INTO outputs VALUES",
-    "(?, ?)",
-    "ON CONFLICT (name) DO UPDATE SET length = excluded.length",
+    "(?, ?, ?, ?, 0)",
+    "ON CONFLICT (name) DO UPDATE SET length = excluded.length, checksum = excluded.checksum, "
+    "changed_at = excluded.changed_at, finished = 0",
 )
+FINISHED = Statement("UPDATE outputs SET finished = 1 WHERE name = ?")
 LEARNT = Statement(
     "INSERT INTO learnt VALUES", "(?, ?)", "ON CONFLICT (name) DO UPDATE SET value = excluded.value"
 )
@@ -123,7 +134,7 @@ ORDER = (
     PAGE,
     NO_PAGES,
     LEARNT,
-    LENGTH,
+    FILE,
 )
 LOOK_UP = Statement(
     "SELECT post_id, status, url, unsure, analyzed_at, written, cursor, walked FROM posts "
@@ -163,7 +174,11 @@ def set_up(db: sqlite3.Connection, path: object) -> str | None:
     # A write takes the lock, and shows here and now whether one is possible.
     db.execute("BEGIN IMMEDIATE")
     if tables:
-        statements = [sql for older in range(max(version, 1), _FORMAT) for sql in _UPGRADES[older]]
+        statements = [
+            f"ALTER TABLE {table} ADD COLUMN {column} {kind}"
+            for table, column, kind in _ADDED
+            if column not in {row[1] for row in db.execute(f"PRAGMA table_info({table})")}
+        ]
     else:
         statements = [*_TABLES.split(";"), f"PRAGMA application_id = {_APPLICATION}"]
     for sql in [*statements, f"PRAGMA user_version = {_FORMAT}"]:

@@ -20,7 +20,7 @@ from .._errors import JournalError
 from .._platform import sync_folder
 from .outputs import Output, open_output
 from .records import Entry
-from .schema import LENGTH, LOOK_UP, ORDER, set_up
+from .schema import FILE, FINISHED, LOOK_UP, ORDER, set_up
 from .writer import Work
 
 __all__ = ["Store"]
@@ -41,6 +41,7 @@ class Store:
         self.path = path
         self.outputs: dict[str, Output] = {}
         self._db: sqlite3.Connection | None = None
+        self._broken = False
 
     @property
     def db(self) -> sqlite3.Connection:
@@ -55,6 +56,7 @@ class Store:
         Raises:
             JournalError: It cannot be used.
         """
+        self._broken = False
         try:
             name = str(self.path)
             # SQLite takes these for a database in memory, or for options.
@@ -84,7 +86,12 @@ class Store:
             ) from error
 
     def disconnect(self) -> None:
+        """Close everything. What broke leaves its outputs as a crash does: for the next run to put
+        in order."""
         for output in self.outputs.values():
+            with suppress(sqlite3.Error):
+                if not self._broken:
+                    FINISHED.run(self.db, (output.name,))
             output.close()
         self.outputs.clear()
         if self._db is not None:
@@ -118,7 +125,7 @@ class Store:
     def _save(self, work: Work) -> None:
         self.append(work.lines)
         for output in work.lines:
-            work.add(LENGTH, output.name, output.durable)
+            work.add(FILE, *output.row())
         self.db.execute("BEGIN IMMEDIATE")
         for write in ORDER:
             if values := work.writes.get(write):
@@ -135,6 +142,7 @@ class Store:
     def _undo(self, work: Work) -> None:
         """Cut the output files back to what the journal knows. If that fails too, the next run does
         it."""
+        self._broken = True
         with suppress(sqlite3.Error):
             if self.db.in_transaction:
                 self.db.execute("ROLLBACK")
