@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from tokfluence_async import Sandbox
 from tokfluence_async._sandbox.faults import Fault
 from tokfluence_async._sandbox.ledger import ANALYZE, COMMENTS, POST
 
@@ -539,3 +540,231 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body_costs_nothing(
     assert api.sandbox.in_flight() == 0
     assert api.sandbox.credits_spent == 0
     assert not api.sandbox.is_indexed(POST_ID)
+
+
+# Bodies that are nearly right
+
+
+def texts_of(value: Any) -> list[str]:
+    """Every text that people write, wherever it stands."""
+    if isinstance(value, dict):
+        own = [value[name] for name in ("caption", "text", "title", "message") if name in value]
+        return own + [text for each in value.values() for text in texts_of(each)]
+    if isinstance(value, list):
+        return [text for each in value for text in texts_of(each)]
+    return []
+
+
+@pytest.mark.parametrize(
+    ("half", "begins", "ends"),
+    [("high", False, True), ("low", True, False), ("both", True, True)],
+)
+async def test_texts_are_cut_in_the_middle_of_an_emoji(
+    start: Callable[..., Any], half: str, begins: bool, ends: bool
+) -> None:
+    """The body is valid JSON, in ASCII as such services write it, and nothing else has changed."""
+    api = await start(comments_per_post=30)
+    right = [await api.get(), await api.comments(), await api.get("abc")]
+    fault = api.sandbox.half_emoji(half, times=3)
+
+    cut = [await api.get(), await api.comments(), await api.get("abc")]
+
+    for before, after in zip(right, cut, strict=True):
+        assert after.status == before.status
+        assert after.raw.isascii()
+        assert b"\\ud83d" in after.raw.lower() or not ends
+        for whole, text in zip(texts_of(before.body), texts_of(after.body), strict=True):
+            assert text == ("\ude02" * begins) + (whole or "") + ("\ud83d" * ends)
+    assert fault.hits == 3
+    assert api.sandbox.credits_spent == 2 * (1 + 2 + 1)
+
+
+async def test_any_field_may_be_cut(start: Callable[..., Any]) -> None:
+    """Rows of an analyze answer have no text but their URL and status."""
+    api = await start(indexed=0.0, seconds_per_url=0)
+    api.sandbox.half_emoji(to=ANALYZE, fields=["url"])
+
+    answer = await api.analyze(POST_ID)
+
+    assert answer.body["data"][0]["url"] == url_of(POST_ID) + "\ud83d"
+    assert answer.body["data"][0]["status"] == "analyzed"
+
+
+@pytest.mark.parametrize(
+    ("how", "refused"),
+    [
+        ("nan", "NaN"),
+        ("infinity", "Infinity"),
+        ("-infinity", "-Infinity"),
+        ("bom", "BOM"),
+        ("newline", "control character"),
+        ("tab", "control character"),
+        ("latin-1", "codec can't decode"),
+        ("comma", r"Expecting property name|Illegal trailing comma"),
+    ],
+)
+async def test_bodies_that_are_nearly_json(
+    start: Callable[..., Any], how: str, refused: str
+) -> None:
+    """Each is one thing away from what was charged, and a strict reader refuses it."""
+    api = await start(comments_per_post=30)
+    right = [await api.get(), await api.comments()]
+    api.sandbox.nearly_json(how, times=2)
+
+    wrong = [await api.get(), await api.comments()]
+
+    def refuse(constant: str) -> None:
+        raise ValueError(constant)
+
+    for before, after in zip(right, wrong, strict=True):
+        assert (after.status, after.raw != before.raw) == (200, True)
+        with pytest.raises(ValueError, match=refused):
+            json.loads(after.raw.decode(), parse_constant=refuse)
+    assert api.sandbox.credits_spent == 2 * (1 + 2)
+
+
+async def test_a_function_may_make_the_wrong_body_of_the_right_one(
+    start: Callable[..., Any],
+) -> None:
+    """For whatever has no name here."""
+    api = await start()
+    api.sandbox.replace_body(lambda body: body.replace(b'"post_id"', b'"postId"'))
+
+    assert "postId" in (await api.get()).body["data"]
+    assert "post_id" in (await api.get()).body["data"]
+
+
+# What happens to all connections at once
+
+
+async def pooled(api: Any, count: int) -> None:
+    """Leave so many idle connections in the client's pool."""
+    await asyncio.gather(*(api.get(str(number)) for number in range(1, count + 1)))
+    assert api.sandbox.open_connections == count
+
+
+async def test_all_connections_of_a_pool_are_dead_at_once(start: Callable[..., Any]) -> None:
+    """Nobody is told: each is found out by the request that uses it, which was never received."""
+    api = await start(reuse=True, latency=0.5)
+    await pooled(api, 4)
+
+    assert api.sandbox.lose_connections() == 4
+    assert api.sandbox.open_connections == 4
+    received = api.sandbox.requests_received
+    for _ in range(4):
+        with pytest.raises(GONE):
+            await api.call("POST", "/v1/posts/analyze", data=b"{}")
+
+    assert api.sandbox.requests_received == received
+    assert (await api.get()).status == 200
+    assert api.sandbox.requests[-1].connection == 0
+
+
+async def test_what_is_under_way_on_a_lost_connection_is_charged(
+    start: Callable[..., Any],
+) -> None:
+    """A balancer knows nothing of the work behind it."""
+    api = await start(indexed=0.0, seconds_per_url=10)
+    call = asyncio.create_task(api.analyze(POST_ID))
+    await asyncio.sleep(5)
+
+    api.sandbox.lose_connections()
+    with pytest.raises(GONE):
+        await call
+    await asyncio.sleep(10)
+
+    entry = api.sandbox.requests[0]
+    assert (entry.charged, entry.done, entry.answered) == (25, True, False)
+    assert api.sandbox.is_indexed(POST_ID)
+
+
+async def test_a_connection_may_be_lost_in_silence(start: Callable[..., Any]) -> None:
+    """As behind a firewall that has forgotten it: what is sent vanishes, and so do answers."""
+    api = await start(reuse=True, latency=1.0)
+    await pooled(api, 1)
+    call = asyncio.create_task(api.get(timeout=30))
+    await asyncio.sleep(0.5)
+
+    api.sandbox.lose_connections(silent=True)
+    with pytest.raises(TimeoutError):
+        await call
+
+    assert api.sandbox.requests[-1].answered is False
+    assert (await api.get()).status == 200
+
+
+async def test_a_network_that_is_away_for_a_while(start: Callable[..., Any]) -> None:
+    """No connection is made, those there were are dead, and afterwards all is as before, at the
+    same address."""
+    api = await start(reuse=True)
+    await pooled(api, 2)
+    url = api.sandbox.url
+
+    api.sandbox.lose_network(40)
+    for _ in range(2):
+        with pytest.raises(GONE):
+            await api.call("POST", "/v1/posts/analyze", data=b"{}")
+    with pytest.raises(aiohttp.ClientConnectorError):
+        await api.get()
+    await asyncio.sleep(39)
+    with pytest.raises(aiohttp.ClientConnectorError):
+        await api.get()
+    await asyncio.sleep(1.1)
+
+    assert (await api.get()).status == 200
+    assert api.sandbox.url == url
+    assert api.sandbox.requests_received == 3
+
+
+async def test_a_network_that_swallows_everything(start: Callable[..., Any]) -> None:
+    """Connections are made, by the system, and nothing ever comes back on them."""
+    api = await start()
+
+    api.sandbox.lose_network(silent=True)
+    with pytest.raises(RuntimeError, match="away already"):
+        api.sandbox.lose_network()
+    with pytest.raises(TimeoutError):
+        await api.get(timeout=30)
+    await api.sandbox.restore_network()
+
+    assert (await api.get()).status == 200
+    assert api.sandbox.requests_received == 1
+
+
+@pytest.mark.parametrize("silent", [False, True])
+async def test_a_sandbox_can_be_closed_while_it_is_away(
+    start: Callable[..., Any], silent: bool
+) -> None:
+    """Nothing waits for its return, and its port is free."""
+    api = await start(reuse=True)
+    await pooled(api, 1)
+    api.sandbox.lose_network(3600, silent=silent)
+
+    await api.sandbox.aclose()
+
+    with pytest.raises(RuntimeError, match="not serving"):
+        api.sandbox.lose_network()
+    assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
+
+
+async def test_the_network_can_be_taken_away_over_http(start: Callable[..., Any]) -> None:
+    """From another process; the door it came by stays open."""
+    api = await start(reuse=True)
+
+    scripted = await api.call(
+        "POST", "/_sandbox/faults", json={"fault": "lose_network", "seconds": 9}
+    )
+    ledger = await api.call("GET", "/_sandbox/ledger")
+
+    assert (scripted.status, scripted.body) == (201, {"kind": "lose_network"})
+    assert ledger.body["open_connections"] == 1
+    await asyncio.sleep(10)
+    assert (await api.get()).status == 200
+
+
+@pytest.mark.parametrize("wrong", [{"half": "left"}, {"how": "yaml"}])
+def test_bodies_nobody_can_make_are_refused(wrong: dict[str, str]) -> None:
+    """When they are scripted, not when they strike."""
+    sandbox = Sandbox()
+    with pytest.raises(ValueError, match=r"there are|it is one of"):
+        sandbox.half_emoji(**wrong) if "half" in wrong else sandbox.nearly_json(**wrong)

@@ -86,7 +86,8 @@ class Key:
         self.ids = RequestIds(remember_ids)
 
     def __repr__(self) -> str:
-        return f"<Key {self.prefix} credits={self.credits} spent={self.spent}{' revoked' if self.revoked else ''}>"
+        revoked = " revoked" if self.revoked else ""
+        return f"<Key {self.prefix} credits={self.credits} spent={self.spent}{revoked}>"
 
 
 @dataclass(slots=True, eq=False)

@@ -19,8 +19,8 @@ __all__ = ["SCRIPTABLE", "Scripting"]
 def _html(status: int) -> bytes:
     title = f"{status} {HTTPStatus(status).phrase}"
     return (
-        f"<html>\r\n<head><title>{title}</title></head>\r\n<body>\r\n<center><h1>{title}</h1></center>\r\n"
-        "<hr><center>nginx</center>\r\n</body>\r\n</html>\r\n"
+        f"<html>\r\n<head><title>{title}</title></head>\r\n<body>\r\n"
+        f"<center><h1>{title}</h1></center>\r\n<hr><center>nginx</center>\r\n</body>\r\n</html>\r\n"
     ).encode()
 
 

@@ -128,7 +128,8 @@ class Server:
         return len(lost)
 
     def lose_network(self, seconds: float | None, *, silent: bool) -> None:
-        """Lose all connections and let no new one be made, for `seconds` or until it is restored."""
+        """Lose all connections and let no new one be made, for `seconds` or until
+        `restore_network`."""
         if self._away is not None:
             raise RuntimeError("the network is away already")
         self._away = "silent" if silent else "refusing"

@@ -44,7 +44,8 @@ _ID = re.compile(r"[0-9]{1,20}", re.ASCII)
 # "1 to 50 TikTok video URLs"; the id is "the trailing number of the video's URL". A URL has a
 # scheme; what has none is not a URL. Short links carry no video id and are not video URLs.
 _URL = re.compile(
-    r"(?i:https?://(?:[a-z0-9-]+\.)?tiktok\.com)/(?:@[\w.\-]*/(?:video|photo)|v)/([0-9]{1,20})(?:\.html)?/?(?:[?#].*)?",
+    r"(?i:https?://(?:[a-z0-9-]+\.)?tiktok\.com)"
+    r"/(?:@[\w.\-]*/(?:video|photo)|v)/([0-9]{1,20})(?:\.html)?/?(?:[?#].*)?",
     re.ASCII,
 )
 
@@ -90,9 +91,23 @@ def heavy_tailed(
 
 
 _USERS = (
-    "wwe", "fan1", "khaby.lame", "zoe_lol", "maria_k", "user4829104",
-    "the_real_sam", "x.y.z", "_lina_", "nba", "cookingwithhana", "travel.jp", "0xdead", "a", "o.o", "bts_army_2026",
-)  # fmt: skip
+    "wwe",
+    "fan1",
+    "khaby.lame",
+    "zoe_lol",
+    "maria_k",
+    "user4829104",
+    "the_real_sam",
+    "x.y.z",
+    "_lina_",
+    "nba",
+    "cookingwithhana",
+    "travel.jp",
+    "0xdead",
+    "a",
+    "o.o",
+    "bts_army_2026",
+)
 _TEXTS = (
     "Let's go!",
     "😂😂😂",
@@ -120,14 +135,28 @@ _TEXTS = (
     "𝕗𝕒𝕟𝕔𝕪 𝓽𝓮𝔁𝓽 𒐫",
     "",
     "Who is watching this in 2026? 👇",
-    "I have been waiting for somebody to explain it like this for years. Thank you for taking the time, really.",
+    "I have been waiting for somebody to explain it like this for years. Thank you for taking "
+    "the time, really.",
     "где купить такую же?",
     "Ⅷ ² １２３ ½",
     "null",
 )
 _WORDS = (
-    "match", "tonight", "summer", "recipe", "dance", "猫", "فن", "fyp", "Köln", "наука", "wrestling", "DIY", "🎬", "BTS",
-)  # fmt: skip
+    "match",
+    "tonight",
+    "summer",
+    "recipe",
+    "dance",
+    "猫",
+    "فن",
+    "fyp",
+    "Köln",
+    "наука",
+    "wrestling",
+    "DIY",
+    "🎬",
+    "BTS",
+)
 _CAPTIONS = (
     "Big {} tonight",
     "wait for the {} 😳",
@@ -153,6 +182,7 @@ _TAGS = (
     "diy",
 )
 
+_CDN = "https://p16-sign.tiktokcdn.com"
 # Without a zone, as `isoformat` then leaves room for the Z; strftime takes three times as long.
 _EPOCH = datetime(1970, 1, 1)
 # TikTok's ids carry the second of upload in their upper 32 bits. An id that would lie outside these
@@ -227,7 +257,7 @@ class World:
             "url": f"https://www.tiktok.com/@{author}/video/{post_id}",
             "caption": " ".join([caption, *("#" + tag for tag in hashtags)]).strip(),
             "published_at": _stamp(self._published(post_id, h)),
-            "cover_url": f"https://p16-sign.tiktokcdn.com/{h[8:16].hex()}~tplv-photomode-image.jpeg",
+            "cover_url": f"{_CDN}/{h[8:16].hex()}~tplv-photomode-image.jpeg",
             "duration": 1 + h[16] * h[17] // 200,
             "views": views,
             "likes": views * h[18] // 2560,
@@ -244,8 +274,21 @@ class World:
             "is_sponsored": h[7] < 16,
         }
         if self.nulls:
-            nullable = ("caption", "published_at", "cover_url", "duration", "views", "likes", "comments", "shares", "saves",
-                        "hashtags", "mentions", "music", "is_sponsored")  # fmt: skip
+            nullable = (
+                "caption",
+                "published_at",
+                "cover_url",
+                "duration",
+                "views",
+                "likes",
+                "comments",
+                "shares",
+                "saves",
+                "hashtags",
+                "mentions",
+                "music",
+                "is_sponsored",
+            )
             self._put_nulls(post, nullable, post_id)
         if self.extra_fields:
             post["region"] = "BR"
@@ -292,7 +335,7 @@ class World:
             "reply_count": 0 if h[16] < 200 else h[17] % 40,
             "parent_comment_id": parent,
             "author_username": username,
-            "author_picture": f"https://p16-sign.tiktokcdn.com/avatar/{h[18:24].hex()}.jpeg",
+            "author_picture": f"{_CDN}/avatar/{h[18:24].hex()}.jpeg",
         }
         if self.nulls:
             nullable = (
