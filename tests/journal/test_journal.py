@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import anyio
 import pytest
 
 from tokfluence_async import (
@@ -268,6 +269,81 @@ async def test_lines_that_wait_for_the_disk_are_bounded(
 
     assert max(waiting) <= 1000
     assert (tmp_path / "posts.jsonl").stat().st_size == 5000
+
+
+@pytest.mark.parametrize("times", [1, 2, 5])
+async def test_what_was_given_is_written_although_the_caller_is_cancelled(
+    path: Path, tmp_path: Path, times: int
+) -> None:
+    """Lines that nobody waits for were paid for. A second cancellation comes while the first is
+    seen to."""
+    out = tmp_path / "posts.jsonl"
+
+    async def write() -> None:
+        async with SQLiteJournal(path) as journal:
+            output = await journal.attach("posts.jsonl", out)
+            for n in range(3):
+                await journal.write_post(output, IDS[n], b"%d\n" % n)
+            started.set()
+            await asyncio.sleep(100)
+
+    started = asyncio.Event()
+    task = asyncio.create_task(write())
+    await started.wait()
+    for _ in range(times):
+        task.cancel()
+        await asyncio.sleep(0)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert out.read_bytes() == b"0\n1\n2\n"
+    async with SQLiteJournal(path) as journal:  # closed, not just abandoned
+        assert await journal.known() == IDS[:3]
+
+
+async def test_a_cancelled_scope_does_not_cut_the_closing_short(path: Path, tmp_path: Path) -> None:
+    """A scope of anyio's cancels again at every turn of the loop."""
+    out = tmp_path / "posts.jsonl"
+    with anyio.CancelScope() as scope:
+        async with SQLiteJournal(path) as journal:
+            output = await journal.attach("posts.jsonl", out)
+            await journal.write_post(output, IDS[0], b"0\n")
+            scope.cancel()
+            await asyncio.sleep(1)
+
+    assert out.read_bytes() == b"0\n"
+    async with SQLiteJournal(path) as journal:
+        assert await journal.known() == IDS[:1]
+
+
+@pytest.mark.parametrize("wrong", ["~nobody-of-that-name/j.sqlite", "gone"])
+async def test_a_path_that_leads_nowhere_is_one_clear_error(
+    wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A home that is not known, a working directory that was deleted."""
+    if wrong == "gone":
+        (tmp_path / "gone").mkdir()
+        monkeypatch.chdir(tmp_path / "gone")
+        (tmp_path / "gone").rmdir()
+    with pytest.raises(JournalError, match="cannot be opened"):
+        await SQLiteJournal(wrong).open()
+
+
+async def test_a_path_keeps_its_meaning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`~` is the home, and a relative path the one it was when it was given."""
+    (tmp_path / "home").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    at_home, here = Journal("~/a.sqlite"), Journal("b.sqlite")
+    monkeypatch.chdir(tmp_path / "home")
+
+    async with at_home, here:
+        await here.settled("none", [analyzed(IDS[0])])
+
+    assert {path.name for path in tmp_path.rglob("*.sqlite")} == {"a.sqlite", "b.sqlite"}
+    assert (tmp_path / "home" / "a.sqlite").exists()
+    assert (tmp_path / "b.sqlite").exists()
 
 
 # --- files it cannot use --------------------------------------------------------------------------

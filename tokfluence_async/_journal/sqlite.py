@@ -54,9 +54,9 @@ class SQLiteJournal(Journal):
     def __init__(
         self, path: str | os.PathLike[str], *, clock: Callable[[], float] = time.time
     ) -> None:
-        self.path = Path(path)
         self._clock = clock
-        self._store = Store(self.path)
+        self._store = Store(path)
+        self.path = self._store.path
         self._writer: Writer | None = None
         # Batches of this process that are under way; they are in doubt for other processes only.
         self._live: set[str] = set()

@@ -7,6 +7,7 @@ SQLite or of a damaged row leaves as a `JournalError` that names the file and sa
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
@@ -37,8 +38,11 @@ _DAMAGE = ("CORRUPT", "NOTADB", "ERROR", "MISMATCH", "CONSTRAINT")
 class Store:
     """The file of an SQLite journal, and the output files that grow with it."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._given = str(path)
+        self.path = Path(path)
+        with suppress(RuntimeError, OSError):  # what cannot be found is told when it is opened
+            self.path = self.path.expanduser().absolute()
         self.outputs: dict[str, Output] = {}
         self._db: sqlite3.Connection | None = None
         self._broken = False
@@ -58,9 +62,14 @@ class Store:
         """
         self._broken = False
         try:
-            name = str(self.path)
+            name = self._given
             # SQLite takes these for a database in memory, or for options.
-            if "\0" in name or name == ":memory:" or name.startswith("file:") or self.path.is_dir():
+            if (
+                "\0" in name
+                or name == ":memory:"
+                or name.startswith(("file:", "redis://", "rediss://", "unix://"))
+                or self.path.is_dir()
+            ):
                 raise JournalError(
                     f"The journal {name!r} cannot be opened: give the path of a file. What was "
                     "paid for is remembered there, so it has to outlive this process. Nothing was "

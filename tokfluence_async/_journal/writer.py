@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._errors import JournalError
+from .._tasks import finish
 
 if TYPE_CHECKING:
     from .outputs import Output
@@ -112,10 +113,11 @@ class Writer:
             raise
 
     async def aclose(self) -> None:
-        """Write what is left, and close the store."""
-        executor = self._executor
-        if executor is None:
-            return
+        """Write what is left, and close the store; also when cancelled, as it was paid for."""
+        if self._executor is not None:
+            await finish(self._close(self._executor))
+
+    async def _close(self, executor: ThreadPoolExecutor) -> None:
         try:
             if self.broken is None:
                 await self.flush()
@@ -123,7 +125,7 @@ class Writer:
             self._executor = None
             self._cancel_timer()
             try:
-                await asyncio.shield(self.loop.run_in_executor(executor, self._store.disconnect))
+                await self.loop.run_in_executor(executor, self._store.disconnect)
             finally:
                 executor.shutdown(wait=False)
 
