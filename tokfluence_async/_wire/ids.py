@@ -83,6 +83,7 @@ def parse_post(value: object) -> PostRef:
         return PostRef(value)
     if not isinstance(value, str):
         return PostRef(str(_index(value)))
+    value = str.__str__(value)  # of numpy, lxml and Jinja come kinds of text that stay their own
     usual = _USUAL.match(value)
     if usual is not None:
         return PostRef(usual[2], usual[1])

@@ -7,7 +7,7 @@ own. No I/O here.
 
 from __future__ import annotations
 
-from typing import Any
+import operator
 
 import msgspec
 from msgspec import Raw, Struct
@@ -16,6 +16,9 @@ from .._errors import APIStatusError, TokfluenceError
 
 __all__ = ["comment_ids", "comment_lines", "failure_line", "line_ids", "post_line"]
 
+# Characters of a text in a failure line.
+_LONGEST = 4096
+_INT64 = range(-(2**63), 2**63)
 _POST_ID = b'"post_id"'
 
 
@@ -74,24 +77,51 @@ def line_ids(page: bytes) -> list[str]:
 
 
 def failure_line(given: object, post_id: str | None, error: TokfluenceError) -> bytes:
-    """An input that failed, and why."""
-    shown: Any = given if isinstance(given, (str, int)) else repr(given)
-    if (isinstance(shown, str) and len(shown) > 4096) or (
-        isinstance(shown, int) and shown.bit_length() > 128
-    ):
-        shown = str(getattr(error, "input", "…"))
+    """An input that failed, and why. `given` may be any object at all."""
+    code = getattr(error, "code", None)
     return (
         msgspec.json.encode(
             {
-                "input": shown,
+                "input": _shown(given),
                 "post_id": post_id,
                 "error": {
                     "type": type(error).__name__,
                     "status": getattr(error, "status", None),
-                    "code": getattr(error, "code", None),
-                    "message": error.message if isinstance(error, APIStatusError) else str(error),
+                    "code": code if code is None else _text_of(code),
+                    "message": _text_of(
+                        error.message if isinstance(error, APIStatusError) else error
+                    ),
                 },
             }
         )
         + b"\n"
     )
+
+
+def _shown(given: object) -> str | int:
+    """An input as JSON can hold it: numbers of 64 bits as they are, all else as text."""
+    if isinstance(given, int):
+        number = given if isinstance(given, bool) else operator.index(given)
+        if number in _INT64:
+            return number
+        return (
+            str(number)
+            if number.bit_length() <= 128
+            else f"an integer of {number.bit_length()} bits"
+        )
+    return _text_of(given if isinstance(given, str) else _repr_of(given))
+
+
+def _repr_of(given: object) -> str:
+    try:
+        return repr(given)
+    except Exception:  # whatever it raises, it is this input's fault alone
+        return f"<{type(given).__name__}>"
+
+
+def _text_of(value: object) -> str:
+    """A plain str of bounded length, with U+FFFD for what UTF-8 cannot hold."""
+    text = str.__str__(value) if isinstance(value, str) else str(value)
+    if len(text) > _LONGEST:
+        text = text[: _LONGEST - 1] + "…"
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
