@@ -142,8 +142,7 @@ async def crawl(
         finally:
             await job.source.aclose()
             run.ticker.tell()
-        await opened.flush()
-        failures.keep()
+        await opened.in_thread(failures.keep)
     if run.fatal is not None:
         raise run.fatal
     if job.source.error is not None:

@@ -64,8 +64,8 @@ def open_writer(form: str, row_type: type[Struct], stream: Any) -> RowWriter:
 
 
 class LineReader:
-    """Reads JSON lines of `row_type`; one with an odd field as an answer with one is read, without
-    it."""
+    """Reads JSON lines of `row_type`. A line that is odd is read as an answer that is odd: without
+    the field that does not fit, with U+FFFD for half an emoji."""
 
     def __init__(self, row_type: type[Struct]) -> None:
         self._lines = msgspec.json.Decoder(row_type).decode_lines
@@ -74,7 +74,7 @@ class LineReader:
     def read(self, lines: bytes) -> list[Any]:
         try:
             return self._lines(lines)
-        except msgspec.ValidationError:
+        except (msgspec.MsgspecError, UnicodeDecodeError):
             return [self._shape.decode(line) for line in lines.splitlines()]
 
 

@@ -98,6 +98,10 @@ class SQLiteJournal(Journal):
         """Return when everything given so far is on disk."""
         await self._open.flush()
 
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        """Run `work`, which waits for the disk, when everything given so far is on disk."""
+        return await self._open.read(work)
+
     @property
     def _open(self) -> Writer:
         if self._writer is None:
