@@ -18,6 +18,7 @@ from .._errors import InvalidPostError
 from .._wire.ids import PostRef, parse_post
 from .reader import Reader
 from .seen import Seen
+from .shards import ShardFilter
 
 if TYPE_CHECKING:
     from .._journal.records import Entry
@@ -70,6 +71,9 @@ class Source:
     """The distinct posts of an input, each with its first spelling; a malformed input stands where
     it stood.
 
+    Args:
+        only: Lets some inputs pass by without a trace; see `ShardFilter`.
+
     Attributes:
         duplicates: Inputs left out because their post had been seen.
         taken: Items given out so far.
@@ -78,7 +82,7 @@ class Source:
             begun is done.
     """
 
-    def __init__(self, inputs: Inputs) -> None:
+    def __init__(self, inputs: Inputs, only: ShardFilter | None = None) -> None:
         if isinstance(inputs, (str, bytes)):
             raise TypeError(
                 "give an iterable of ids or URLs, not one text; for a single post: [url]"
@@ -98,7 +102,8 @@ class Source:
         # A generator's context variables have to be there again at its next item, whichever task
         # asks for that.
         self._context = copy_context()
-        self._length = _length_of(inputs)
+        self._only = only
+        self._length = _length_of(inputs) if only is None else None
         self._seen = Seen()
         self._looked_at = 0
         self.duplicates = 0
@@ -157,23 +162,26 @@ class Source:
             given = _plain(given)
             ref = parse_post(given)
         except InvalidPostError as error:
-            return self._take(given, error=error)
+            return self._refuse(given, error)
         except Exception:  # an odd object's own, when it was looked at: this input's fault alone
             kind = type(given).__name__
             reason = f"it is of type {kind}, and cannot be looked at"
-            return self._take(given, error=InvalidPostError(f"<{kind}>", reason))
+            return self._refuse(given, InvalidPostError(f"<{kind}>", reason))
+        if self._only is not None and not self._only.takes(ref.post_id):
+            return None
         if not self._seen.add(ref.post_id):
             self.duplicates += 1
             return None
         if type(given) not in (str, int):
             given = int(ref.post_id)  # numpy's integers
-        return self._take(given, ref)
-
-    def _take(
-        self, given: object, ref: PostRef | None = None, error: InvalidPostError | None = None
-    ) -> Item:
         self.taken += 1
-        return Item(self.taken, given, ref, error)
+        return Item(self.taken, given, ref)
+
+    def _refuse(self, given: object, error: InvalidPostError) -> Item | None:
+        if self._only is not None and not self._only.takes(None):
+            return None
+        self.taken += 1
+        return Item(self.taken, given, error=error)
 
     def end(self) -> None:
         """Give out nothing more, not even what is being waited for."""
