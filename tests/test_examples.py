@@ -6,6 +6,8 @@ import asyncio
 import importlib.util
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -58,33 +60,49 @@ def test_the_inputs_are_of_every_shape() -> None:
         assert shape in text
 
 
-@pytest.mark.real_time
-def test_the_notebook_tells_its_story() -> None:
-    """Every cell runs in a kernel; two plots, a progress bar and the objects' own tables are in its
-    output; nothing is left over."""
-    notebook = nbformat.read(EXAMPLES / "quickstart.ipynb", as_version=4)
-
+def _run_notebook(name: str, folder: Path) -> tuple[list[Any], Counter[str]]:
+    """The outputs of every cell, run in a kernel, and how many there are of each kind."""
+    path = EXAMPLES / f"{name}.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    assert all(not cell.get("outputs") for cell in notebook.cells), "saved with its outputs"
     NotebookClient(
         notebook,
         timeout=100,
         kernel_name="python3",
-        resources={"metadata": {"path": str(EXAMPLES)}},
+        resources={"metadata": {"path": str(folder)}},
     ).execute()
-
     outputs = [
         output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs
     ]
-    kinds = Counter(kind for output in outputs for kind in output.get("data", {}))
+    assert not [output for output in outputs if output.output_type in ("error", "stream")]
+    return outputs, Counter(kind for output in outputs for kind in output.get("data", {}))
+
+
+@pytest.mark.real_time
+def test_the_notebook_tells_its_story(tmp_path: Path) -> None:
+    """Every cell runs in a kernel; two plots, a progress bar and the objects' own tables are in its
+    output; nothing is left over."""
+    outputs, kinds = _run_notebook("quickstart", tmp_path)
+
     text = json.dumps(outputs)
     assert kinds["image/png"] == 2
     assert "<progress" in text
-    assert "200 comments</b> of" in text
-    assert "<b>Usage</b>" in text
-    assert not [output for output in outputs if output.output_type in ("error", "stream")]
-    assert all(
-        not cell.get("outputs")
-        for cell in nbformat.read(EXAMPLES / "quickstart.ipynb", as_version=4).cells
-    )
+    assert "200 comments of" in text
+    assert re.search(r"<b>(<bdi>)?Usage<", text)
+
+
+@pytest.mark.real_time
+def test_the_analysis_draws_four_charts(tmp_path: Path) -> None:
+    """From a crawl's folder, which it makes where there is none; the second time it only reads."""
+    shutil.copy(EXAMPLES / "urls.txt", tmp_path)
+
+    outputs, kinds = _run_notebook("analysis", tmp_path)
+    again, _ = _run_notebook("analysis", tmp_path)
+
+    assert kinds["image/png"] == 4
+    assert "<progress" in json.dumps(outputs)
+    assert "<progress" not in json.dumps(again)
+    assert (tmp_path / "out-analysis" / "posts.jsonl").read_text("utf-8").count("\n") == 59
 
 
 @pytest.mark.sandbox(comments_per_post=450, indexed={ID})
