@@ -51,6 +51,7 @@ _ONCE = (
     "tests/sandbox/test_openapi.py",
     "tests/sandbox/test_real_servers.py",
     "tests/credits/test_estimate.py",
+    "tests/docs",
     "tests/test_examples.py",
     "tests/throttle/test_algorithms.py",
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from typing import Annotated
 
 import typer
@@ -12,7 +11,6 @@ import typer
 from .. import Sandbox
 from .._platform import STOP_SIGNALS, hear_signals
 from .._text import plural
-from . import streams
 from .runtime import new_loop
 from .screen import open_screen
 from .session import Exit
@@ -43,9 +41,7 @@ def _serve(sandbox: Sandbox, *, quiet: bool) -> int:
             )
             return Exit.USAGE
         try:
-            if sys.stdout is not None:
-                where = json.dumps({"url": sandbox.url, "token": sandbox.token})
-                streams.write(f"{where}\n".encode())
+            typer.echo(json.dumps({"url": sandbox.url, "token": sandbox.token}))
             screen.say(
                 f"Serving a stand-in of the Tokfluence API at {sandbox.url}; Ctrl-C ends it."
             )
@@ -62,14 +58,8 @@ def _serve(sandbox: Sandbox, *, quiet: bool) -> int:
         )
         return Exit.DONE
 
-    try:
-        with asyncio.Runner(loop_factory=new_loop) as runner:
-            return runner.run(main())
-    except streams.OutputGoneError:
-        return Exit.READER_GONE
-    except streams.OutputFailedError as error:
-        screen.say(str(error), "error")
-        return Exit.USAGE
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        return runner.run(main())
 
 
 def sandbox(

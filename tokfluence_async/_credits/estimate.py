@@ -33,8 +33,9 @@ class Estimate(Struct, frozen=True, kw_only=True):
         comment_pages_at_least: Pages of comments among that, one for each post whose comments are
             wanted; 2 credits each.
         requests_at_least, requests_at_most: Requests the throttle has to let go, analyses one URL
-        each at most. seconds_at_least, seconds_at_most: What the throttle needs for them, beside
-        the service's own time; 0.0 without one.
+            each at most.
+        seconds_at_least, seconds_at_most: What the throttle needs for them, beside the service's
+            own time; 0.0 without one.
     """
 
     posts: int

@@ -43,7 +43,7 @@ class Sandbox(Options, Scripting):
         credits: What the default key's wallet holds.
         seed: Another seed, other posts and comments.
         per_ip, per_key: Requests per `period` seconds and IP, and per key; None switches that
-        throttle off.
+            throttle off.
         period: Seconds; the service's is a minute.
         throttle: How requests are counted: `fixed_window`, `sliding_window` (a log),
             `sliding_log_counting_refusals`, `sliding_counter`, `token_bucket`, `gcra`, `haproxy`,
