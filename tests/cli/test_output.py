@@ -57,8 +57,10 @@ async def test_data_is_escaped_on_a_terminal(form: str, monkeypatch: pytest.Monk
     """As text and as CSV."""
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", Terminal(raw))
-    async with Output(form, Comment) as output:
-        await output.write([Comment(comment_id="1", text="\x1b[2J\x9b2J")])
+    output = Output(form, Comment)
+
+    await output.write([Comment(comment_id="1", text="\x1b[2J\x9b2J")])
+    await output.close()
 
     shown = raw.getvalue().decode()
     assert "\\u001b[2J\\u009b2J" in shown
@@ -76,8 +78,9 @@ async def test_no_character_that_steers_reaches_a_terminal_and_every_one_a_pipe(
     for kind in (Terminal, io.TextIOWrapper):
         raw = io.BytesIO()
         monkeypatch.setattr(sys, "stdout", kind(raw))
-        async with Output(form, Comment) as output:
-            await output.write([comment])
+        output = Output(form, Comment)
+        await output.write([comment])
+        await output.close()
         written.append(raw.getvalue().decode())
 
     shown, piped = written
