@@ -9,21 +9,25 @@ __all__ = ["main"]
 
 def main() -> None:
     """Run the command line, or say in one line how to install what it needs."""
+    from ._cli.streams import checked_text, prepare_streams
+
+    prepare_streams()
     try:
         from ._cli.app import app
     except ModuleNotFoundError as error:
         if error.name not in ("typer", "rich"):
             raise
         needs = (
-            f"The command line needs {error.name}, which is not installed: pip install 'tokfluence_async[cli]' "
-            "(or from a checkout: pip install '.[cli]')"
+            f"The command line needs {error.name}, which is not installed: "
+            "pip install 'tokfluence_async[cli]' (or from a checkout: pip install '.[cli]')"
         )
         if "--help" in sys.argv:
             print(needs)
             return
         print(needs, file=sys.stderr)
         sys.exit(2)
-    app(prog_name="tokfluence")
+    with checked_text():
+        app(prog_name="tokfluence")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokfluence_async import InvalidPostError
-from tokfluence_async._bulk.sources import Inputs, Item, Seen, Source
+from tokfluence_async._bulk.sources import Inputs, Item, Source
 
 
 async def drain(source: Source) -> list[Item]:
@@ -186,17 +186,3 @@ async def test_closing_closes_an_async_generator() -> None:
 
     assert closed
     assert await source.next() is None
-
-
-@given(st.lists(st.integers(1, 2**64 - 1) | st.integers(1, 30), max_size=120), st.integers(1, 7))
-def test_the_set_of_seen_ids_spills_without_forgetting(numbers: list[int], in_memory: int) -> None:
-    """Beyond its bound it is on disk; ids above 2**63 too, where SQLite's integers end."""
-    seen = Seen(in_memory)
-    model: set[int] = set()
-
-    for number in numbers:
-        assert seen.add(str(number)) == (number not in model)
-        model.add(number)
-
-    seen.close()
-    seen.close()

@@ -57,10 +57,8 @@ async def test_data_is_escaped_on_a_terminal(form: str, monkeypatch: pytest.Monk
     """As text and as CSV."""
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", Terminal(raw))
-    output = Output(form, Comment)
-
-    await output.write([Comment(comment_id="1", text="\x1b[2J\x9b2J")])
-    await output.close()
+    async with Output(form, Comment) as output:
+        await output.write([Comment(comment_id="1", text="\x1b[2J\x9b2J")])
 
     shown = raw.getvalue().decode()
     assert "\\u001b[2J\\u009b2J" in shown
@@ -78,9 +76,8 @@ async def test_no_character_that_steers_reaches_a_terminal_and_every_one_a_pipe(
     for kind in (Terminal, io.TextIOWrapper):
         raw = io.BytesIO()
         monkeypatch.setattr(sys, "stdout", kind(raw))
-        output = Output(form, Comment)
-        await output.write([comment])
-        await output.close()
+        async with Output(form, Comment) as output:
+            await output.write([comment])
         written.append(raw.getvalue().decode())
 
     shown, piped = written

@@ -17,6 +17,7 @@ from .._wire.calls import MAX_BATCH
 from .progress import OnProgress, Ticker
 from .remembered import RememberedSource
 from .requests import Requests
+from .shards import ShardFilter
 from .sources import Inputs, Item, ItemSource, Source
 from .stream import Emit, stream
 
@@ -53,6 +54,7 @@ class Job:
         max_credits: Credits that this call may spend at most.
         journal: A journal, or the path of one that the call opens and closes.
         on_progress: The user's callable.
+        only: Lets some inputs pass by; see `ShardFilter`.
     """
 
     def __init__(
@@ -64,10 +66,11 @@ class Job:
         max_credits: int | None = None,
         journal: JournalOrPath | None = None,
         on_progress: OnProgress | None = None,
+        only: ShardFilter | None = None,
     ) -> None:
         self.budget = Budget(max_credits, options.budget)
         self.requests = Requests(engine, options, self.budget)
-        self.source = Source(inputs)
+        self.source = Source(inputs, only)
         self._journal = journal
         self._on_progress = on_progress
 

@@ -46,8 +46,7 @@ class RememberedSource:
         return self._source.left
 
     async def next(self) -> Item | None:
-        source = self._source
-        while (item := await source.next() if source.is_async else source.take()) is not None:
+        while (item := await self._source.next()) is not None:
             if item.ref is None:
                 return item
             if self._new is None:

@@ -1,81 +1,37 @@
 """Inputs of bulk calls: any iterable or async iterable of ids and URLs, read no faster than it is
 used.
 
-Duplicates are folded by video id. What was seen is kept in memory up to a bound and in a temporary
-SQLite database beyond it, so that a job of any size takes the same memory (a Python set of a
-million ids takes about 90 MB).
+Duplicates are folded by video id. What a text or number subclass names is kept as a plain `str` or
+`int`. Any other object is an item of its own with an error, and never the end of the job.
 """
 
 from __future__ import annotations
 
 import asyncio
-import sqlite3
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sized
+from collections.abc import AsyncIterable, Iterable, Iterator, Sized
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Protocol
 
-import anyio
 from msgspec import Struct
 
 from .._errors import InvalidPostError
-from .._wire.ids import PostRef, parse_post, signed
+from .._wire.ids import PostRef, parse_post
+from .reader import Reader
+from .seen import Seen
+from .shards import ShardFilter
 
 if TYPE_CHECKING:
     from .._journal.records import Entry
 
-__all__ = ["Inputs", "Item", "ItemSource", "Seen", "Source"]
+__all__ = ["Inputs", "Item", "ItemSource", "Source"]
 
 Inputs = Iterable[Any] | AsyncIterable[Any]
 
-# About 6 MB of set; only jobs above it pay for the database (about 3 µs an id).
-_IN_MEMORY = 65_536
+# Inputs that are looked at without giving the loop a turn: a few ms, where each is as long and odd
+# as it may be.
+_TURN = 128
 
-
-class Seen:
-    """A set of ids whose memory is bounded."""
-
-    def __init__(self, in_memory: int = _IN_MEMORY) -> None:
-        self._recent: set[int] = set()
-        self._in_memory = in_memory
-        self._spilled: sqlite3.Connection | None = None
-
-    def add(self, post_id: str) -> bool:
-        """True if `post_id` is new."""
-        number = int(post_id)
-        if number in self._recent:
-            return False
-        if self._spilled is not None and self._is_spilled(number):
-            return False
-        self._recent.add(number)
-        if len(self._recent) >= self._in_memory:
-            self._spill()
-        return True
-
-    def _is_spilled(self, number: int) -> bool:
-        assert self._spilled is not None
-        return (
-            self._spilled.execute("SELECT 1 FROM seen WHERE id = ?", (signed(number),)).fetchone()
-            is not None
-        )
-
-    def _spill(self) -> None:
-        if self._spilled is None:
-            # The empty name is SQLite's own temporary file, which goes with the connection; its
-            # cache is 2 MB.
-            self._spilled = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-            self._spilled.execute("PRAGMA journal_mode = OFF")
-            self._spilled.execute("PRAGMA synchronous = OFF")
-            self._spilled.execute("CREATE TABLE seen (id INTEGER PRIMARY KEY)")
-        self._spilled.execute("BEGIN")
-        self._spilled.executemany(
-            "INSERT INTO seen VALUES (?)", ((signed(n),) for n in sorted(self._recent))
-        )
-        self._spilled.execute("COMMIT")
-        self._recent.clear()
-
-    def close(self) -> None:
-        if self._spilled is not None:
-            self._spilled.close()
-            self._spilled = None
+_END = object()
 
 
 class Item(Struct, frozen=True):
@@ -115,6 +71,9 @@ class Source:
     """The distinct posts of an input, each with its first spelling; a malformed input stands where
     it stood.
 
+    Args:
+        only: Lets some inputs pass by without a trace; see `ShardFilter`.
+
     Attributes:
         duplicates: Inputs left out because their post had been seen.
         taken: Items given out so far.
@@ -123,35 +82,34 @@ class Source:
             begun is done.
     """
 
-    def __init__(self, inputs: Inputs) -> None:
+    def __init__(self, inputs: Inputs, only: ShardFilter | None = None) -> None:
         if isinstance(inputs, (str, bytes)):
             raise TypeError(
                 "give an iterable of ids or URLs, not one text; for a single post: [url]"
             )
         self._sync: Iterator[Any] | None = None
-        self._async: AsyncIterator[Any] | None = None
+        self._reader: Reader | None = None
         if isinstance(inputs, AsyncIterable):
-            self._async = aiter(inputs)
+            self._reader = Reader(aiter(inputs))
         else:
             try:
                 self._sync = iter(inputs)
             except TypeError:
                 raise TypeError(
-                    f"give an iterable of ids or URLs, not one {type(inputs).__name__}; for a single post: [id]"
+                    f"give an iterable of ids or URLs, not one {type(inputs).__name__}; "
+                    "for a single post: [id]"
                 ) from None
-        self._length = len(inputs) if isinstance(inputs, Sized) else None
-        self._turn = asyncio.Lock()
-        self._waiting: anyio.CancelScope | None = None
+        # A generator's context variables have to be there again at its next item, whichever task
+        # asks for that.
+        self._context = copy_context()
+        self._only = only
+        self._length = _length_of(inputs) if only is None else None
         self._seen = Seen()
+        self._looked_at = 0
         self.duplicates = 0
         self.taken = 0
         self.ended = False
         self.error: Exception | None = None
-
-    @property
-    def is_async(self) -> bool:
-        """Whether the next item may have to be waited for."""
-        return self._async is not None
 
     @property
     def total(self) -> int | None:
@@ -166,28 +124,31 @@ class Source:
         return None if self.total is None else self.total - self.taken
 
     async def next(self) -> Item | None:
-        """The next item, or None at the end. Several tasks may call it; the input is read by one at
-        a time."""
-        if self._sync is not None:
-            return self.take()
-        async with self._turn:
-            while not self.ended:
-                assert self._async is not None
-                given: Any = None
-                try:
-                    with anyio.CancelScope() as self._waiting:
-                        given = await anext(self._async)
-                    if self._waiting.cancelled_caught:
-                        break
-                except StopAsyncIteration:
-                    self._end()
-                except Exception as error:  # the caller's own iterator; told at the end
-                    self._end(error)
-                else:
-                    item = self._fold(given)
-                    if item is not None:
-                        return item
+        """The next item, or None at the end. Several tasks may call it."""
+        while not self.ended:
+            try:
+                given = await self._next()
+            except StopAsyncIteration:
+                self.ended = True
+            except Exception as error:  # the caller's own iterator; told at the end
+                self.ended, self.error = True, error
+            else:
+                item = self._fold(given)
+                if item is not None:
+                    return item
         return None
+
+    async def _next(self) -> Any:
+        if self._reader is not None:
+            return await self._reader.next()
+        assert self._sync is not None
+        self._looked_at += 1
+        if self._looked_at % _TURN == 0:
+            await asyncio.sleep(0)
+        given = self._context.run(next, self._sync, _END)
+        if given is _END:
+            raise StopAsyncIteration
+        return given
 
     def remembered(self, item: Item) -> Entry | None:
         """Nothing: there is no journal."""
@@ -196,48 +157,64 @@ class Source:
     def age(self, at: float | None) -> float:
         return 0.0
 
-    def take(self) -> Item | None:
-        """As `next`, where nothing has to be waited for (`is_async` is false)."""
-        while not self.ended:
-            try:
-                assert self._sync is not None
-                given = next(self._sync)
-            except StopIteration:
-                self._end()
-            except Exception as error:  # the caller's own iterator; told at the end
-                self._end(error)
-            else:
-                item = self._fold(given)
-                if item is not None:
-                    return item
-        return None
-
-    def _fold(self, given: object) -> Item | None:
+    def _fold(self, given: Any) -> Item | None:
         try:
+            given = _plain(given)
             ref = parse_post(given)
         except InvalidPostError as error:
-            self.taken += 1
-            return Item(self.taken, given, error=error)
+            return self._refuse(given, error)
+        except Exception:  # an odd object's own, when it was looked at: this input's fault alone
+            kind = type(given).__name__
+            reason = f"it is of type {kind}, and cannot be looked at"
+            return self._refuse(given, InvalidPostError(f"<{kind}>", reason))
+        if self._only is not None and not self._only.takes(ref.post_id):
+            return None
         if not self._seen.add(ref.post_id):
             self.duplicates += 1
             return None
+        if type(given) not in (str, int):
+            given = int(ref.post_id)  # numpy's integers
         self.taken += 1
         return Item(self.taken, given, ref)
 
+    def _refuse(self, given: object, error: InvalidPostError) -> Item | None:
+        if self._only is not None and not self._only.takes(None):
+            return None
+        self.taken += 1
+        return Item(self.taken, given, error=error)
+
     def end(self) -> None:
         """Give out nothing more, not even what is being waited for."""
-        self._end(self.error)
-        if self._waiting is not None:
-            self._waiting.cancel()
-
-    def _end(self, error: Exception | None = None) -> None:
         self.ended = True
-        self.error = error
-        self._seen.close()
+        if self._reader is not None:
+            self._reader.stop()
 
     async def aclose(self) -> None:
-        """Let go of the input; an async generator among inputs is closed, as nobody else can."""
-        self._end(self.error)
-        close = getattr(self._async, "aclose", None)
-        if close is not None:
-            await close()
+        """Let go of the input. An async generator is closed by the task that read it; nobody else
+        can."""
+        self.ended = True
+        if self._reader is not None:
+            await self._reader.aclose()
+
+
+def _plain(given: Any) -> Any:
+    """A text or number as Python's own: numpy, lxml and jinja have kinds of theirs, whose methods
+    differ."""
+    kind = type(given)
+    if kind is str or kind is int or kind is bool:
+        return given
+    if issubclass(kind, str):
+        return str.__str__(given)
+    if issubclass(kind, int):
+        return int.__int__(given)
+    return given
+
+
+def _length_of(inputs: object) -> int | None:
+    """How many there are, if that can be known: `len` of a progress bar raises."""
+    if not isinstance(inputs, Sized):
+        return None
+    try:
+        return len(inputs)
+    except Exception:
+        return None

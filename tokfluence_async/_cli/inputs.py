@@ -7,17 +7,19 @@ import asyncio
 import codecs
 import concurrent.futures
 import os
+import selectors
 import shlex
 import stat
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 from .._errors import InvalidPostError
 from .._text import one_line, plural
 from .._wire.ids import parse_post_id
+from .streams import wait_until_ready
 
 __all__ = [
     "WANTED",
@@ -140,7 +142,7 @@ class StreamLines(Inputs):
 
     async def __aiter__(self) -> AsyncIterator[str]:
         try:
-            descriptor = sys.stdin.fileno() if self._path is None else None
+            descriptor = _standard_input().fileno() if self._path is None else None
         except (OSError, ValueError):  # an object in its place, as in tests
             for number, text in _useful(_lines([sys.stdin.buffer.read()], self.name)):
                 self._look_at(number, text)
@@ -185,6 +187,12 @@ class StreamLines(Inputs):
             ended.cancel()
 
 
+def _standard_input() -> TextIO:
+    if sys.stdin is None:
+        raise UsageError("standard input is closed: there is nothing to read")
+    return sys.stdin
+
+
 def _read(
     descriptor: int | None,
     path: Path | None,
@@ -204,7 +212,11 @@ def _read(
             assert path is not None
             descriptor = os.open(path, os.O_RDONLY)
         while True:
-            chunk = os.read(descriptor, _CHUNK)
+            try:
+                chunk = os.read(descriptor, _CHUNK)
+            except BlockingIOError:  # nothing yet, which is not the end
+                wait_until_ready(descriptor, selectors.EVENT_READ)
+                continue
             put(chunk)
             if not chunk:
                 return
@@ -285,6 +297,7 @@ def open_inputs(name: str, again: str) -> FileLines | StreamLines:
         UsageError: It is not there, cannot be read, or is not text.
     """
     if name == "-":
+        _standard_input()
         return StreamLines("standard input")
     path = Path(name)
     try:

@@ -1,99 +1,121 @@
-"""Rows to standard output. What a terminal would obey is escaped when standard output is one; files
-and pipes get it unchanged."""
+"""Rows to standard output, in one of three formats. What a terminal would obey is escaped when
+standard output is one; files and pipes get it unchanged."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
 
 import msgspec
 
+from .._crawl.tables import RowWriter, check_format, open_writer
 from .._text import escape_controls
+from . import streams
 from .inputs import UsageError
 
-__all__ = ["Output", "OutputGoneError"]
-
-
-class OutputGoneError(Exception):
-    """Whoever read standard output has gone; that is their right, and no reason for a word."""
+__all__ = ["Output"]
 
 
 class Output:
-    """Standard output, written by a thread so that a slow reader holds back the next page and
-    nothing else.
+    """Standard output as rows, used by `async with`, whose end completes what was written.
+
+    One thread writes, so that a slow reader holds back the next page and nothing else. What it was
+    given it writes also if the task that gave it is cancelled: the rows are paid for.
 
     Args:
         form: "jsonl", "csv" or "parquet".
         row_type: The Struct that every row is.
+        mark: Begin CSV with a byte order mark.
+    Raises:
+        UsageError: Standard output is closed, or is a terminal, and the rows are Parquet.
+        ModuleNotFoundError: pyarrow is wanted and not installed.
+        OutputGoneError, OutputFailedError: From `write` and at the end.
     """
 
-    def __init__(self, form: str, row_type: type[msgspec.Struct]) -> None:
-        self._stream = sys.stdout.buffer
+    def __init__(self, form: str, row_type: type[msgspec.Struct], *, mark: bool = False) -> None:
+        if sys.stdout is None:
+            raise UsageError("standard output is closed: the rows have nowhere to go")
         self._terminal = sys.stdout.isatty()
-        self._encoder = msgspec.json.Encoder()
-        self._rows = None
+        if form == "parquet" and self._terminal:
+            raise UsageError("Parquet is not for a terminal: send it to a file with > or |")
+        check_format(form)
+        self._encode = msgspec.json.Encoder().encode_lines
+        # Formats write here, and the thread takes it from there.
+        self._pending = _Pending()
+        self._rows: RowWriter | None = None
         if form != "jsonl":
-            from .._crawl.tables import open_writer
+            self._rows = open_writer(form, row_type, self._pending, mark=mark)
+        self._failed = False
+        self._thread = ThreadPoolExecutor(1, "tokfluence-output")
 
-            if form == "parquet" and self._terminal:
-                raise UsageError("Parquet is not for a terminal: send it to a file with > or |")
-            self._rows = open_writer(
-                form, row_type, _Escaped(self._stream) if self._terminal else self._stream
-            )
+    async def __aenter__(self) -> Output:
+        return self
 
-    @property
-    def terminal(self) -> bool:
-        return self._terminal
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            await self._do(self._close)
+        finally:
+            self._thread.shutdown(wait=False)
 
     async def write(self, rows: Sequence[msgspec.Struct]) -> None:
+        """Write rows; returns when standard output has taken them."""
         await self._do(self._write, rows)
 
-    async def close(self) -> None:
-        await self._do(self._close)
-
-    async def _do(self, what: Any, *args: Any) -> None:
-        try:
-            await asyncio.get_running_loop().run_in_executor(None, what, *args)
-        except BrokenPipeError:
-            _silence()
-            raise OutputGoneError from None
+    async def _do(self, what: Callable[..., None], *args: object) -> None:
+        writing = asyncio.get_running_loop().run_in_executor(self._thread, what, *args)
+        # After a cancellation nobody looks at it any more; the end does that.
+        writing.add_done_callback(lambda done: done.cancelled() or done.exception())
+        await asyncio.shield(writing)
 
     def _write(self, rows: Sequence[msgspec.Struct]) -> None:
-        if self._rows is not None:
-            self._rows.write(rows)
+        if self._rows is None:
+            self._pending.write(self._encode(rows))
         else:
-            data = self._encoder.encode_lines(rows)
-            self._stream.write(escape_controls(data.decode()).encode() if self._terminal else data)
-        self._stream.flush()
+            self._rows.write(rows)
+        self._pass_on()
 
     def _close(self) -> None:
         if self._rows is not None:
+            if self._failed:
+                self._rows.drop()
+                return
             self._rows.close()
-        self._stream.flush()
+        self._pass_on()
+        streams.finish()
+
+    def _pass_on(self) -> None:
+        if self._failed:  # in a write that was given up; nothing fits behind half of a row
+            return
+        data = self._pending.take()
+        try:
+            streams.write(escape_controls(data.decode()).encode() if self._terminal else data)
+        except BaseException:
+            self._failed = True
+            raise
 
 
-class _Escaped:
-    """A binary stream in front of a terminal."""
+class _Pending:
+    """A binary stream that is emptied by `take`."""
 
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
 
     def write(self, data: bytes) -> int:
-        self._stream.write(escape_controls(data.decode()).encode())
+        self._parts.append(data)
         return len(data)
 
     def flush(self) -> None:
-        self._stream.flush()
+        pass
 
-
-def _silence() -> None:
-    # The interpreter flushes standard output once more at its end, and would complain there.
-    try:
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())
-        os.close(null)
-    except (OSError, ValueError):  # no descriptor: a stand-in in tests
-        return
+    def take(self) -> bytes:
+        data = b"".join(self._parts)
+        self._parts.clear()
+        return data

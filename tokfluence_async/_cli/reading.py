@@ -82,9 +82,8 @@ def comments(
         pages = session.client.posts.comment_pages(
             post_id, cursor=cursor, max_items=max_items, prefetch=prefetch
         )
-        output = Output(form.value, Comment)
         written, at = 0, cursor
-        async with aclosing(pages):
+        async with aclosing(pages), Output(form.value, Comment) as output:
             try:
                 async for page in pages:
                     await output.write(page.items)
@@ -97,7 +96,6 @@ def comments(
                     session.screen.say(
                         f"What was written stands; go on with --cursor {at}.", "warning", cursor=at
                     )
-        await output.close()
         return finish(session, written, "comment", "comments")
 
     raise typer.Exit(run(main, common, title="comments", unit="comments"))

@@ -22,13 +22,13 @@ async def write_outcomes(
 ) -> int:
     """Values to standard output as they come, errors to standard error."""
     written = 0
-    async for outcome in outcomes:
-        if outcome.error is not None:
-            session.failures.add(outcome.input, outcome.error)
-        else:
-            await output.write([outcome.unwrap()])
-            written += 1
-    await output.close()
+    async with output:
+        async for outcome in outcomes:
+            if outcome.error is not None:
+                session.failures.add(outcome.input, outcome.error)
+            else:
+                await output.write([outcome.unwrap()])
+                written += 1
     return finish(session, written, one, many)
 
 

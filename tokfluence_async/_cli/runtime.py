@@ -25,10 +25,10 @@ from .. import (
 )
 from .._http import log
 from .inputs import UsageError
-from .output import OutputGoneError
 from .screen import Screen, open_screen
 from .session import Common, Exit, Session
 from .signals import stop_on_signals
+from .streams import OutputFailedError, OutputGoneError
 
 if TYPE_CHECKING:
     from .. import Sandbox
@@ -68,9 +68,11 @@ def run(
         log.reset()
 
 
-def _stays_in_a_file(stream: TextIO) -> bool:
+def _stays_in_a_file(stream: TextIO | None) -> bool:
     """Whether what is written there cannot come to the terminal: at the end of a pipe there may be
     `jq`, and then the terminal."""
+    if stream is None:
+        return True
     try:
         mode = os.fstat(stream.fileno()).st_mode
     except (OSError, ValueError):  # no file at all
@@ -85,8 +87,8 @@ def _explain(error: BaseException, screen: Screen) -> int:
         case BaseExceptionGroup() if len(error.exceptions) == 1:
             return _explain(error.exceptions[0], screen)
         case OutputGoneError():
-            return 141  # 128 + SIGPIPE, a signal that not every system knows
-        case UsageError() | ModuleNotFoundError(name="pyarrow"):
+            return Exit.READER_GONE
+        case UsageError() | OutputFailedError() | ModuleNotFoundError(name="pyarrow"):
             screen.say(str(error), "error")
             return Exit.USAGE
         case (
@@ -128,6 +130,8 @@ async def _session(main: Main, common: Common, screen: Screen, title: str, unit:
                 if not heard:
                     raise
                 status = Exit.FAILED
+            except OutputFailedError as error:
+                raise OutputFailedError(f"{error}. {session.bill()}") from None
             finally:
                 watcher.cancel()
                 screen.stop()

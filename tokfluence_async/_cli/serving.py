@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from typing import Annotated
 
 import typer
@@ -11,6 +12,7 @@ import typer
 from .. import Sandbox
 from .._platform import STOP_SIGNALS, hear_signals
 from .._text import plural
+from . import streams
 from .runtime import new_loop
 from .screen import open_screen
 from .session import Exit
@@ -41,7 +43,9 @@ def _serve(sandbox: Sandbox, *, quiet: bool) -> int:
             )
             return Exit.USAGE
         try:
-            typer.echo(json.dumps({"url": sandbox.url, "token": sandbox.token}))
+            if sys.stdout is not None:
+                where = json.dumps({"url": sandbox.url, "token": sandbox.token})
+                streams.write(f"{where}\n".encode())
             screen.say(
                 f"Serving a stand-in of the Tokfluence API at {sandbox.url}; Ctrl-C ends it."
             )
@@ -58,8 +62,14 @@ def _serve(sandbox: Sandbox, *, quiet: bool) -> int:
         )
         return Exit.DONE
 
-    with asyncio.Runner(loop_factory=new_loop) as runner:
-        return runner.run(main())
+    try:
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            return runner.run(main())
+    except streams.OutputGoneError:
+        return Exit.READER_GONE
+    except streams.OutputFailedError as error:
+        screen.say(str(error), "error")
+        return Exit.USAGE
 
 
 def sandbox(

@@ -36,13 +36,13 @@ _REFRESH = 0.25
 
 
 class Exit(IntEnum):
-    """Exit statuses. Beside these: 128 + n after signal n, and 141 when the reader of standard
-    output went away."""
+    """Exit statuses. Beside these: 128 + n after signal n."""
 
     DONE = 0
     FAILED = 1
     USAGE = 2
     STOPPED = 3
+    READER_GONE = 141  # 128 + SIGPIPE, a signal that not every system knows
 
 
 class Common(Struct, frozen=True, kw_only=True):

@@ -22,6 +22,7 @@ from .._bulk.analyze import Analyzer
 from .._bulk.job import Job
 from .._bulk.progress import OnProgress
 from .._bulk.resolve import Resolver
+from .._bulk.shards import ShardFilter, check_shard
 from .._bulk.sources import Inputs
 from .._bulk.stream import unwrapped
 from .._journal.journal import Journal, enter_journal
@@ -66,6 +67,7 @@ async def crawl(
     on_progress: OnProgress | None = None,
     stop: asyncio.Event | None = None,
     grace: float = 30.0,
+    shard: tuple[int, int] | None = None,
 ) -> CrawlReport:
     """Write posts, and their comments, to files in a folder, by the cheapest way; go on where an
     earlier run ended, however it ended.
@@ -94,6 +96,9 @@ async def crawl(
             call returns.
         grace: Seconds after `stop` for that; what is not finished then is cancelled, stays in doubt
             in the journal and is settled by the next run.
+        shard: `(i, n)`: work only the inputs whose post falls to shard i of n, 0 <= i < n, by a hash
+            of the video id that never changes; the others pass by without a trace. Malformed inputs
+            belong to shard 0. A folder remembers its shard and refuses another.
     Returns:
         What this run did; `stopped_by` says why it did not try everything.
     Raises:
@@ -116,8 +121,15 @@ async def crawl(
         raise ValueError(
             f"patience and grace must be 0 seconds or more, not {patience!r} and {grace!r}"
         )
+    part = check_shard(shard)
+    only = None if part is None else ShardFilter(part)
     job = Job(
-        client._engine, client._options, urls, max_credits=max_credits, on_progress=on_progress
+        client._engine,
+        client._options,
+        urls,
+        max_credits=max_credits,
+        on_progress=on_progress,
+        only=only,
     )
     resolver: Resolver[Raw] = Resolver(
         job.requests,
@@ -132,7 +144,7 @@ async def crawl(
     async with AsyncExitStack() as stack:
         opened = await enter_journal(stack, folder.journal if journal is None else journal)
         assert isinstance(opened, SQLiteJournal)
-        await folder.claim(opened, client._engine.origin)
+        await folder.claim(opened, client._engine.origin, part)
         posts = await opened.attach("posts.jsonl", folder.posts)
         pages = await opened.attach("comments.jsonl", folder.comments) if comments else None
         failures = stack.enter_context(FailureFile(folder.failures))
@@ -143,6 +155,8 @@ async def crawl(
             await job.source.aclose()
             run.ticker.tell()
         await opened.in_thread(failures.keep)
+        if part is not None and only is not None and run.tried_everything:
+            folder.shard_is_done(part, only)
     if run.fatal is not None:
         raise run.fatal
     if job.source.error is not None:

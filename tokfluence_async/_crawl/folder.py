@@ -4,6 +4,7 @@
     posts.csv, comments.parquet and so on         tables that the command makes of them
     journal.sqlite                                what was paid for and written
     .origin                                       where the posts come from: its first line
+    .shard                                        which part of a job it is: its first line
 
 A run goes on where the journal ends. So a folder holds what one origin gave: posts that a sandbox
 made up must not count as the service's, and as done. All addresses of this machine are one origin,
@@ -16,21 +17,40 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
+from .._bulk.shards import Shard, ShardFilter
 from .._errors import ConfigurationError, JournalError
 
 if TYPE_CHECKING:
     from .._journal.journal import Journal
 
-__all__ = ["LOCAL", "CrawlFolder", "known_as"]
+__all__ = ["LOCAL", "CrawlFolder", "ShardMark", "known_as"]
 
+_MARK = re.compile(
+    r"([0-9]{1,9})/([0-9]{1,9})\n(?:done: ([0-9]{1,19}) inputs, ([0-9a-f]{16})\n)?", re.ASCII
+)
 # The name under which all origins on this machine are remembered.
 LOCAL = "localhost"
+
+
+class ShardMark(NamedTuple):
+    """What a folder says of its shard.
+
+    Attributes:
+        inputs: Inputs that its job has, all shards together; None as long as no run has tried
+            everything.
+        fingerprint: Theirs; shards with different ones have read different lists.
+    """
+
+    shard: Shard
+    inputs: int | None
+    fingerprint: str | None
 
 
 class CrawlFolder:
@@ -55,6 +75,7 @@ class CrawlFolder:
         self.failures = self.path / "failures.jsonl"
         self.journal = self.path / "journal.sqlite"
         self._origin = self.path / ".origin"
+        self._shard = self.path / ".shard"
         # The command of earlier versions left this one in its sandbox's folders.
         self._sandbox = self.path / ".sandbox"
 
@@ -90,16 +111,60 @@ class CrawlFolder:
         """Where the folder's posts come from, as `known_as` writes it; None if nobody has said."""
         return self._read_mark()[1]
 
-    async def claim(self, journal: Journal, origin: str) -> None:
-        """Refuse a folder that holds what another origin gave; remember `origin` in any other.
+    def shard(self) -> ShardMark | None:
+        """Which part of a job the folder is; None if it is no shard."""
+        try:
+            text = self._shard.read_bytes().decode("utf-8", "replace")
+        except OSError:
+            return None
+        match = _MARK.match(text)
+        if match is None:
+            return None
+        index, count, seen, fingerprint = match.groups()
+        return ShardMark(
+            Shard(int(index), int(count)),
+            None if seen is None else int(seen),
+            None if fingerprint is None else fingerprint,
+        )
 
-        A folder without a mark, as earlier versions left it, is taken as this origin's. The mark of
-        an origin that gave nothing is replaced.
+    async def claim(self, journal: Journal, origin: str, shard: Shard | None) -> None:
+        """Refuse a folder that holds what another origin gave, or another shard; remember `origin`
+        and `shard` in any other.
+
+        A folder without a mark, as earlier versions left it, is taken as this origin's. The marks
+        of a crawl that got nothing are replaced.
 
         Raises:
-            ConfigurationError: It holds what another origin gave.
+            ConfigurationError: It holds something else.
+            JournalError: A mark cannot be written.
+        """
+        await self._claim_origin(journal, origin)
+        await self._claim_shard(journal, shard)
+
+    async def _claim_shard(self, journal: Journal, shard: Shard | None) -> None:
+        mark = self.shard()
+        before = None if mark is None else mark.shard
+        if before != shard and not await journal.is_empty():
+            raise ConfigurationError(
+                f"{self.path} holds {_called(before)}, and this run is {_called(shard)}. Give each "
+                "shard a folder of its own, and one number of shards to a job. Nothing was sent."
+            )
+        if shard is None:
+            self._shard.unlink(missing_ok=True)
+        else:
+            self._write(self._shard, f"{shard}\n")
+
+    def shard_is_done(self, shard: Shard, only: ShardFilter) -> None:
+        """Remember that a run has tried everything, and which list of inputs it has read.
+
+        Raises:
             JournalError: The mark cannot be written.
         """
+        self._write(
+            self._shard, f"{shard}\ndone: {only.seen} inputs, {only.fingerprint:016x}\n", ""
+        )
+
+    async def _claim_origin(self, journal: Journal, origin: str) -> None:
         mark, before = self._read_mark()
         now = known_as(origin)
         if before == now:
@@ -110,20 +175,30 @@ class CrawlFolder:
                 "another folder, so that a sandbox's posts and the service's are not mixed; or "
                 f"delete {mark} if both addresses lead to the same service. Nothing was sent."
             )
+        self._write(
+            self._origin,
+            f"{now}\nThe posts and comments in this folder come from there. A crawl of another "
+            "address is refused.\n",
+        )
+
+    def _write(self, mark: Path, text: str, more: str = " Nothing was sent.") -> None:
         try:
-            self._origin.write_text(
-                f"{now}\nThe posts and comments in this folder come from there. A crawl of another "
-                "address is refused.\n",
-                "utf-8",
-            )
+            mark.write_text(text, "utf-8", newline="\n")
         except OSError as error:
             raise JournalError(
-                f"{self._origin} cannot be written: {error.strerror or error}. Nothing was sent."
+                f"{mark} cannot be written: {error.strerror or error}.{more}"
             ) from error
 
     def remove(self) -> None:
         """Take back a folder that a run has made and got nothing for; files of others stay."""
-        for path in (self._origin, self.posts, self.comments, self.failures, self.journal):
+        for path in (
+            self._origin,
+            self._shard,
+            self.posts,
+            self.comments,
+            self.failures,
+            self.journal,
+        ):
             path.unlink(missing_ok=True)
         for suffix in ("-wal", "-shm"):
             self.journal.with_name(self.journal.name + suffix).unlink(missing_ok=True)
@@ -136,6 +211,10 @@ class CrawlFolder:
             if first:  # a power cut can leave an empty file
                 return self._origin, first
         return (self._sandbox, LOCAL) if self._sandbox.exists() else (self._origin, None)
+
+
+def _called(shard: Shard | None) -> str:
+    return "a crawl without shards" if shard is None else f"shard {shard}"
 
 
 def known_as(origin: str) -> str:

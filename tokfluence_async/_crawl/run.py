@@ -96,6 +96,11 @@ class CrawlRun:
         self._stopping = False
         self.fatal: TokfluenceError | None = None
 
+    @property
+    def tried_everything(self) -> bool:
+        """Whether every input was read, and nothing was left for another run."""
+        return self._stopped_by is None and self.fatal is None and self._source.error is None
+
     def report(self) -> CrawlReport:
         return CrawlReport(
             posts=self._posts,

@@ -18,8 +18,7 @@ are written under another name first.
 from __future__ import annotations
 
 import csv
-import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, Protocol, cast, get_args, get_type_hints
 
@@ -53,14 +52,15 @@ def check_format(form: str) -> None:
         need("pyarrow")
 
 
-def open_writer(form: str, row_type: type[Struct], stream: Any) -> RowWriter:
+def open_writer(form: str, row_type: type[Struct], stream: Any, *, mark: bool = False) -> RowWriter:
     """A writer of `row_type` rows to a binary stream.
 
     Args:
         form: "csv" or "parquet".
+        mark: Begin CSV with a byte order mark, without which Excel takes it for another encoding.
     """
     check_format(form)
-    return _Parquet(row_type, stream) if form == "parquet" else _Csv(row_type, stream)
+    return _Parquet(row_type, stream) if form == "parquet" else _Csv(row_type, stream, mark)
 
 
 class LineReader:
@@ -85,10 +85,12 @@ def defuse(text: str) -> str:
 
 
 class _Csv:
-    def __init__(self, row_type: type[Struct], stream: Any) -> None:
+    def __init__(self, row_type: type[Struct], stream: Any, mark: bool) -> None:
         self._stream = stream
-        self._lines = io.StringIO(newline="")
-        self._writer = csv.writer(self._lines, lineterminator="\n")
+        self._lines: list[str] = ["\ufeff"] if mark else []
+        # CPython before 3.11.9 and 3.12.3 quotes `\r` only if the line terminator has one. So it
+        # gets one, which `_take` takes away again.
+        self._writer = csv.writer(_Lines(self._take), lineterminator="\r\n")
         self._encode = msgspec.json.Encoder().encode
         self._nested = _nested(row_type)
         self._names = row_type.__struct_fields__
@@ -110,9 +112,11 @@ class _Csv:
 
     def _put(self, lines: Any) -> None:
         self._writer.writerows(lines)
-        self._stream.write(self._lines.getvalue().encode("utf-8", "replace"))
-        self._lines.seek(0)
-        self._lines.truncate()
+        self._stream.write("".join(self._lines).encode("utf-8", "replace"))
+        self._lines.clear()
+
+    def _take(self, line: str) -> None:
+        self._lines.append(line.removesuffix("\r\n") + "\n")
 
     def _cells(self, row: Struct) -> list[Any]:
         cells: list[Any] = []
@@ -137,6 +141,13 @@ class _Csv:
         if isinstance(value, (list, dict, Struct)):
             return self._encode(cast("Any", value)).decode()
         return value
+
+
+class _Lines:
+    """What `csv.writer` wants: an object whose `write` is called once for each row."""
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self.write = write
 
 
 def _nested(row_type: type[Struct]) -> dict[str, tuple[str, ...]]:

@@ -7,7 +7,7 @@ own. No I/O here.
 
 from __future__ import annotations
 
-import operator
+from typing import Any
 
 import msgspec
 from msgspec import Raw, Struct
@@ -98,10 +98,10 @@ def failure_line(given: object, post_id: str | None, error: TokfluenceError) -> 
     )
 
 
-def _shown(given: object) -> str | int:
+def _shown(given: Any) -> str | int:
     """An input as JSON can hold it: numbers of 64 bits as they are, all else as text."""
-    if isinstance(given, int):
-        number = given if isinstance(given, bool) else operator.index(given)
+    if issubclass(type(given), int):  # by type: a mock says that it is of another class
+        number: int = given if type(given) is bool else int.__int__(given)
         if number in _INT64:
             return number
         return (
@@ -109,7 +109,7 @@ def _shown(given: object) -> str | int:
             if number.bit_length() <= 128
             else f"an integer of {number.bit_length()} bits"
         )
-    return _text_of(given if isinstance(given, str) else _repr_of(given))
+    return _text_of(given if issubclass(type(given), str) else _repr_of(given))
 
 
 def _repr_of(given: object) -> str:
@@ -121,7 +121,7 @@ def _repr_of(given: object) -> str:
 
 def _text_of(value: object) -> str:
     """A plain str of bounded length, with U+FFFD for what UTF-8 cannot hold."""
-    text = str.__str__(value) if isinstance(value, str) else str(value)
+    text = str.__str__(value) if issubclass(type(value), str) else str(value)
     if len(text) > _LONGEST:
         text = text[: _LONGEST - 1] + "…"
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
