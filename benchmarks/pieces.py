@@ -17,7 +17,7 @@ from pathlib import Path
 import aiohttp
 from aiohttp.base_protocol import BaseProtocol
 
-from tokfluence_async._http.direct import Direct
+from tokfluence_async._http.transport import read_body
 
 from . import plot
 from .goals import Goal, judge
@@ -72,28 +72,22 @@ def run(quick: bool, out: Path) -> None:
 
 async def _race(count: int, size: int, rounds: int) -> tuple[list[float], list[float]]:
     """Microseconds a body of each round: by `read()`, and by the client's way."""
-    async with aiohttp.ClientSession() as session:
-        direct = Direct.over(session, "http://127.0.0.1", max_body=2**25, user_agent="benchmark")
-        if direct is None:
-            raise RuntimeError(
-                f"the client does not read in pieces with aiohttp {aiohttp.__version__}"
-            )
 
-        def capped(payload: aiohttp.StreamReader) -> Awaitable[bytes]:
-            return direct._pieces(200, payload, "")
+    async def capped(payload: aiohttp.StreamReader) -> bytes:
+        return await read_body(payload, 2**25, lambda: None) or b""
 
-        times = max(1, 2000 // count)
-        theirs: list[float] = []
-        ours: list[float] = []
-        rng = random.Random(7)
-        turn: list[tuple[list[float], _Read]] = [(theirs, _whole), (ours, capped)]
-        for number in range(rounds + 1):
-            rng.shuffle(turn)
-            for found, read in turn:
-                micros = await _measured(count, size, times, read)
-                if number:  # the first is for warming up
-                    found.append(micros)
-        return theirs, ours
+    times = max(1, 2000 // count)
+    theirs: list[float] = []
+    ours: list[float] = []
+    rng = random.Random(7)
+    turn: list[tuple[list[float], _Read]] = [(theirs, _whole), (ours, capped)]
+    for number in range(rounds + 1):
+        rng.shuffle(turn)
+        for found, read in turn:
+            micros = await _measured(count, size, times, read)
+            if number:  # the first is for warming up
+                found.append(micros)
+    return theirs, ours
 
 
 async def _whole(payload: aiohttp.StreamReader) -> bytes:

@@ -36,20 +36,7 @@ settings.register_profile(
 settings.load_profile("here")
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--through-session",
-        action="store_true",
-        help="requests go through aiohttp's session, as with a version of aiohttp that the "
-        "short way was not tested with",
-    )
-
-
 def pytest_configure(config: pytest.Config) -> None:
-    if config.getoption("--through-session"):
-        from tokfluence_async._http import direct as _direct
-
-        _direct._TESTED = ()
     config.addinivalue_line(
         "markers", "sandbox(**options): how the `sandbox` fixture's Sandbox is made"
     )

@@ -283,7 +283,7 @@ class TokfluenceClient:
             await self._engine.aclose()
 
     async def __aenter__(self) -> TokfluenceClient:
-        self._engine.home()
+        self._engine.loop_state()
         return self
 
     async def __aexit__(

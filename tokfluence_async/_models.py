@@ -445,8 +445,8 @@ class Timeout(Struct, frozen=True):
 
     Attributes:
         connect: To a usable connection: name, TCP and TLS.
-        read: Without a byte arriving. For analyze, `total` takes its place, as the service is
-            silent while it works.
+        read: To the head of the answer, and then without a byte of its body arriving. For analyze,
+            `total` takes its place, as the service is silent while it works.
         total: From the moment the request may leave to the last byte of the answer. An analyze
             attempt gets an allowance per URL on top, as a cold URL takes several seconds.
     """

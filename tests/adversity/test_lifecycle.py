@@ -427,8 +427,8 @@ FORGOTTEN = {
                 await client.posts.get(POST_ID)
                 del client
                 gc.collect()
-                await asyncio.sleep(0.01)
-                gc.collect()
+                for _ in range(1000):  # turns of the loop, for both sides to notice
+                    await asyncio.sleep(0)
                 print(sandbox.open_connections)
         asyncio.run(main())
         """,

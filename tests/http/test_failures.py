@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from types import SimpleNamespace
 from typing import Any
@@ -9,48 +10,58 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tokfluence_async import APIConnectionError, Sandbox, Timeout, TokfluenceClient
-from tokfluence_async._http.failures import Exchange, late, lost
+from tokfluence_async import APIConnectionError, Sandbox, Throttle, Timeout, TokfluenceClient
+from tokfluence_async._http.attempt import Attempt
+from tokfluence_async._http.failures import late, lost
 from tokfluence_async._wire.secret import Secret
 
 CHECK = "Check base_url (TOKFLUENCE_BASE_URL) and the network"
 
 
-def _left() -> Exchange:
-    exchange = Exchange()
-    exchange.leaves()
-    return exchange
+def _attempt(**options: Any) -> Attempt:
+    lanes = Throttle(None, None).lanes("https://example.com", "key")
+    return Attempt("r", Secret("x"), lanes, **options)
+
+
+def _left(**options: Any) -> Attempt:
+    attempt = _attempt(**options)
+    attempt.leaves()
+    return attempt
 
 
 @pytest.mark.parametrize(
-    ("error", "ours", "timeout", "what", "advice"),
+    ("limits", "what", "advice"),
     [
-        (TimeoutError(), True, Timeout(total=60.0), "within 60 s", "raise timeout="),
-        (
-            TimeoutError(),
-            False,
-            Timeout(read=5.0),
-            "stalled for 5 s",
-            "raise timeout=Timeout(read=",
-        ),
-        (TimeoutError(), False, Timeout(read=None), "operating system", "network"),
+        ({"limit": 60.0}, "within 60 s", "raise timeout="),
+        ({"silence": 5.0}, "stalled for 5 s", "raise timeout=Timeout(read="),
+        ({"limit": 60.0, "silence": 5.0}, "stalled for 5 s", "raise timeout=Timeout(read="),
+        ({"limit": 5.0, "silence": 60.0}, "within 5 s", "raise timeout="),
+        ({"limit": 5.0, "silence": 5.0}, "within 5 s", "raise timeout="),
+        ({}, "operating system", "network"),
     ],
 )
-def test_a_late_answer_says_which_limit_to_raise(
-    error: TimeoutError, ours: bool, timeout: Timeout, what: str, advice: str
+async def test_a_late_answer_says_which_limit_to_raise(
+    limits: dict[str, float], what: str, advice: str
 ) -> None:
     """And what became of the money, be it a read or a batch."""
-    told = str(late(error, _left(), "r", ours, timeout.total, timeout))
+    attempt = _left(**limits)
+    timeout = Timeout(total=limits.get("limit"), read=limits.get("silence"))
+    error = TimeoutError()  # the operating system's
+    if limits:
+        with pytest.raises(TimeoutError) as caught:
+            async with asyncio.timeout_at(attempt.start_clock()) as attempt.clock:
+                await asyncio.sleep(1000)
+        error = caught.value
+
+    told = str(late(error, attempt, timeout))
 
     for part in (what, advice, "may have been done and charged", "read", "batch"):
         assert part in told
 
 
-def test_a_late_connection_says_where_to_look() -> None:
+async def test_a_late_connection_says_where_to_look() -> None:
     """An address that swallows packets is as often a wrong one as a slow one."""
-    error = late(
-        aiohttp.ConnectionTimeoutError(), Exchange(), "r", False, None, Timeout(connect=3.0)
-    )
+    error = late(aiohttp.ConnectionTimeoutError(), _attempt(), Timeout(connect=3.0))
 
     assert "No connection within 3 s. Nothing was sent and nothing was charged." in str(error)
     assert CHECK in str(error)
@@ -65,9 +76,7 @@ async def test_a_service_that_is_not_there_says_where_to_look() -> None:
         with pytest.raises(APIConnectionError) as refused:
             await client.posts.get(1)
     key: Any = SimpleNamespace(host="nowhere.invalid", port=443, ssl=True)
-    unknown = lost(
-        aiohttp.ClientConnectorDNSError(key, OSError("no such name")), Exchange(), "r", Secret("x")
-    )
+    unknown = lost(aiohttp.ClientConnectorDNSError(key, OSError("no such name")), _attempt())
 
     for error, host in ((refused.value, "127.0.0.1"), (unknown, "nowhere.invalid")):
         assert not error.sent
@@ -76,30 +85,26 @@ async def test_a_service_that_is_not_there_says_where_to_look() -> None:
 
 
 @pytest.mark.parametrize("kind", [True, False, ssl.create_default_context()])
-def test_no_word_is_lost_on_an_encryption_that_is_not_the_matter(kind: Any) -> None:
+async def test_no_word_is_lost_on_an_encryption_that_is_not_the_matter(kind: Any) -> None:
     """aiohttp says `ssl:default` of an http address, too."""
     key: Any = SimpleNamespace(host="127.0.0.1", port=9, ssl=kind)
 
-    told = str(
-        lost(
-            aiohttp.ClientConnectorError(key, OSError(111, "refused")), Exchange(), "r", Secret("x")
-        )
-    )
+    told = str(lost(aiohttp.ClientConnectorError(key, OSError(111, "refused")), _attempt()))
 
     assert told.startswith("Cannot connect to host 127.0.0.1:9 [refused]. Nothing was sent")
 
 
-def test_a_certificate_that_is_refused_is_told() -> None:
+async def test_a_certificate_that_is_refused_is_told() -> None:
     """There it is the matter."""
     key: Any = SimpleNamespace(host="127.0.0.1", port=9, ssl=True, is_ssl=True)
     error = aiohttp.ClientConnectorCertificateError(key, ssl.CertificateError("expired"))
 
-    assert "expired" in str(lost(error, Exchange(), "r", Secret("x")))
+    assert "expired" in str(lost(error, _attempt()))
 
 
-def test_a_connection_that_broke_is_not_a_wrong_address() -> None:
+async def test_a_connection_that_broke_is_not_a_wrong_address() -> None:
     """Somebody was there."""
-    told = str(lost(aiohttp.ServerDisconnectedError(), _left(), "r", Secret("x")))
+    told = str(lost(aiohttp.ServerDisconnectedError(), _left()))
 
     assert "base_url" not in told
     assert "may have been done and charged" in told

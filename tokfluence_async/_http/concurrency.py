@@ -1,8 +1,13 @@
-"""Where calls of one key wait before they ask the throttle for a slot: while a gate is closed, and
-while the service takes no more at once.
+"""Two waits before the throttle's queue: for a gate that a 429 has closed, and for the service's own
+limit on concurrent batches.
 
-Neither is the throttle's queue: who stands there holds a place under a concurrency limit already,
-and slots are what it is about.
+They are separate from the queue because a queued call already holds a concurrency slot.
+
+Promises: first come, first served in both. A limit on batches is found by being refused, kept as
+long as it holds, and given up when it is gone.
+
+Hard: the service does not say how many batches it works on at once, and refuses the next with the
+same 429 that means "too often". See `BatchConcurrency`.
 """
 
 from __future__ import annotations
@@ -20,9 +25,9 @@ from .._throttle.lanes import Lanes
 from .retry import RetryPolicy
 
 if TYPE_CHECKING:
-    from .failures import Exchange
+    from .attempt import Attempt
 
-__all__ = ["Crowd", "Gate"]
+__all__ = ["BatchConcurrency", "ClosedGate"]
 
 logger = logging.getLogger("tokfluence_async")
 
@@ -31,13 +36,12 @@ logger = logging.getLogger("tokfluence_async")
 _WARIEST = 5
 
 
-class Gate:
-    """Where calls wait while a 429 keeps a gate closed: first come, first served, with one timer
-    for all.
+class ClosedGate:
+    """Calls that wait while a 429 keeps a gate closed: first come, first served, with one timer for
+    all.
 
-    Here, and not in the throttle's queue, as those who wait there have a place already: other keys
-    want it. Not a sleep each
-    either: those would all end in one turn, in whatever order the loop's heap has them.
+    They hold no concurrency slot, as other keys want it. A sleep for each would end all of them in
+    one turn, in whatever order the loop's heap has them.
     """
 
     __slots__ = ("_lanes", "_line", "_timer", "_waiting")
@@ -62,8 +66,8 @@ class Gate:
                 raise RateLimitError(
                     429,
                     "rate_limited",
-                    f"not sent: the service asks to wait for {closed_for:.0f} s more, and a call waits for no longer than "
-                    f"{policy.deadline:.0f} s in all",
+                    f"not sent: the service asks to wait for {closed_for:.0f} s more, and a call "
+                    f"waits for no longer than {policy.deadline:.0f} s in all",
                     retry_after=closed_for,
                 )
             turn: asyncio.Future[None] = loop.create_future()
@@ -101,25 +105,25 @@ class Gate:
                 turn.set_result(None)
 
 
-class Crowd:
-    """The analyze batches of one key that are under way, and how many the service takes at once: no
-    limit until it shows one.
+class BatchConcurrency:
+    """How many analyze batches of one key the service takes at once: no limit until it shows one.
 
-    A service may limit how many batches it works on and refuse the next, with 429 or a proxy's 503,
-    which no pace cures. One that is refused *again*, after the wait it was asked for, while others
-    are under way, is taken for that: from then on as many go at once as were accepted. Ordinary
-    refusals, of a budget that is shared, hit whoever comes; so once a limit is known, a first
-    refusal counts only where no more than those under way had been accepted together before: where
-    it answers the try of one more. That is made after two rounds of answers, and after twice as
-    many each time that it fails: a limit that stays costs ever fewer refusals, and one that went
-    away is found out.
+    A service may limit how many batches it works on and refuse the next, with 429 or a proxy's 503.
+    No pace cures that. The limit is found so:
+
+    - A batch that is refused *again*, after the wait it was asked for, while others are under way,
+      shows a limit. From then on as many go at once as were accepted.
+    - A first refusal shows nothing: ordinary ones, of a budget that is shared, hit whoever comes.
+      But once a limit is known, it counts where one more than ever before was tried.
+    - One more is tried after two rounds of answers, and after twice as many each time that it
+      fails. So a limit that stays costs ever fewer refusals, and one that went away is found out.
     """
 
     __slots__ = ("_answers", "_failed", "_grown", "_limiter", "_most", "_proven", "_under_way")
 
     def __init__(self) -> None:
         self._limiter = anyio.CapacityLimiter(math.inf)
-        self._under_way: set[Exchange] = set()
+        self._under_way: set[Attempt] = set()
         self._most = 1  # the largest limit that a caller has set
         self._proven = 0  # the most that were under way when one of them was answered
         self._failed = 0  # how often one more was refused; 0 as long as no limit is known
@@ -131,7 +135,7 @@ class Crowd:
         """How many go at once; infinite as long as no limit is known."""
         return self._limiter.total_tokens
 
-    async def enter(self, exchange: Exchange, most: int) -> None:
+    async def enter(self, attempt: Attempt, most: int) -> None:
         """Wait until one more may be under way; first come, first served.
 
         Args:
@@ -139,11 +143,13 @@ class Crowd:
         """
         await self._limiter.acquire()
         self._most = max(self._most, most)
-        self._under_way.add(exchange)
+        self._under_way.add(attempt)
 
-    def leave(self, exchange: Exchange) -> None:
-        self._limiter.release()
-        self._under_way.discard(exchange)
+    def leave(self, attempt: Attempt) -> None:
+        """It has ended. Nothing, if it never came so far as to enter."""
+        if attempt in self._under_way:
+            self._limiter.release()
+            self._under_way.remove(attempt)
 
     def refused(self, again: bool) -> bool:
         """A batch, which has left, got 429 or 503, for the first time or `again`. Returns whether
@@ -183,4 +189,4 @@ class Crowd:
             self._grown = False
 
     def _sent(self) -> int:
-        return sum(exchange.sent for exchange in self._under_way)
+        return sum(attempt.sent for attempt in self._under_way)

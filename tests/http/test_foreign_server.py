@@ -23,7 +23,7 @@ from tokfluence_async import (
     crawl,
 )
 from tokfluence_async._errors import APIResponseValidationError, InternalServerError, UpstreamError
-from tokfluence_async._http.foreign import Stranger
+from tokfluence_async._http.foreign_server import ForeignServer
 
 TOKEN = "tkf_live_" + "x" * 32
 MANY = range(1, 1001)
@@ -136,15 +136,15 @@ NOT_THE_APIS = [
 @pytest.mark.parametrize("error", NOT_THE_APIS, ids=lambda error: type(error).__name__)
 def test_ten_answers_of_somebody_elses_are_enough(error: Any) -> None:
     """One may be a proxy's in front of the API."""
-    stranger = Stranger("https://example.com")
+    server = ForeignServer("https://example.com")
     for _ in range(9):
-        stranger.spoke(error)
-    assert stranger.error is None
+        server.spoke(error)
+    assert server.error is None
 
-    stranger.spoke(error)
+    server.spoke(error)
 
-    assert type(stranger.error) is type(error)
-    assert "check the address https://example.com" in str(stranger.error)
+    assert type(server.error) is type(error)
+    assert "check the address https://example.com" in str(server.error)
 
 
 @pytest.mark.parametrize(
@@ -154,11 +154,11 @@ def test_ten_answers_of_somebody_elses_are_enough(error: Any) -> None:
 )
 def test_one_answer_of_the_apis_settles_it(known: Any) -> None:
     """From then on whatever else comes is a proxy's bad day."""
-    stranger = Stranger("https://example.com")
+    server = ForeignServer("https://example.com")
     for error in [*NOT_THE_APIS, known, *NOT_THE_APIS * 10]:
-        stranger.spoke(error)
+        server.spoke(error)
 
-    assert stranger.error is None
+    assert server.error is None
 
 
 @pytest.mark.parametrize(
@@ -172,8 +172,8 @@ def test_one_answer_of_the_apis_settles_it(known: Any) -> None:
 )
 def test_an_outage_is_no_wrong_address(error: Any) -> None:
     """A crawl that begins while the service is down goes on when it is back."""
-    stranger = Stranger("https://example.com")
+    server = ForeignServer("https://example.com")
     for _ in range(100):
-        stranger.spoke(error)
+        server.spoke(error)
 
-    assert stranger.error is None
+    assert server.error is None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from .._errors import APIError, APIResponseValidationError, APIStatusError
 
-__all__ = ["Stranger"]
+__all__ = ["ForeignServer"]
 
 # Answers in a row, from the first, that were not the API's.
 _ENOUGH = 10
@@ -17,7 +17,7 @@ _ENOUGH = 10
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
-class Stranger:
+class ForeignServer:
     """Listens to all answers of a client until one is the API's.
 
     Attributes:

@@ -1,0 +1,384 @@
+"""One call under way: what `Engine.perform` keeps between its steps.
+
+Promises: between attempts nothing is held, no connection, no slot of the throttle and no
+concurrency slot. Whatever ends the call, its charge is settled (`Charge`) and its request ids are
+told how they ended (`Ids`).
+
+Hard: the order of the waits. First a closed gate, then the concurrency limits, then the throttle's
+slot, right before the bytes leave. A slot that was taken earlier would get old in the other waits.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+from aiolimiter import AsyncLimiter
+from msgspec import Struct
+
+from .._credits.budget import Budget
+from .._credits.ledger import Ledger
+from .._errors import APIError, APIStatusError, DuplicateRequestError, TokfluenceError
+from .._models import Timeout
+from .._throttle.lanes import GateClosedError, Lanes
+from .._wire.answers import Answer, charge_of, parse_answer
+from .._wire.calls import Call, Kind
+from .._wire.prices import is_charged
+from .._wire.request_ids import next_request_id
+from .._wire.secret import Secret
+from .._wire.shapes import Shape
+from .attempt import Attempt
+from .charge import Charge
+from .retry import Again, Decision, GiveUp, Past, RetryPolicy, Settled, decide, effect_of
+
+if TYPE_CHECKING:
+    from .concurrency import BatchConcurrency
+    from .loops import LoopState
+
+__all__ = ["CallUnderWay", "FreshIds", "Ids", "Options"]
+
+T = TypeVar("T")
+
+logger = logging.getLogger("tokfluence_async")
+
+_DEFAULT = Timeout()
+
+
+class Options(Struct, frozen=True, kw_only=True):
+    """What `with_options` may change.
+
+    Attributes:
+        per_url: Seconds that an analyze attempt gets for each of its URLs on top of the timeout.
+    """
+
+    token: Secret
+    timeout: Timeout
+    per_url: float
+    policy: RetryPolicy
+    max_concurrency: int
+    analyze_concurrency: int
+    budget: Budget
+
+
+class Ids(Protocol):
+    """Where the request ids of one write come from. A journal writes each down before it is used.
+
+    Attributes:
+        past: What the first id has been through already, in an earlier process.
+    """
+
+    @property
+    def past(self) -> Past: ...
+
+    async def next(self) -> str: ...
+
+    def note(self, error: TokfluenceError | None) -> None:
+        """An attempt under the current id ended in `error`; None if it was cancelled after its
+        bytes may have left."""
+        ...
+
+
+class FreshIds:
+    """New ids, written down nowhere."""
+
+    __slots__ = ()
+    past = Past.FRESH
+
+    async def next(self) -> str:
+        return next_request_id()
+
+    def note(self, error: TokfluenceError | None) -> None:
+        pass
+
+
+class CallUnderWay(Generic[T]):
+    """One call, from its first reservation to its outcome.
+
+    Args:
+        heard: Told of every answer: None, or the error that was made of it.
+        bucket: Passed by analyze batches before they wait for a slot.
+    """
+
+    __slots__ = (
+        "_attempt",
+        "_attempts",
+        "_batches",
+        "_bucket",
+        "_budget",
+        "_call",
+        "_charge",
+        "_concurrency",
+        "_heard",
+        "_ids",
+        "_lanes",
+        "_ledger",
+        "_limit",
+        "_most",
+        "_options",
+        "_past",
+        "_refusals",
+        "_shape",
+        "_since",
+        "_state",
+        "_timeout",
+    )
+
+    def __init__(
+        self,
+        state: LoopState,
+        call: Call,
+        shape: Shape[T],
+        options: Options,
+        budget: Budget,
+        lanes: Lanes,
+        ledger: Ledger,
+        heard: Callable[[APIError | None], None],
+        *,
+        batch: bool,
+        bucket: AsyncLimiter | None,
+        ids: Ids,
+        at_least: float,
+    ) -> None:
+        self._state = state
+        self._call = call
+        self._shape = shape
+        self._options = options
+        self._budget = budget
+        self._lanes = lanes
+        self._ledger = ledger
+        self._heard = heard
+        self._ids = ids
+        self._past = ids.past
+        token = options.token
+        self._most = options.analyze_concurrency if batch else options.max_concurrency
+        self._concurrency = state.concurrency(batch, self._most, token)
+        self._batches: BatchConcurrency | None = state.batch_concurrency(token) if batch else None
+        self._bucket = bucket
+        self._timeout, self._limit = _limits(call, options, at_least)
+        self._charge = Charge(call, budget, ledger)
+        self._attempt: Attempt | None = None
+        self._attempts = 0
+        self._since: float | None = None  # the end of the first attempt, less waits for a turn
+        self._refusals = 0
+        ledger.began()
+
+    # --- reserve ----------------------------------------------------------------------------------
+
+    async def reserve(self) -> None:
+        """Begin the next attempt; where a new request id is needed, set its price aside first.
+
+        Raises:
+            TokfluenceError: What the budget was closed with, or that too little is left in it.
+        """
+        self._attempts += 1
+        self._budget.check()
+        charge = self._charge
+        if charge.request_id is None:
+            charge.reserve()
+            if self._call.kind is Kind.READ:
+                charge.request_id = next_request_id()
+            else:
+                charge.request_id = await self._ids.next()
+        options = self._options
+        self._attempt = Attempt(
+            charge.request_id,
+            options.token,
+            self._lanes,
+            limit=self._limit,
+            silence=self._timeout.read,
+            priority=self._batches is not None,
+            patience=options.policy.deadline,
+            may_leave=self._budget.check,
+        )
+
+    # --- wait, and send ---------------------------------------------------------------------------
+
+    async def exchange(self) -> Answer:
+        """Wait for a turn, send, and return the answer, whatever its status."""
+        attempt = self._attempt
+        assert attempt is not None
+        while True:
+            if self._lanes.gate_closed_for > 0:
+                gate = self._state.gate(self._options.token, self._lanes)
+                self._state.counts.throttled_seconds += await gate.passed(self._options.policy)
+            waits = self._batches is not None or self._concurrency.locked()
+            asked = self._state.loop.time() if waits else 0.0
+            await self._concurrency.acquire()
+            waited = attempt.waited
+            try:
+                if not waits or await self._enter(attempt, asked):
+                    return await self._state.transport.send(self._call, attempt, self._timeout)
+            except GateClosedError as error:
+                # It closed while this waited for the slot, for longer than this waits in line.
+                attempt.waited += error.waited
+            finally:
+                self._concurrency.release()
+                self._leave(attempt, waited)
+
+    async def _enter(self, attempt: Attempt, asked: float) -> bool:
+        """Pass what only some calls wait for. False if a gate has closed in the meantime."""
+        loop = self._state.loop
+        if self._batches is not None:
+            await self._batches.enter(attempt, self._most)
+        if self._since is not None:
+            self._since += loop.time() - asked  # the deadline is for the service's part
+        if self._lanes.gate_closed_for > 0:
+            return False
+        if self._bucket is not None:
+            asked = loop.time()
+            with self._lanes.waiting_outside():
+                await self._bucket.acquire()
+            attempt.waited += loop.time() - asked
+        return True
+
+    def _leave(self, attempt: Attempt, waited: float) -> None:
+        if self._batches is not None:
+            self._batches.leave(attempt)
+        counts = self._state.counts
+        counts.throttled_seconds += attempt.waited - waited
+        if attempt.sent:
+            counts.requests += 1
+            if self._attempts > 1:
+                counts.retries += 1
+
+    # --- read -------------------------------------------------------------------------------------
+
+    def read(self, answer: Answer) -> T:
+        """Tell throttle, ledger and budget of the answer, and decode it.
+
+        Raises:
+            APIError: It is not what was asked for.
+        """
+        attempt = self._attempt
+        assert attempt is not None
+        self._state.counts.bytes_received += len(answer.body)
+        if answer.credits_remaining is not None:
+            self._ledger.note(attempt.order, answer.credits_remaining)
+            if self._budget.keeps:
+                self._budget.saw(answer.credits_remaining)
+        if answer.status == 429 or self._batches is not None:
+            self._tell_throttle(answer)
+        else:
+            self._lanes.answered()
+        if logger.isEnabledFor(logging.DEBUG):
+            _log(self._call, answer, attempt)
+        value = parse_answer(answer, self._shape, secret=self._options.token)
+        charge = self._charge
+        charge.owed = charge_of(answer, self._call)
+        charge.uncertain = charge.failed = False
+        self._heard(None)
+        return value
+
+    def _tell_throttle(self, answer: Answer) -> None:
+        too_many = False  # at once: then it says nothing about the pace
+        if self._batches is not None:
+            if answer.status in (429, 503):
+                too_many = self._batches.refused(again=self._refusals > 0)
+                self._refusals += 1
+            else:
+                self._batches.answered()
+        if answer.status == 429:
+            self._state.counts.rate_limited += 1
+            self._lanes.refused(answer.retry_after, lower=not too_many)
+        else:
+            self._lanes.answered()
+
+    # --- decide -----------------------------------------------------------------------------------
+
+    def decide(self, error: TokfluenceError) -> Decision:
+        """What follows an attempt that ended in `error`."""
+        attempt = self._attempt
+        assert attempt is not None
+        if self._budget.closed_by(error):
+            return GiveUp()  # this attempt has not been sent, and did not end so
+        if isinstance(error, APIError):
+            error.attempts = self._attempts
+            self._heard(error)
+        if isinstance(error, APIStatusError) and not attempt.sent:
+            return GiveUp()  # from the closed gate: the service was not asked
+        now = self._state.loop.time()
+        if self._since is None:
+            self._since = now
+        decision = decide(
+            error,
+            self._attempts,
+            self._call.kind,
+            self._past,
+            batch=self._batches is not None,
+            policy=self._options.policy,
+            elapsed=now - self._since,
+            rand=random.random(),
+        )
+        effect = effect_of(error)
+        self._note_charge(error, effect, attempt)
+        self._ids.note(error)
+        charge = self._charge
+        if isinstance(decision, Settled):
+            # Charged here only if an attempt of this call may have run. A batch that an earlier
+            # process left in doubt was charged then, if ever.
+            may_have_run = charge.uncertain or self._past is Past.FRESH
+            charge.owed = self._call.price if may_have_run else 0
+        elif isinstance(decision, Again):
+            logger.info("%s: %s; again in %.1f s", self._call.route, error, decision.after)
+            self._past |= effect
+            if decision.new_id:
+                charge.close()
+                self._past = Past.FRESH
+        elif isinstance(error, DuplicateRequestError) and self._past & Past.MAYBE:
+            error.advice = "An earlier attempt of this call was done; its answer is not replayed."
+        return decision
+
+    def _note_charge(self, error: TokfluenceError, effect: Past, attempt: Attempt) -> None:
+        charge = self._charge
+        if effect & Past.MAYBE:
+            charge.uncertain = True
+        if isinstance(error, APIStatusError):
+            # 409 for an id that was never sent before: something in between has sent it twice, and
+            # the answer that is lost was charged.
+            sent_twice = error.status == 409 and self._past is Past.FRESH
+            if sent_twice or is_charged(error.status, error.code):
+                charge.owed = self._call.price
+        elif attempt.sent:
+            charge.owed = self._call.price
+
+    # --- end --------------------------------------------------------------------------------------
+
+    def interrupted(self) -> None:
+        """The attempt was cancelled: what may have left may have been charged."""
+        if self._attempt is not None and self._attempt.sent:
+            self._charge.may_be_charged()
+            self._ids.note(None)
+
+    def end(self) -> None:
+        """Settle what is reserved, whatever ended the call."""
+        self._charge.close()
+        self._ledger.ended()
+
+
+def _limits(call: Call, options: Options, at_least: float) -> tuple[Timeout, float | None]:
+    timeout = options.timeout
+    if not call.units:
+        return timeout, timeout.total
+    total = None if timeout.total is None else timeout.total + options.per_url * call.units
+    # Only ever longer: an attempt that is cut short may have been charged, so no limit is shortened
+    # by a guess.
+    if total is not None and timeout == _DEFAULT:
+        total = max(total, at_least)
+    # The service is silent while it works, so only the total bounds the wait.
+    return Timeout(connect=timeout.connect, read=None, total=total), total
+
+
+def _log(call: Call, answer: Answer, attempt: Attempt) -> None:
+    logger.debug(
+        "%s %s -> %d, price %d, request %s, %d bytes, waited %.3f s for a slot, %s credits left",
+        call.method,
+        call.target,
+        answer.status,
+        call.price,
+        answer.request_id,
+        len(answer.body),
+        attempt.waited,
+        "?" if answer.credits_remaining is None else answer.credits_remaining,
+    )
