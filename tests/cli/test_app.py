@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -73,3 +74,41 @@ def test_shells_can_complete(shell: str) -> None:
 
     assert "tokfluence" in done.stdout
     assert "_TOKFLUENCE_COMPLETE" in done.stdout
+
+
+@pytest.mark.real_time
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
+def test_help_can_be_written_in_any_encoding(encoding: str) -> None:
+    """What an encoding lacks is drawn in ASCII, and the frames are still frames."""
+    env = ENV | {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0", "COLUMNS": "100"}
+    for command in ([], ["post"], ["comments"], ["analyze"], ["crawl"], ["sandbox"]):
+        done = subprocess.run(
+            command_line(*command, "--help"), env=env, capture_output=True, check=False
+        )
+
+        shown = done.stdout.decode(encoding)
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert f"Usage: tokfluence {''.join(command)}" in shown
+        assert "\\u" not in shown
+        assert "?" not in shown
+
+
+@pytest.mark.real_time
+@pytest.mark.parametrize("name", ["FORCE_COLOR", "TTY_COMPATIBLE"])
+def test_a_log_that_is_no_terminal_gets_plain_lines(name: str, tmp_path: Path) -> None:
+    """It was filled with cursor movements and pictures of a display, as on CI systems that set
+    this."""
+    (tmp_path / "ids").write_text("1\n2\nnope\n")
+    env = {key: value for key, value in ENV.items() if key != "NO_COLOR"}
+
+    done = subprocess.run(
+        command_line("crawl", tmp_path / "ids", "-o", tmp_path / "out", "--sandbox"),
+        env=env | {name: "1", "TERM": "xterm-256color"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 1
+    assert "\x1b" not in done.stderr
+    assert done.stderr.startswith("Done: 2 posts")

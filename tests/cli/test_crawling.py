@@ -282,3 +282,23 @@ def test_a_sandbox_knows_what_the_one_before_it_had_analyzed(run: Run, tmp_path:
     assert (first.exit_code, second.exit_code) == (0, 0), second.stderr
     lines = (tmp_path / "out/comments.jsonl").read_text("utf-8").splitlines()
     assert len({json.loads(line)["post_id"] for line in lines}) > 5
+
+
+def test_a_tilde_that_the_shell_has_left_is_the_users_home(
+    run: Run, sandboxes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--out=~/out` made a folder named `~` here."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "urls.txt").write_text("1\n")
+
+    result = run("crawl", "~/urls.txt", "--out=~/out", "--sandbox")
+    dry = run("crawl", "~/urls.txt", "--out=~/out", "--dry-run", "--sandbox")
+    nobody = run("crawl", "~/urls.txt", "--out=~nobody-at-all/out", "--sandbox")
+
+    assert result.exit_code == 0, result.stderr
+    assert len(json_file(tmp_path / "out/posts.jsonl")) == 1
+    assert f"written to {tmp_path}/out/" in result.stderr
+    assert "1 post done in an earlier run" in dry.stderr
+    assert nobody.exit_code == 2
+    assert not (tmp_path / "~").exists()

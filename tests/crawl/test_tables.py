@@ -63,10 +63,51 @@ def test_the_memory_of_a_table_does_not_grow_with_it(tmp_path: Path) -> None:
     assert megabytes(250_000) - megabytes(50_000) < 40
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@a", "\t=1", "\r=1", "  =1", "＝1", "\n=1"])
+FORMULAS = [
+    "=1+1", "+1", "-1", "@a", "\t=1", "\r=1", "  =1", "＝1", "\n=1", "\x00=1", "\x0b=1", "\x1f=1",
+    "\xa0=1", "\ufeff=1", "\u200b=1", "\u061c=1", "\u2066=1", "\u3000=1", "\xad \u200e@a",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", FORMULAS, ids=ascii)
 def test_formulas_are_defused(text: str) -> None:
     """Each of these starts a formula in some spreadsheet."""
     assert defuse(text) == "'" + text
+
+
+# What breaks readers of CSV: separators, quotes, every kind of line break, what looks like a null,
+# a number or a comment, a text longer than a reader's buffer.
+ODD_TEXTS = [
+    "a\rb", "a\r=1+1", "a\r\n=1", "a\nb", "a\r", "\r", "\r\r", "\n", "x\ty", 'quo"te', '"', '""',
+    '","', "a,b", "a;b", " lead", "trail ", "a\x00b", "\x0b", "\x0cq", "\x1c", "\x85", "\u2028",
+    "NA", "null", "nan", "\\", "a\\", "\\N", "é", "😀", "'", "true", "007", "1e5", "#comment",
+    "x" * 70_000, *FORMULAS,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("mark", [False, True])
+def test_every_row_comes_back_as_it_was(mark: bool, tmp_path: Path) -> None:
+    """A bare `\\r` was not quoted before 3.11.9 and 3.12.3: `csv` and pandas read 57 rows of 52,
+    and DuckDB refused the file."""
+    import duckdb
+    import pandas as pd
+    import polars as pl
+
+    path = tmp_path / "comments.csv"
+    with path.open("wb") as file:
+        writer = open_writer("csv", Comment, file, mark=mark)
+        writer.write([Comment(comment_id=str(n), text=text) for n, text in enumerate(ODD_TEXTS)])
+        writer.close()
+
+    wanted = [defuse(text) for text in ODD_TEXTS]
+    assert path.read_bytes().startswith(b"\xef\xbb\xbf") == mark
+    csv.field_size_limit(1 << 20)
+    with path.open(newline="", encoding="utf-8-sig" if mark else "utf-8") as file:
+        assert [row["text"] for row in csv.DictReader(file)] == wanted
+    assert list(pd.read_csv(path, dtype=str, keep_default_na=False)["text"]) == wanted
+    assert list(pl.read_csv(path, infer_schema_length=0)["text"]) == wanted
+    query = f"select text from read_csv('{path}', all_varchar = true)"
+    assert [row[0] for row in duckdb.sql(query).fetchall()] == wanted
 
 
 def test_csv_spreads_music_and_keeps_numbers() -> None:

@@ -11,9 +11,11 @@ from .. import Analysis
 from .inputs import open_inputs
 from .options import (
     BaseUrl,
+    ByteOrderMark,
     FileArgument,
     Format,
     FormatOption,
+    JournalOption,
     JsonLogs,
     MaxCredits,
     Quiet,
@@ -41,7 +43,9 @@ def analyze(
             "--batch-size", min=1, max=50, help="URLs per request. Default: chosen for you."
         ),
     ] = None,
+    journal: JournalOption = None,
     form: FormatOption = Format.jsonl,
+    bom: ByteOrderMark = False,
     sandbox: SandboxFlag = False,
     base_url: BaseUrl = None,
     max_credits: MaxCredits = None,
@@ -55,9 +59,13 @@ def analyze(
 
     async def main(session: Session) -> int:
         session.inputs = inputs = open_inputs(file, "tokfluence analyze -")
-        output = Output(form.value, Analysis)
+        output = Output(form.value, Analysis, mark=bom)
         outcomes = session.client.posts.analyze_iter(
-            inputs, force=force, batch_size=batch_size, on_progress=session.on_progress
+            inputs,
+            force=force,
+            batch_size=batch_size,
+            journal=journal,
+            on_progress=session.on_progress,
         )
         async with aclosing(outcomes):
             return await write_outcomes(

@@ -33,6 +33,7 @@ class Job(Struct, frozen=True, kw_only=True):
     comments: bool
     refresh: str
     form: str
+    mark: bool = False
     max_credits: int | None
     sandbox: bool = False
     base_url: str | None = None
@@ -56,7 +57,7 @@ class Job(Struct, frozen=True, kw_only=True):
         session.inputs = inputs
         follower = None
         if self.form != "jsonl":
-            follower = Follower(folder, self.form, comments=self.comments)
+            follower = Follower(folder, self.form, comments=self.comments, mark=self.mark)
 
         def on_progress(progress: Progress) -> None:
             session.on_progress(progress)

@@ -9,8 +9,10 @@ import typer
 
 from .crawl_job import Job
 from .dry_run import dry_run as run_dry
+from .inputs import UsageError, from_home
 from .options import (
     BaseUrl,
+    ByteOrderMark,
     FileArgument,
     Format,
     JsonLogs,
@@ -55,6 +57,7 @@ def crawl(
         ),
     ] = False,
     form: TableOption = Format.jsonl,
+    bom: ByteOrderMark = False,
     sandbox: SandboxFlag = False,
     base_url: BaseUrl = None,
     max_credits: MaxCredits = None,
@@ -68,6 +71,10 @@ def crawl(
     [bold]2[/bold] per page of 200 comments.
     """
     one_file(context)
+    try:
+        out = from_home(out)
+    except UsageError as error:
+        raise typer.BadParameter(str(error)) from None
     common = common_options(sandbox, base_url, max_credits, quiet, json_logs)
     job = Job(
         file=file,
@@ -75,6 +82,7 @@ def crawl(
         comments=comments,
         refresh=refresh.value,
         form=form.value,
+        mark=bom,
         max_credits=max_credits,
         sandbox=sandbox,
         base_url=base_url,

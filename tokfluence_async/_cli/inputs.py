@@ -28,6 +28,7 @@ __all__ = [
     "Malformed",
     "StreamLines",
     "UsageError",
+    "from_home",
     "malformed_lines",
     "open_inputs",
 ]
@@ -287,6 +288,18 @@ def _meant(name: str, again: str) -> str:
     return f"; that is a post's {what}: `echo {word} | {again}`, or `tokfluence post {word}`"
 
 
+def from_home(name: str | Path) -> Path:
+    """A path as it was typed, with `~` as the user's home: a shell leaves it in `--out=~/x`.
+
+    Raises:
+        UsageError: There is no such home.
+    """
+    try:
+        return Path(name).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{name}: {error}") from None
+
+
 def open_inputs(name: str, again: str) -> FileLines | StreamLines:
     """FILE, or `-` for standard input.
 
@@ -299,8 +312,8 @@ def open_inputs(name: str, again: str) -> FileLines | StreamLines:
     if name == "-":
         _standard_input()
         return StreamLines("standard input")
-    path = Path(name)
     try:
+        path = from_home(name)
         mode = path.stat().st_mode
     except OSError as error:
         raise UsageError(f"{name}: {error.strerror or error}{_meant(name, again)}") from None

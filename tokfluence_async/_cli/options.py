@@ -12,9 +12,11 @@ from .session import Common
 
 __all__ = [
     "BaseUrl",
+    "ByteOrderMark",
     "FileArgument",
     "Format",
     "FormatOption",
+    "JournalOption",
     "JsonLogs",
     "MaxCredits",
     "Quiet",
@@ -83,10 +85,14 @@ JsonLogs = Annotated[
         rich_help_panel=_COMMON,
     ),
 ]
+_CSV = "csv: no cell is a formula; for Excel add --bom, and import ids as text, as it rounds them."
 FormatOption = Annotated[
-    Format,
+    Format, typer.Option("--format", help=f"{_CSV} parquet: needs the extra \\[frames].")
+]
+ByteOrderMark = Annotated[
+    bool,
     typer.Option(
-        "--format", help="csv is safe to open in a spreadsheet; parquet needs the extra \\[frames]."
+        "--bom", help="Begin CSV with a byte order mark: Excel takes it for another encoding else."
     ),
 ]
 TableOption = Annotated[
@@ -94,8 +100,15 @@ TableOption = Annotated[
     typer.Option(
         "--format",
         help="csv, parquet: also a table of the documented fields (posts.csv, comments.csv) beside "
-        "the .jsonl, which stay the record. "
-        "csv is safe to open in a spreadsheet; parquet needs the extra \\[frames].",
+        f"the .jsonl, which stay the record. {_CSV} parquet: needs the extra \\[frames].",
+    ),
+]
+JournalOption = Annotated[
+    str | None,
+    typer.Option(
+        "--journal",
+        metavar="FILE",
+        help="Record of what was sent and paid for: the same command again bills nothing twice.",
     ),
 ]
 FileArgument = Annotated[

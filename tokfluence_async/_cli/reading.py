@@ -10,6 +10,7 @@ import typer
 from .. import Comment, Post, TokfluenceError
 from .options import (
     BaseUrl,
+    ByteOrderMark,
     Format,
     FormatOption,
     JsonLogs,
@@ -29,6 +30,7 @@ __all__ = ["comments", "post"]
 def post(
     posts: Annotated[list[str], typer.Argument(metavar="ID…", help="Video ids or URLs.")],
     form: FormatOption = Format.jsonl,
+    bom: ByteOrderMark = False,
     sandbox: SandboxFlag = False,
     base_url: BaseUrl = None,
     max_credits: MaxCredits = None,
@@ -43,7 +45,7 @@ def post(
     common = common_options(sandbox, base_url, max_credits, quiet, json_logs)
 
     async def main(session: Session) -> int:
-        output = Output(form.value, Post)
+        output = Output(form.value, Post, mark=bom)
         async with aclosing(
             session.client.posts.get_many(posts, on_progress=session.on_progress)
         ) as outcomes:
@@ -69,6 +71,7 @@ def comments(
         ),
     ] = 0,
     form: FormatOption = Format.jsonl,
+    bom: ByteOrderMark = False,
     sandbox: SandboxFlag = False,
     base_url: BaseUrl = None,
     max_credits: MaxCredits = None,
@@ -83,7 +86,7 @@ def comments(
             post_id, cursor=cursor, max_items=max_items, prefetch=prefetch
         )
         written, at = 0, cursor
-        async with aclosing(pages), Output(form.value, Comment) as output:
+        async with aclosing(pages), Output(form.value, Comment, mark=bom) as output:
             try:
                 async for page in pages:
                     await output.write(page.items)

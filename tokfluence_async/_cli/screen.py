@@ -116,6 +116,8 @@ def open_screen(*, quiet: bool, as_json: bool, live: bool) -> Screen:
     if as_json:
         return JsonScreen(quiet)
     console = Console(stderr=True, markup=False, emoji=False, highlight=False)
-    if quiet or not console.is_terminal or console.is_dumb_terminal:
+    # Not what rich thinks of it: FORCE_COLOR makes a terminal of a log for it, and the display that
+    # redraws itself would fill that log with pictures.
+    if quiet or not sys.stderr.isatty() or console.is_dumb_terminal:
         return PlainScreen(quiet)
     return TerminalScreen(console, live=live)

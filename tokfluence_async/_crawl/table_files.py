@@ -13,11 +13,13 @@ import contextlib
 import os
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from msgspec import Struct
 
+from .._errors import JournalError
 from .._models import Comment, Post
+from .._wire.shapes import DECODING_ERRORS
 from .folder import CrawlFolder
 from .tables import LineReader, RowWriter, open_writer
 
@@ -36,12 +38,21 @@ class CommentLine(Comment, frozen=True, gc=False):
 class TableFile:
     """One file of JSON lines, and the table that follows it."""
 
-    def __init__(self, lines: Path, table: Path, form: str, row_type: type[Struct]) -> None:
+    def __init__(
+        self,
+        lines: Path,
+        table: Path,
+        form: str,
+        row_type: type[Struct],
+        *,
+        mark: bool = False,
+    ) -> None:
         self._lines = lines
         self._path = table
         self._part = table.with_name(f".{table.name}.{os.getpid()}.part")
         self._form = form
         self._row_type = row_type
+        self._mark = mark
         self._reader = LineReader(row_type)
         self._file: BinaryIO | None = None
         self._writer: RowWriter | None = None
@@ -51,7 +62,7 @@ class TableFile:
         """Take over the lines that have been completed since."""
         if self._writer is None:
             self._file = self._part.open("wb")
-            self._writer = open_writer(self._form, self._row_type, self._file)
+            self._writer = open_writer(self._form, self._row_type, self._file, mark=self._mark)
         try:
             source = self._lines.open("rb")
         except FileNotFoundError:
@@ -65,9 +76,18 @@ class TableFile:
                     end = chunk.rfind(b"\n") + 1
                     if not end:
                         return
-                self._writer.write(self._reader.read(chunk[:end]))
+                self._writer.write(self._read(chunk[:end]))
                 self._at += end
                 source.seek(self._at)
+
+    def _read(self, lines: bytes) -> list[Any]:
+        try:
+            return self._reader.read(lines)
+        except DECODING_ERRORS as error:
+            raise JournalError(
+                f"{self._lines} holds a line that cannot be read ({error}), so there is no table "
+                "of it. Take the line out, or run without --format."
+            ) from None
 
     def finish(self) -> None:
         self.follow()
@@ -82,7 +102,8 @@ class TableFile:
         if self._writer is not None:
             self._writer.drop()
         if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):  # a full disk, which was met before
+                self._file.close()
         self._part.unlink(missing_ok=True)
 
 
@@ -93,9 +114,12 @@ class Follower:
     Args:
         form: "csv" or "parquet".
         comments: Whether there will be comments.
+        mark: Begin CSV with a byte order mark.
     """
 
-    def __init__(self, folder: CrawlFolder, form: str, *, comments: bool) -> None:
+    def __init__(
+        self, folder: CrawlFolder, form: str, *, comments: bool, mark: bool = False
+    ) -> None:
         # Left by a run that was killed.
         for left in folder.path.glob(f".*.{form}.*.part"):
             left.unlink()
@@ -103,7 +127,7 @@ class Follower:
         if comments:
             wanted.append((folder.comments, CommentLine))
         self._tables = [
-            TableFile(lines, lines.with_suffix(f".{form}"), form, row_type)
+            TableFile(lines, lines.with_suffix(f".{form}"), form, row_type, mark=mark)
             for lines, row_type in wanted
         ]
         self._task: asyncio.Task[None] | None = None

