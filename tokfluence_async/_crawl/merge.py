@@ -1,0 +1,272 @@
+"""Shards of one job put together: their posts, comments, failures and tables in one folder.
+
+The lines are copied as they are, shard after shard, as `cat` would do it. Before anything is
+written, the folders have to be shards of one job: of one number of shards, from one origin, each
+given once, and those that are done made from the same list of inputs. What is missing is reported,
+and what is there is merged all the same.
+
+Each post falls to one shard, so nothing has to be folded; each line is checked for it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import msgspec
+from msgspec import Struct
+
+from .._bulk.shards import Shard
+from .._errors import ConfigurationError, JournalError
+from .._models import Post
+from .._text import plural
+from .folder import CrawlFolder, ShardMark
+from .table_files import CommentLine, TableFile
+
+__all__ = ["MergeReport", "merge"]
+
+_CHUNK = 2**20
+_FORMATS = ("csv", "parquet")
+
+
+class MergeReport(Struct, frozen=True, kw_only=True):
+    """What `merge` has put together.
+
+    Attributes:
+        posts, comments, failed: Lines in each of the merged files.
+        tables: The names of the tables that were made.
+        missing: What is missing, a sentence for each; empty if the job is complete.
+    """
+
+    posts: int
+    comments: int
+    failed: int
+    tables: list[str]
+    missing: list[str]
+
+
+class _Part(NamedTuple):
+    """A shard's folder and its mark."""
+
+    folder: CrawlFolder
+    mark: ShardMark
+
+    @property
+    def is_done(self) -> bool:
+        return self.mark.inputs is not None
+
+
+class _PostId(Struct, frozen=True, gc=False):
+    post_id: str
+
+
+_post_ids = msgspec.json.Decoder(_PostId)
+
+
+def merge(folders: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) -> MergeReport:
+    """Put the shards in `folders` together in the folder `out`.
+
+    `out` gets `posts.jsonl`, `failures.jsonl`, `comments.jsonl` where shards have comments, and the
+    tables that shards have. An `out` of an earlier merge is replaced.
+
+    Raises:
+        ConfigurationError: The folders are no shards of one job, or `out` holds something else.
+            Nothing was written.
+        JournalError: A file of a shard was edited, or one of `out` cannot be written.
+        ModuleNotFoundError: Shards have Parquet tables, and pyarrow is not installed.
+    """
+    parts = _parts(folders)
+    _check_job(parts)
+    target = _Target(out)
+    target.prepare()
+    with_comments = [part for part in parts if part.folder.comments.exists()]
+    posts = target.write(target.folder.posts, [(p.folder.posts, p) for p in parts])
+    comments = 0
+    if with_comments:
+        sources = [(part.folder.comments, part) for part in with_comments]
+        comments = target.write(target.folder.comments, sources)
+    failed = target.write(target.folder.failures, [(p.folder.failures, None) for p in parts])
+    tables = target.write_tables(parts)
+    target.finish(tables, comments=bool(with_comments))
+    return MergeReport(
+        posts=posts,
+        comments=comments,
+        failed=failed,
+        tables=tables,
+        missing=_missing(parts, with_comments),
+    )
+
+
+def _parts(folders: Sequence[str | os.PathLike[str]]) -> list[_Part]:
+    if not folders:
+        raise ConfigurationError("Give the folders of the shards. Nothing was written.")
+    parts: list[_Part] = []
+    for path in folders:
+        folder = CrawlFolder(path)
+        mark = folder.shard()
+        if mark is None:
+            what = "no shard of a crawl" if folder.path.is_dir() else "no folder"
+            raise ConfigurationError(f"{folder.path} is {what}. Nothing was written.")
+        parts.append(_Part(folder, mark))
+    return sorted(parts, key=lambda part: part.mark.shard.number)
+
+
+def _check_job(parts: list[_Part]) -> None:
+    """Refuse folders that are not of one job."""
+    first = parts[0]
+    by_number: dict[int, _Part] = {}
+    for part in parts:
+        if part.mark.shard.total != first.mark.shard.total:
+            _refuse(first, part, "they are not of one number of shards")
+        if part.folder.origin() != first.folder.origin():
+            _refuse(
+                first,
+                part,
+                f"they hold posts of {first.folder.origin()} and of {part.folder.origin()}",
+            )
+        twin = by_number.setdefault(part.mark.shard.number, part)
+        if twin is not part:
+            _refuse(twin, part, "they are the same shard")
+    done = [part for part in parts if part.is_done]
+    for part in done:
+        if part.mark[1:] != done[0].mark[1:]:
+            inputs = plural(done[0].mark.inputs or 0, "input")
+            _refuse(
+                done[0],
+                part,
+                f"they were made from different lists, of {inputs} and of {part.mark.inputs:,}; run "
+                "both again with the same list",
+            )
+
+
+def _refuse(one: _Part, other: _Part, why: str) -> None:
+    raise ConfigurationError(
+        f"{one.folder.path} (shard {one.mark.shard}) and {other.folder.path} (shard "
+        f"{other.mark.shard}) are not of one job: {why}. Nothing was written."
+    )
+
+
+def _missing(parts: list[_Part], with_comments: list[_Part]) -> list[str]:
+    total = parts[0].mark.shard.total
+    given = {part.mark.shard.number for part in parts}
+    missing = [f"Shard {Shard(n, total)} was not given." for n in range(total) if n not in given]
+    for part in parts:
+        if not part.is_done:
+            missing.append(
+                f"Shard {part.mark.shard} in {part.folder.path} is not done; run it again."
+            )
+        elif with_comments and part not in with_comments:
+            missing.append(f"Shard {part.mark.shard} in {part.folder.path} has no comments.")
+    return missing
+
+
+class _Target:
+    """The folder that is written. Each file takes its name when it is complete."""
+
+    def __init__(self, out: str | os.PathLike[str]) -> None:
+        self.folder = CrawlFolder(out)
+        self._mark = self.folder.path / ".merged"
+
+    def prepare(self) -> None:
+        """Make the folder, and refuse one that holds anything but an earlier merge."""
+        if self.folder.journal.exists() or self.folder.shard() is not None:
+            raise ConfigurationError(
+                f"{self.folder.path} holds a crawl; give another folder. Nothing was written."
+            )
+        if self.folder.posts.exists() and not self._mark.exists():
+            raise ConfigurationError(
+                f"{self.folder.posts} is not of a merge; give another folder. Nothing was written."
+            )
+        try:
+            self.folder.prepare()
+        except ConfigurationError as error:
+            told = str(error).replace("Nothing was sent", "Nothing was written")
+            raise ConfigurationError(told) from None
+
+    def write(self, path: Path, sources: Sequence[tuple[Path, _Part | None]]) -> int:
+        """Copy the lines of `sources`, checked if their shard is given. Returns their number."""
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        count = 0
+        try:
+            with part.open("wb") as file:
+                for source, shard in sources:
+                    for lines in _whole_lines(source, shard):
+                        file.write(lines)
+                        count += lines.count(b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        except OSError as error:
+            raise JournalError(f"{path} cannot be written: {error.strerror or error}.") from error
+        finally:
+            part.unlink(missing_ok=True)
+        return count
+
+    def write_tables(self, parts: Sequence[_Part]) -> list[str]:
+        """Make the tables that a shard has, of the merged lines."""
+        tables: list[str] = []
+        for form in _FORMATS:
+            for lines, kind in ((self.folder.posts, Post), (self.folder.comments, CommentLine)):
+                table = lines.with_suffix("." + form)
+                if any((part.folder.path / table.name).exists() for part in parts):
+                    with ExitStack() as stack:
+                        file = TableFile(lines, table, form, kind)
+                        stack.callback(file.drop)
+                        file.finish()
+                    tables.append(table.name)
+        return tables
+
+    def finish(self, tables: Sequence[str], *, comments: bool) -> None:
+        """Remove what an earlier merge left and this one has not, and mark the folder."""
+        if not comments:
+            self.folder.comments.unlink(missing_ok=True)
+        for form in _FORMATS:
+            for rows in ("posts", "comments"):
+                if f"{rows}.{form}" not in tables:
+                    (self.folder.path / f"{rows}.{form}").unlink(missing_ok=True)
+        self._mark.write_text("The shards of a crawl, merged.\n", "utf-8", newline="\n")
+
+
+def _whole_lines(path: Path, part: _Part | None) -> Iterator[bytes]:
+    """The lines of a file, many at a time. A shard that is not done may end in a torn line, which
+    is left out."""
+    try:
+        file: BinaryIO = path.open("rb")
+    except FileNotFoundError:
+        if part is not None and part.is_done:
+            raise _edited(path, "it is missing") from None
+        return
+    with file:
+        rest = b""
+        while chunk := file.read(_CHUNK):
+            end = chunk.rfind(b"\n") + 1
+            if not end:
+                rest += chunk
+                continue
+            lines, rest = rest + chunk[:end], chunk[end:]
+            if part is not None:
+                _check_lines(lines, path, part.mark.shard)
+            yield lines
+    if rest and (part is None or part.is_done):
+        raise _edited(path, "its last line is torn")
+
+
+def _check_lines(lines: bytes, path: Path, shard: Shard) -> None:
+    """See that all lines are of posts that fall to the shard."""
+    try:
+        ids = {line.post_id for line in _post_ids.decode_lines(lines)}
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise _edited(path, f"a line cannot be read ({error})") from None
+    for post_id in ids:
+        if not shard.holds(post_id):
+            raise _edited(path, f"post {post_id[:40]} does not fall to shard {shard}")
+
+
+def _edited(path: Path, what: str) -> JournalError:
+    return JournalError(
+        f"{path} is not as the crawl has written it: {what}. Put it back as it was, or make the "
+        "shard again in another folder."
+    )
