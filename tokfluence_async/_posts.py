@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing
 from typing import TYPE_CHECKING, Any, Literal
 
-from ._bulk.analyze import Analyzer
+from ._bulk.analyze import Analyzer, check_batch_size
 from ._bulk.comments import check_paging, comment_pages
 from ._bulk.job import Job
 from ._bulk.progress import OnProgress
@@ -16,6 +16,7 @@ from ._bulk.requests import Requests
 from ._bulk.resolve import Resolver, waiting_batches
 from ._bulk.sources import Inputs, Item, Source
 from ._bulk.stream import unwrapped
+from ._bulk.window import Window
 from ._credits.estimate import Estimate, build_estimate
 from ._journal.journal import JournalOrPath, enter_journal, is_there
 from ._models import Analysis, AnalyzeReport, Comment, CommentPage, Outcome, Post
@@ -82,11 +83,16 @@ class Posts:
         Raises:
             ValueError: A negative `max_credits`.
 
+            async with contextlib.aclosing(client.posts.get_many(ids)) as outcomes:
+                async for outcome in outcomes: ...
+
         What goes wrong with one post is its outcome's `error` and ends nothing; once the token or
         the wallet is refused (401, 402, 403), the rest fail with that error without being sent.
+        Who stops early should close the generator, as above: until then it may read as many posts
+        more as were yielded, or eight.
         Source: the Tokfluence API page, `GET /v1/posts/:id`.
         """
-        job = self._job(posts, max_credits, None, on_progress)
+        job = self._job(posts, max_credits, None, on_progress, Window())
         reader: Resolver[Post] = Resolver(
             job.requests, shape=_POST, analyzer=Analyzer(job.requests), analyze_missing=False
         )
@@ -240,10 +246,15 @@ class Posts:
         """As `analyze`, yielding each `Outcome` as its batch finishes. `urls` is read no faster
         than batches leave.
 
-        Stopping early ends the batches in flight; what they were charged is spent, and their posts
-        become readable.
+            async with contextlib.aclosing(client.posts.analyze_iter(urls)) as outcomes:
+                async for outcome in outcomes: ...
+
+        Posts that were sent and not yet yielded are never more than those that were yielded, or
+        eight, or one batch of the `batch_size` asked for. So who stops early has not paid for more
+        in vain. Closing the generator, as above, ends the batches in flight. What they were charged
+        is spent, and their posts become readable.
         """
-        job = self._job(urls, max_credits, journal, on_progress)
+        job = self._job(urls, max_credits, journal, on_progress, _window(batch_size))
         return job.stream(Analyzer(job.requests, force=force, batch_size=batch_size))
 
     def resolve(
@@ -278,14 +289,18 @@ class Posts:
         Raises:
             ValueError: A number out of its range, at the call; nothing was sent.
 
+            async with contextlib.aclosing(client.posts.resolve(urls)) as outcomes:
+                async for outcome in outcomes: ...
+
         The delay until a post is readable is not documented; it is learnt, with one post of a batch
-        going ahead.
+        going ahead. Who stops early has paid for no more posts in vain than were yielded, or eight
+        (see `analyze_iter`), and should close the generator, as above.
         Source: the Tokfluence API page, *Posts*.
         """
         _check_refresh(refresh)
         if not patience >= 0:
             raise ValueError(f"patience must be 0 seconds or more, not {patience!r}")
-        job = self._job(urls, max_credits, journal, on_progress)
+        job = self._job(urls, max_credits, journal, on_progress, _window(batch_size))
         resolver: Resolver[Post] = Resolver(
             job.requests,
             shape=_POST,
@@ -367,6 +382,7 @@ class Posts:
         max_credits: int | None,
         journal: JournalOrPath | None,
         on_progress: OnProgress | None,
+        window: Window | None = None,
     ) -> Job:
         return Job(
             self._engine,
@@ -375,7 +391,13 @@ class Posts:
             max_credits=max_credits,
             journal=journal,
             on_progress=on_progress,
+            window=window,
         )
+
+
+def _window(batch_size: int | None) -> Window:
+    check_batch_size(batch_size)
+    return Window(batch_size or 0)
 
 
 def _check_refresh(refresh: str) -> None:

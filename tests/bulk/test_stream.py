@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing, suppress
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -81,3 +82,91 @@ async def test_a_cancelled_scope_leaves_no_task_and_no_reserved_credits(
 
         assert tasks_of_the_client() == set(), f"cancelled at turn {k}"
         assert client.usage.credits_reserved == 0
+
+
+# --- readers who stop early -----------------------------------------------------------------------
+
+MANY = [str(7300000000000000000 + n) for n in range(2000)]
+FIRST = 8  # what may be under way before anything was read: a post for each batch at once
+
+
+@pytest.mark.parametrize("read", [1, 5, 30, 200])
+@pytest.mark.parametrize(
+    ("name", "indexed"),
+    [
+        ("analyze_iter", 0.0),
+        ("resolve", 0.0),
+        ("resolve", 1.0),
+        ("resolve", 0.5),
+        ("get_many", 1.0),
+    ],
+)
+async def test_who_stops_reading_has_not_paid_for_more_in_vain_than_was_read(
+    name: str, indexed: float, read: int
+) -> None:
+    """A generator that is kept after a `break` goes on; what was not read counts against what may
+    be under way, as with comments."""
+    async with (
+        Sandbox(indexed=indexed) as sandbox,
+        TokfluenceClient(sandbox.token, base_url=sandbox.url) as client,
+    ):
+        outcomes = getattr(client.posts, name)(MANY)
+        count = 0
+        async for _ in outcomes:
+            count += 1
+            if count == read:
+                break
+        await asyncio.sleep(3600)
+
+        paid = {post_id for entry in sandbox.requests for post_id in entry.post_ids}
+        assert len(paid) - read <= max(read, FIRST)
+        await outcomes.aclose()
+
+
+@pytest.mark.parametrize("name", ["analyze_iter", "resolve", "get_many"])
+async def test_a_slow_reader_gets_everything(name: str) -> None:
+    """And pays for no more requests than a batch for each post."""
+    ids = MANY[:60]
+    async with (
+        Sandbox(indexed=0.5) as sandbox,
+        TokfluenceClient(sandbox.token, base_url=sandbox.url) as client,
+    ):
+        got = []
+        async for outcome in getattr(client.posts, name)(ids):
+            got.append(outcome.post_id)
+            await asyncio.sleep(10)
+
+    assert sorted(got) == ids
+
+
+@pytest.mark.parametrize("batch_size", [1, 20, 50])
+async def test_a_batch_size_that_was_asked_for_is_kept(batch_size: int) -> None:
+    """Also at the start, and by a reader who takes a while for each outcome."""
+    async with (
+        Sandbox(indexed=0.0) as sandbox,
+        TokfluenceClient(sandbox.token, base_url=sandbox.url) as client,
+    ):
+        async for _ in client.posts.analyze_iter(MANY[:200], batch_size=batch_size):
+            await asyncio.sleep(1)
+
+        assert {len(entry.post_ids) for entry in sandbox.requests} == {batch_size}
+
+
+async def test_free_outcomes_are_not_held_back_by_what_was_not_read(tmp_path: Path) -> None:
+    """What a journal knows, and inputs that name no post, cost nothing."""
+    journal = tmp_path / "journal.sqlite"
+    async with (
+        Sandbox(indexed=0.0) as sandbox,
+        TokfluenceClient(sandbox.token, base_url=sandbox.url) as client,
+    ):
+        await client.posts.analyze(MANY[:90], journal=journal)
+        before = len(sandbox.requests)
+        outcomes = client.posts.analyze_iter(
+            [*MANY[:90], *["nonsense"] * 50, *MANY[90:92]], journal=journal
+        )
+        got = [await anext(outcomes)]
+        await asyncio.sleep(3600)
+        assert len(sandbox.requests) == before
+        got += [outcome async for outcome in outcomes]
+
+    assert len(got) == 142

@@ -95,7 +95,7 @@ class Analyzer:
         """
         send, receive = anyio.create_memory_object_stream[Item](2 * MAX_BATCH)
         feed = _Feed(source, send, emit, self._verifier)
-        intake = self.intake(receive, feed.left)
+        intake = self.intake(receive, feed.left, counted=False)
 
         async def worker() -> None:
             while items := await intake.take():
@@ -112,10 +112,21 @@ class Analyzer:
             raise source.error
 
     def intake(
-        self, receive: MemoryObjectReceiveStream[Item], left: Callable[[], int | None]
+        self,
+        receive: MemoryObjectReceiveStream[Item],
+        left: Callable[[], int | None],
+        *,
+        counted: bool,
     ) -> Intake:
         """Cuts batches from a stream in the way this call's planner wants them."""
-        return Intake(self._planner, receive, left)
+        return Intake(
+            self._planner,
+            receive,
+            left,
+            workers=self._concurrency,
+            window=self._requests.window,
+            counted=counted,
+        )
 
     def allowance(self, urls: int) -> float:
         """Seconds after which a batch of `urls` that was sent is not at work any more."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 
 import anyio
@@ -11,6 +12,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream
 from .planner import Planner
 from .sources import Item
 from .stream import take_over
+from .window import Window
 
 __all__ = ["Intake"]
 
@@ -25,6 +27,9 @@ class Intake:
     next item is long in coming.
 
     Args:
+        workers: How many take from it.
+        window: How far the call may run ahead of its reader, or None. Unless `counted`, what is
+            taken is counted in it.
         left: How many items are still to come into the stream, or None if that is not known.
     """
 
@@ -33,26 +38,60 @@ class Intake:
         planner: Planner,
         receive: MemoryObjectReceiveStream[Item],
         left: Callable[[], int | None],
+        *,
+        workers: int,
+        window: Window | None,
+        counted: bool,
     ) -> None:
         self._planner = planner
         self._receive = receive
         self._left = left
+        self._workers = workers
+        self._window = window
+        self._counts = window is not None and not counted
         self._turn = asyncio.Lock()
 
     async def take(self) -> list[Item]:
         """The next batch; empty at the end."""
-        items: list[Item] = []
         async with self._turn:
-            with anyio.CancelScope() as scope:
-                try:
-                    while len(items) < self._planner.next_size(self._unsent(len(items))):
-                        items.append(await take_over(self._receive))
-                        if len(items) == 1:
-                            scope.deadline = anyio.current_time() + _LINGER
-                except anyio.EndOfStream:
-                    pass
+            most = await self._reserve()
+            items: list[Item] = []
+            try:
+                await self._collect(items, most)
+            finally:
+                if self._counts and self._window is not None:
+                    self._window.hold(most, (item.index for item in items))
             self._planner.cut()
         return items
+
+    async def _reserve(self) -> int:
+        """Wait for room for as large a batch as the planner wants now."""
+        size = self._size(0)
+        if self._counts and self._window is not None:
+            while self._window.room < size:
+                await self._window.change()
+                size = self._size(0)
+            await self._window.reserve(size)
+        return size
+
+    async def _collect(self, items: list[Item], most: int) -> None:
+        with anyio.CancelScope() as scope:
+            try:
+                while len(items) < min(self._size(len(items)), most):
+                    items.append(await take_over(self._receive))
+                    if len(items) == 1:
+                        scope.deadline = anyio.current_time() + _LINGER
+            except anyio.EndOfStream:
+                pass
+
+    def _size(self, taken: int) -> int:
+        left = self._unsent(taken)
+        if self._window is None:
+            return self._planner.next_size(left)
+        # As many batches as there are workers should fit into the window. Two URLs at least where
+        # more may be to come: a quick source is not sent a request for each.
+        share = math.ceil(self._window.size / self._workers)
+        return self._planner.next_size(left, max(2, share) if left is None else share)
 
     def _unsent(self, taken: int) -> int | None:
         left = self._left()

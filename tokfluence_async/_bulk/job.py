@@ -20,6 +20,7 @@ from .requests import Requests
 from .shards import ShardFilter
 from .sources import Inputs, Item, ItemSource, Source
 from .stream import Emit, stream
+from .window import Window
 
 if TYPE_CHECKING:
     from .._http.engine import Engine, Options
@@ -55,6 +56,7 @@ class Job:
         journal: A journal, or the path of one that the call opens and closes.
         on_progress: The user's callable.
         only: Lets some inputs pass by; see `ShardFilter`.
+        window: How far the call may run ahead of its reader, if it is read bit by bit.
     """
 
     def __init__(
@@ -67,9 +69,10 @@ class Job:
         journal: JournalOrPath | None = None,
         on_progress: OnProgress | None = None,
         only: ShardFilter | None = None,
+        window: Window | None = None,
     ) -> None:
         self.budget = Budget(max_credits, options.budget)
-        self.requests = Requests(engine, options, self.budget)
+        self.requests = Requests(engine, options, self.budget, window)
         self.source = Source(inputs, only)
         self._journal = journal
         self._on_progress = on_progress
@@ -102,14 +105,21 @@ class Job:
 
     def stream(self, worker: Worker[T]) -> AsyncGenerator[Outcome[T], None]:
         """Yield an outcome for each input as it is settled."""
+        window = self.requests.window
 
-        async def work(emit: Emit[Outcome[T]]) -> None:
+        async def work(emit: Emit[tuple[int, Outcome[T]]]) -> None:
             async with self.opened(worker) as (inputs, ticker):
 
-                async def tell(_: Item, outcome: Outcome[T]) -> None:
+                async def tell(item: Item, outcome: Outcome[T]) -> None:
                     ticker.count(outcome)
-                    await emit(outcome)
+                    await emit((item.index, outcome))
 
                 await worker.run(inputs, tell)
 
-        return stream(self.requests.engine, work, _BUFFER)
+        def deliver(settled: tuple[int, Outcome[T]]) -> Outcome[T]:
+            index, outcome = settled
+            if window is not None:
+                window.was_read(index)
+            return outcome
+
+        return stream(self.requests.engine, work, _BUFFER, deliver)

@@ -64,17 +64,18 @@ class Planner:
         # Of the batches seen: how many, and the sums of urls, seconds, and their products.
         self._sums: dict[str, float] = dict.fromkeys(_SUMS, 0.0)
 
-    def next_size(self, left: int | None) -> int:
+    def next_size(self, left: int | None, most: int = MAX_BATCH) -> int:
         """URLs for the next batch, 1 to 50.
 
         Args:
             left: URLs that have not been sent, or None if that is not known (a source that has not
                 ended).
+            most: URLs it may hold, unless its size is fixed.
         """
         if self._fixed is not None:
             return self._fixed
         overhead, slope = self.fit()
-        size = most = MAX_BATCH
+        size = MAX_BATCH
         if left is not None:
             size = math.ceil(left / (_FACTOR * self._concurrency))
             if overhead > 0.0:

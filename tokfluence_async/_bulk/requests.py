@@ -14,6 +14,7 @@ from .._errors import (
 )
 from .._wire.calls import build_get_post
 from .._wire.shapes import Shape
+from .window import Window
 
 if TYPE_CHECKING:
     from .._http.engine import Engine, Options
@@ -29,15 +30,20 @@ class Requests:
 
     Attributes:
         halt: The budget's; everybody asks it before beginning anything.
+        window: How far the call may run ahead of who reads its outcomes; None if they are all
+            read anyway.
     """
 
-    __slots__ = ("budget", "engine", "halt", "options")
+    __slots__ = ("budget", "engine", "halt", "options", "window")
 
-    def __init__(self, engine: Engine, options: Options, budget: Budget) -> None:
+    def __init__(
+        self, engine: Engine, options: Options, budget: Budget, window: Window | None = None
+    ) -> None:
         self.engine = engine
         self.options = options
         self.budget = budget
         self.halt = budget.halt
+        self.window = window
 
     async def read(self, post_id: str, shape: Shape[Any]) -> Any:
         """The body of `GET /v1/posts/:id`, 1 credit.

@@ -105,8 +105,8 @@ class Resolver(Generic[P]):
         try:
             with send, receive:
                 async with anyio.create_task_group() as group:
-                    stages = _Stages(self, source, emit, send, group, concurrency)
-                    intake = self._analyzer.intake(receive, stages.left)
+                    stages = _Stages(self, source, emit, send, group, self._requests)
+                    intake = self._analyzer.intake(receive, stages.left, counted=True)
                     for _ in range(concurrency if self._analyze_missing else 0):
                         group.start_soon(stages.analyze, intake)
                     for _ in range(readers):
@@ -181,14 +181,15 @@ class _Stages(Generic[P]):
         emit: Emit[P],
         send: MemoryObjectSendStream[Item],
         group: TaskGroup,
-        concurrency: int,
+        requests: Requests,
     ) -> None:
         self._resolver = resolver
         self._source = source
         self._emit = emit
         self._send = send
         self._group = group
-        self._waiting = asyncio.Semaphore(waiting_batches(concurrency))
+        self._window = requests.window
+        self._waiting = asyncio.Semaphore(waiting_batches(requests.options.analyze_concurrency))
         self._reading = 0
 
     def left(self) -> int | None:
@@ -199,7 +200,7 @@ class _Stages(Generic[P]):
     async def read(self) -> None:
         self._reading += 1
         try:
-            while (item := await self._source.next()) is not None:
+            while (item := await self._next()) is not None:
                 entry = self._source.remembered(item)
                 if entry is not None:  # an earlier run has paid for its analysis
                     age = self._source.age(entry.analyzed_at)
@@ -215,6 +216,18 @@ class _Stages(Generic[P]):
             self._reading -= 1
             if not self._reading:
                 self._send.close()
+
+    async def _next(self) -> Item | None:
+        """The next item, when the reader has read far enough."""
+        if self._window is None:
+            return await self._source.next()
+        await self._window.reserve(1)
+        item: Item | None = None
+        try:
+            item = await self._source.next()
+        finally:
+            self._window.hold(1, () if item is None else (item.index,))
+        return item
 
     async def analyze(self, intake: Intake) -> None:
         while items := await intake.take():

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Emit", "hand_over", "stream", "take_over", "unwrapped"]
 
 T = TypeVar("T")
+V = TypeVar("V")
 
 Emit = Callable[[T], Awaitable[None]]
 
@@ -50,10 +51,13 @@ async def take_over(receive: MemoryObjectReceiveStream[T]) -> T:
 
 
 async def stream(
-    engine: Engine, work: Callable[[Emit[T]], Awaitable[None]], buffer: int
-) -> AsyncGenerator[T, None]:
-    """Yield what `work` emits, at most `buffer` items ahead; raise what it raises after everything
-    it emitted."""
+    engine: Engine,
+    work: Callable[[Emit[T]], Awaitable[None]],
+    buffer: int,
+    deliver: Callable[[T], V],
+) -> AsyncGenerator[V, None]:
+    """Yield what `deliver` makes of what `work` emits, at most `buffer` items ahead; raise what
+    `work` raises after everything it emitted. `deliver` is called when the reader takes an item."""
     send, receive = anyio.create_memory_object_stream[T](buffer)
 
     async def run() -> None:
@@ -69,7 +73,7 @@ async def stream(
                     item = await take_over(receive)
                 except anyio.EndOfStream:
                     break
-                yield item
+                yield deliver(item)
             await asyncio.wait([task])
             if task.cancelled():
                 raise ClosedError
