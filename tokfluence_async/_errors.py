@@ -34,6 +34,7 @@ __all__ = [
     "TokfluenceError",
     "UnprocessableEntityError",
     "UpstreamError",
+    "show_input",
     "status_error",
 ]
 
@@ -101,7 +102,7 @@ class InvalidPostError(TokfluenceError, ValueError):
     reason: str
 
     def __init__(self, input: object, reason: str) -> None:
-        shown = _show(input)
+        shown = show_input(input)
         super().__init__(
             f"{shown!r} is not a TikTok post: {reason}. Accepted are a video id of 1 to 20 digits, "
             "and URLs such as https://www.tiktok.com/@user/video/7234567890123456789.",
@@ -110,9 +111,9 @@ class InvalidPostError(TokfluenceError, ValueError):
         )
 
 
-def _show(value: object) -> object:
-    # Small, picklable and printable, whatever it was. Python refuses to print an int of thousands
-    # of digits.
+def show_input(value: object) -> object:
+    """An input as an error holds it: small, picklable and printable, whatever it was."""
+    # Python refuses to print an int of thousands of digits.
     if isinstance(value, int):
         return value if value.bit_length() <= 128 else f"an integer of {value.bit_length()} bits"
     try:

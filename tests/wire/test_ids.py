@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import enum
 import pickle
 import re
 import string
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tokfluence_async import InvalidPostError
-from tokfluence_async._wire.ids import PostRef, parse_post, parse_post_id
+from tokfluence_async import Analysis, InvalidPostError, Outcome, Post
+from tokfluence_async._wire.ids import PostRef, parse_post, parse_post_id, plain
 
 ID = "7234567890123456789"
 CANONICAL = re.compile(r"[1-9][0-9]{0,19}")
@@ -127,6 +129,100 @@ def test_nothing_ever_yields_an_id_that_is_not_canonical(value: object) -> None:
         assert pickle.loads(pickle.dumps(result)).args == result.args
 
 
+class Markup(str):
+    """As markupsafe's and lxml's: methods give the class back."""
+
+    def strip(self, chars: str | None = None, /) -> Markup:
+        return Markup(super().strip(chars))
+
+    def __str__(self) -> str:
+        return "something else"
+
+
+class Number(int):
+    def __str__(self) -> str:
+        return "something else"
+
+    def __index__(self) -> int:
+        return Number(int.__index__(self))
+
+
+class Video(enum.StrEnum):
+    FIRST = ID
+
+
+class Count(enum.IntEnum):
+    FIRST = int(ID)
+
+
+URL = f"https://www.tiktok.com/@wwe/video/{ID}"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        f"https://www.tiktokv.com/share/video/{ID}/",
+        f"https://www.tiktokv.com/share/video/{ID}",
+        f"http://tiktokv.com/share/video/{ID}/?utm=1",
+        f"https://m.tiktokv.com/share/photo/{ID}/",
+        f"Link: https://www.tiktokv.com/share/video/{ID}/",
+        f"link:\t{URL}",
+        f"Video Link: {URL}",
+        f"\ufeffLink: {URL}\u200b",
+        f"\ufeff{ID}",
+        f"{ID}\ufeff\r\n",
+        f"\u200b {ID} \u200d\u2060",
+        f"\u202a{URL}\u202c",
+        f"\u2066{URL}\u2069\xa0",
+        f"{ID}\xad",
+        f"{ID}\x00\x00",
+        f"\ufeff{URL}?lang=en\u200e",
+        f"{URL}%E2%80%8B",
+        f"{URL}%EF%BB%BF/",
+        Post(post_id=ID),
+        Analysis(post_id=ID, status="analyzed"),
+        np.str_(ID),
+        np.str_(URL),
+        np.int64(ID),
+        np.uint64(ID),
+        Markup(ID),
+        Markup(f" {URL}"),
+        Number(ID),
+        Video.FIRST,
+        Count.FIRST,
+    ],
+    ids=repr,
+)
+def test_what_people_have_in_hand_is_taken(value: object) -> None:
+    """Links of TikTok's data export, marks that were copied along, objects of the API, and the
+    texts and numbers of other libraries; what comes out is a plain text."""
+    ref = parse_post(value)
+
+    assert (ref.post_id, type(ref.post_id), type(ref.user)) == (ID, str, str)
+    assert parse_post_id(value) == ID
+    assert type(plain(value)) in (str, int)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("so \ud83d", "so \ufffd"),
+        ("\ud83d\ude02", "\U0001f602"),
+        (Markup("x\udc00"), "x\ufffd"),
+        (np.str_("nothing"), "nothing"),
+        (Number(7), 7),
+        (True, True),
+        (None, None),
+        (7.5, 7.5),
+        (b"7", b"7"),
+    ],
+)
+def test_an_input_becomes_plain(value: object, shown: object) -> None:
+    """What is neither a text nor a number stays what it is."""
+    assert plain(value) == shown
+    assert type(plain(value)) is type(shown)
+
+
 REFUSED: list[tuple[object, str]] = [
     ("", "it is empty"),
     ("   \n", "it is empty"),
@@ -150,6 +246,22 @@ REFUSED: list[tuple[object, str]] = [
     ('1,"https://www.tiktok.com/@wwe/video/7234567890123456789"', "row of a CSV file"),
     ("https://www.tiktok.com/@wwe/video/7234567890123456789\tbig night", "row of a CSV file"),
     ("url,author", "plain digits"),
+    ("Date: 2023-01-01 12:00:00", "a date of TikTok's data export"),
+    ("7234567890\u200b123456789", "invisible character (U+200B) in the middle"),
+    ("7234567890123456789\ufeff7234567890123456780", "invisible character (U+FEFF)"),
+    ("\ufeff\u200b", "it is empty"),
+    (f"[a video]({URL})", "other text beside the URL"),
+    (f'{{"Date": "x", "Link": "{URL}"}}', "other text beside the URL"),
+    (f"see {URL} please", "other text beside the URL"),
+    ("Duration: 7234567890123456789", "plain digits"),
+    ("https://tiktokv.com.evil.example/share/video/1", "the host is"),
+    ("https://tiktokvv.com/share/video/1", "the host is"),
+    ("so \ud83d", "plain digits"),
+    (np.str_("nothing"), "plain digits"),
+    (np.float64(7.0), "type float64, which rounds ids"),
+    (np.array([1, 2]), "no single integer"),
+    (np.bool_(True), "type bool"),
+    (Outcome(input="1", post_id="1"), "type Outcome"),
     ("123456789012345678901", "64-bit"),
     ("18446744073709551616", "64-bit"),
     (18446744073709551616, "64-bit"),

@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
+from numbers import Integral
+from operator import index
 from typing import NamedTuple, SupportsIndex, TypeGuard
 from urllib.parse import unquote, urlsplit
 
 from .._errors import InvalidPostError
+from .._models import Analysis, Post
 
-__all__ = ["PostRef", "parse_post", "parse_post_id", "signed"]
+__all__ = ["PostRef", "bare", "parse_post", "parse_post_id", "plain", "signed"]
 
 # Ids are 64-bit numbers; twenty digits is what 2**64 needs. A leading zero would give one post two
 # spellings.
@@ -28,7 +31,8 @@ _MAX_ID = 2**64 - 1
 _USUAL = re.compile(
     r"https://www\.tiktok\.com/(@[A-Za-z0-9._-]{1,64})/(?:video|photo)/([1-9][0-9]{0,18})\Z"
 )
-_HOST = re.compile(r"(?:[a-z0-9-]+\.)*tiktok\.com\.?\Z")
+# tiktokv.com is the host of the links in TikTok's own data export.
+_HOST = re.compile(r"(?:[a-z0-9-]+\.)*tiktokv?\.com\.?\Z")
 _USER = re.compile(r"@[A-Za-z0-9._-]{1,64}\Z")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 # 7.23E+18, 7,23E+18 and 7234567890123456768.0: what went through a float.
@@ -37,6 +41,32 @@ _FIELDS = 20
 # What `urlsplit` takes out without a word, and what parts two URLs on one line; only in a query are
 # blanks usual.
 _BLANK = re.compile(r"[^?#]*\s|.*[\x00-\x1f\x7f]", re.DOTALL)
+# `Link: https://…`, as TikTok's data export writes it, and other labels before a URL.
+_LABEL = re.compile(r"[A-Za-z][A-Za-z ]{0,30}:\s+(?=https?://)", re.IGNORECASE)
+_URL = re.compile(r"https?://[^\s\"'<>(),;{}\[\]]+")
+_DATE = re.compile(r"(?:date|time)\s*:", re.IGNORECASE)
+# White space, and what is drawn as nothing: zero-width marks, byte order marks, marks of direction,
+# variation selectors, tags. People copy them along, and files that were put together have them.
+_INVISIBLE = "".join(
+    map(
+        chr,
+        (
+            *range(0x21),
+            *range(0x7F, 0xA1),
+            *(0xAD, 0x34F, 0x61C, 0x115F, 0x1160, 0x1680, 0x17B4, 0x17B5, 0x3000, 0x3164),
+            *range(0x180B, 0x1810),
+            *range(0x2000, 0x2010),
+            *range(0x2028, 0x2030),
+            *range(0x205F, 0x2070),
+            *range(0xFE00, 0xFE10),
+            *(0xFEFF, 0xFFA0),
+            *range(0xFFF9, 0xFFFC),
+            *range(0xE0000, 0xE0080),
+        ),
+    )
+)
+_MARKS = "".join(mark for mark in _INVISIBLE if mark > "\xa0")
+_INVISIBLE_INSIDE = re.compile(f"[{re.escape(_MARKS)}]")
 _SHORT_HOSTS = frozenset({"vm.tiktok.com", "vt.tiktok.com"})
 _KINDS = frozenset({"video", "photo"})
 
@@ -67,8 +97,37 @@ def signed(post_id: int | str | None) -> int:
     return number - 2**64 if number >= 2**63 else number
 
 
+def plain(value: object) -> object:
+    """An input as a plain `str` or `int`, if it is a kind of one; else as it is.
+
+    numpy, lxml, BeautifulSoup, Jinja and enums have subclasses of `str` and `int`, which SQLite and
+    msgspec refuse. A lone surrogate, which UTF-8 cannot hold, becomes U+FFFD. An object of ours
+    that has a post's id stands for it.
+    """
+    if type(value) is int:
+        return value
+    if isinstance(value, str):
+        text = str.__str__(value)
+        return text if text.isascii() else _encodable(text)
+    if isinstance(value, (Post, Analysis)):
+        return plain(value.post_id)
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        with suppress(Exception):  # an odd number costs itself: it is refused later
+            return int(value)
+    return value
+
+
+def _encodable(text: str) -> str:
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def bare(text: str) -> str:
+    """`text` without white space and invisible characters around it."""
+    return text.strip(_INVISIBLE)
+
+
 def parse_post_id(value: object) -> str:
-    """The video id named by an id (str or int) or by a URL of a post.
+    """The video id named by an id (str or int), by a URL of a post, or by a `Post`.
 
     Raises:
         InvalidPostError: It names no post; the message says why and what is accepted.
@@ -81,24 +140,25 @@ def parse_post(value: object) -> PostRef:
     carry."""
     if _is_plain_id(value):
         return PostRef(value)
-    if not isinstance(value, str):
-        return PostRef(str(_index(value)))
-    value = str.__str__(value)  # of numpy, lxml and Jinja come kinds of text that stay their own
-    usual = _USUAL.match(value)
+    given = plain(value)
+    if not isinstance(given, str):
+        return PostRef(str(_index(given)))
+    usual = _USUAL.match(given)
     if usual is not None:
         return PostRef(usual[2], usual[1])
-    text = value.strip()
+    text = bare(given)
     if not text:
-        raise InvalidPostError(value, "it is empty")
+        raise InvalidPostError(given, "it is empty")
     if len(text) > 4096:
-        raise InvalidPostError(value, "it is longer than 4096 characters")
+        raise InvalidPostError(given, "it is longer than 4096 characters")
+    text = _LABEL.sub("", text, 1) if _LABEL.match(text) else text
     try:
-        return _parse_text(text, value)
+        return _parse_text(text, given)
     except InvalidPostError:
         likeness = _likeness(text)
         if likeness is None:
             raise
-        raise InvalidPostError(value, likeness) from None
+        raise InvalidPostError(given, likeness) from None
 
 
 def _is_plain_id(value: object) -> TypeGuard[str]:
@@ -120,6 +180,14 @@ def _parse_text(text: str, given: str) -> PostRef:
 
 def _likeness(text: str) -> str | None:
     """What a text that names no post looks like, where that says more than the rule it breaks."""
+    hidden = _INVISIBLE_INSIDE.search(text)
+    if hidden is not None:
+        return f"there is an invisible character (U+{ord(hidden[0]):04X}) in the middle of it"
+    if _DATE.match(text):
+        return (
+            "it looks like a date of TikTok's data export; the lines that begin with Link: name "
+            "the posts"
+        )
     # Only the first few: a line may be thousands of separators.
     fields = [text, *(field for mark in "\t;," for field in text.split(mark, _FIELDS)[:_FIELDS])]
     if any(_ROUNDED.match(field) for field in fields):
@@ -128,28 +196,33 @@ def _likeness(text: str) -> str | None:
             "ids have to be kept as text"
         )
     for field in fields:
-        bare = field.strip(" \"'")
-        if bare != text:
-            with suppress(InvalidPostError):
-                # Ids have nineteen digits. What is much shorter may be any number, or an id that
-                # was cut.
-                if len(_parse_text(bare, bare).post_id) >= 15:
-                    return (
-                        "it looks like a row of a CSV file; give the column of the ids or URLs "
-                        "alone, one a line"
-                    )
+        inner = field.strip(" \"'")
+        # Ids have nineteen digits. What is much shorter may be any number, or an id that was cut.
+        if inner != text and len(_id_in(inner)) >= 15:
+            return (
+                "it looks like a row of a CSV file; give the column of the ids or URLs alone, one "
+                "a line"
+            )
+    urls = _URL.findall(text)
+    if len(urls) == 1 and urls[0] != text and len(_id_in(urls[0])) >= 15:
+        return "there is other text beside the URL; give the URL alone"
     return None
 
 
+def _id_in(text: str) -> str:
+    with suppress(InvalidPostError):
+        return _parse_text(text, text).post_id
+    return ""
+
+
 def _index(value: object) -> int:
-    # Not for texts: the check for `__index__` takes `typing` 7 µs.
     if not isinstance(value, SupportsIndex) or isinstance(value, bool):
         rounded = (
             ", which rounds ids: they have to be kept as text" if isinstance(value, float) else ""
         )
         raise InvalidPostError(value, f"it is of type {type(value).__name__}{rounded}")
     try:
-        number = value.__index__()  # numpy's integers too
+        number = int(index(value))
     except Exception:  # an array of several numbers, for one: it costs this input alone
         raise InvalidPostError(
             value, f"it is of type {type(value).__name__}, and no single integer"
@@ -188,7 +261,8 @@ def _parse_url(text: str, given: str) -> PostRef:
         raise InvalidPostError(given, "the URL carries a login or a port")
     if not _HOST.match(host):
         raise InvalidPostError(given, f"the host is {host or 'missing'}, not tiktok.com")
-    segments = [unquote(segment) for segment in parts.path.split("/") if segment]
+    # Marks that were copied along are percent-encoded by then.
+    segments = [unquote(part).strip(_MARKS) for part in parts.path.split("/") if part]
     if host.rstrip(".") in _SHORT_HOSTS or (segments and segments[0].lower() == "t"):
         raise InvalidPostError(
             given,

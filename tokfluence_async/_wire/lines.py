@@ -7,12 +7,11 @@ own. No I/O here.
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 from msgspec import Raw, Struct
 
-from .._errors import APIStatusError, TokfluenceError
+from .._errors import APIStatusError, TokfluenceError, show_input
+from .ids import plain
 
 __all__ = ["comment_ids", "comment_lines", "failure_line", "line_ids", "post_line"]
 
@@ -98,18 +97,12 @@ def failure_line(given: object, post_id: str | None, error: TokfluenceError) -> 
     )
 
 
-def _shown(given: Any) -> str | int:
+def _shown(given: object) -> str | int:
     """An input as JSON can hold it: numbers of 64 bits as they are, all else as text."""
-    if issubclass(type(given), int):  # by type: a mock says that it is of another class
-        number: int = given if type(given) is bool else int.__int__(given)
-        if number in _INT64:
-            return number
-        return (
-            str(number)
-            if number.bit_length() <= 128
-            else f"an integer of {number.bit_length()} bits"
-        )
-    return _text_of(given if issubclass(type(given), str) else _repr_of(given))
+    value = plain(given)
+    if isinstance(value, int):
+        return value if value in _INT64 else str(show_input(value))
+    return _text_of(value if isinstance(value, str) else _repr_of(value))
 
 
 def _repr_of(given: object) -> str:
@@ -121,7 +114,5 @@ def _repr_of(given: object) -> str:
 
 def _text_of(value: object) -> str:
     """A plain str of bounded length, with U+FFFD for what UTF-8 cannot hold."""
-    text = str.__str__(value) if issubclass(type(value), str) else str(value)
-    if len(text) > _LONGEST:
-        text = text[: _LONGEST - 1] + "…"
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    text = str(plain(value if isinstance(value, str) else str(value)))
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
