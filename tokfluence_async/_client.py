@@ -255,13 +255,15 @@ class TokfluenceClient:
                 once.
             path: As in the API's documentation, with `/v1`. Its parts must be quoted already.
                 Absolute URLs are refused.
-            params: The query; lists repeat their name, None is left out.
+            params: The query: texts, numbers, booleans (as `true`), dates and aware times (ISO
+                8601, in UTC), UUIDs, enums (their value). Lists repeat their name, None is left
+                out, in lists too. Anything else is refused.
             json: The body, anything msgspec encodes.
             response_type: The type of the *whole* body: a Struct, `dict`, `list[...]`,
                 `msgspec.Raw`; None for plain dicts and lists. An answer of more than 100,000 values
                 is refused as anything but `msgspec.Raw`.
         Raises:
-            ValueError: A method or path that is none; nothing was sent.
+            ValueError: A method, path or parameter that is none; nothing was sent.
             DuplicateRequestError: A write was done by an attempt whose answer was lost; it is not
                 replayed.
             TokfluenceError: As everywhere.

@@ -44,11 +44,11 @@ class Posts:
         self._engine = engine
         self._options = options
 
-    async def get(self, post: str | int) -> Post:
+    async def get(self, post: str | int | Post) -> Post:
         """Read one post from the index. Costs 1 credit, a miss included; starts no analysis.
 
         Args:
-            post: A video id (str or int), or any URL of the post.
+            post: A video id (str or int), any URL of the post, or a `Post`.
         Raises:
             InvalidPostError: `post` names no post; nothing was sent.
             NotFoundError: The post is not in the index (`code="post_not_found"`). Charged and not
@@ -100,7 +100,7 @@ class Posts:
 
     def comment_pages(
         self,
-        post: str | int,
+        post: str | int | Post,
         *,
         cursor: int = 0,
         limit: int = 200,
@@ -111,7 +111,7 @@ class Posts:
         credits.
 
         Args:
-            post: A video id or any URL of the post.
+            post: A video id, any URL of the post, or a `Post`.
             cursor: Comments to skip, 0 or more; a page's `next_cursor` resumes a walk.
             limit: Comments asked for per page, 1 to 200. A page may come back shorter: only a null
                 `next_cursor` ends the walk.
@@ -145,7 +145,7 @@ class Posts:
 
     def comments(
         self,
-        post: str | int,
+        post: str | int | Post,
         *,
         cursor: int = 0,
         limit: int = 200,

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import decimal
+import enum
 import json
+import uuid
+from typing import Any
 
+import numpy as np
 import pytest
 
 from tokfluence_async._wire.calls import (
@@ -129,6 +135,92 @@ def test_methods_and_queries() -> None:
     for method in ("TRACE", "CONNECT", "GET /v1/x HTTP/1.1\r\n", ""):
         with pytest.raises(ValueError, match="method"):
             build_request(method, "/v1/creators", None, None)
+
+
+class Sort(enum.Enum):
+    NEWEST = "newest"
+    SECOND = 2
+
+
+class Text(str):
+    def __str__(self) -> str:
+        return "something else"
+
+
+AT = dt.datetime(2026, 4, 12, 21, 0, tzinfo=dt.timezone(dt.timedelta(hours=2)))
+
+
+@pytest.mark.parametrize(
+    ("value", "query"),
+    [
+        (True, "x=true"),
+        ([True, False], "x=true&x=false"),
+        ([1, None, 2], "x=1&x=2"),
+        ((1, 2.5), "x=1&x=2.5"),
+        ({7}, "x=7"),
+        ([], ""),
+        ([None], ""),
+        (None, ""),
+        ("", "x="),
+        (Sort.NEWEST, "x=newest"),
+        ([Sort.SECOND, Sort.NEWEST], "x=2&x=newest"),
+        (enum.StrEnum("S", {"A": "b"}).A, "x=b"),
+        (enum.IntEnum("I", {"A": 7}).A, "x=7"),
+        (AT, "x=2026-04-12T19%3A00%3A00Z"),
+        ([dt.date(2026, 4, 12)], "x=2026-04-12"),
+        (decimal.Decimal("1.50"), "x=1.50"),
+        (uuid.UUID(int=5), "x=00000000-0000-0000-0000-000000000005"),
+        (Text("a"), "x=a"),
+        (np.str_("a"), "x=a"),
+        (np.int64(7), "x=7"),
+        (np.float64(1.5), "x=1.5"),
+        ("so \ud83d", "x=so%20%EF%BF%BD"),
+        ("\ud83d\ude02", "x=%F0%9F%98%82"),
+    ],
+    ids=repr,
+)
+def test_a_parameter_is_written_as_json_writes_it(value: object, query: str) -> None:
+    """Not as Python does: `True`, `None` and `Sort.NEWEST` mean nothing to a server, and are paid
+    for."""
+    target = build_request("GET", "/v1/creators", {"x": value}, None).target
+
+    assert target == ("/v1/creators?" + query if query else "/v1/creators")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"a": 1},
+        [{"a": 1}],
+        [[1]],
+        {"a": 1}.keys(),
+        iter([1]),
+        range(3),
+        b"a",
+        object(),
+        float("nan"),
+        [float("-inf")],
+        decimal.Decimal("NaN"),
+        dt.datetime(2026, 4, 12),
+        dt.time(12),
+        dt.timedelta(hours=1),
+        np.array([1, 2]),
+        1j,
+        len,
+    ],
+    ids=repr,
+)
+def test_what_no_query_holds_is_refused(value: object) -> None:
+    """Before anything is sent; a dict lost its values on the way."""
+    with pytest.raises(ValueError, match="'x'"):
+        build_request("GET", "/v1/creators", {"x": value}, None)
+
+
+@pytest.mark.parametrize("params", [[("x", 1)], "x=1", {None: 1}, {b"x": 1}, {("x",): 1}, 5])
+def test_what_is_no_set_of_parameters_is_refused(params: Any) -> None:
+    """With a word on what it is."""
+    with pytest.raises(ValueError, match="of type"):
+        build_request("GET", "/v1/creators", params, None)
 
 
 def test_a_get_is_a_read_and_everything_else_keeps_its_request_id() -> None:

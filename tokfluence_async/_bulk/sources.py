@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from msgspec import Struct
 
 from .._errors import InvalidPostError
-from .._wire.ids import PostRef, parse_post
+from .._wire.ids import PostRef, parse_post, plain
 from .reader import Reader
 from .seen import Seen
 from .shards import ShardFilter
@@ -159,7 +159,7 @@ class Source:
 
     def _fold(self, given: Any) -> Item | None:
         try:
-            given = _plain(given)
+            given = plain(given)
             ref = parse_post(given)
         except InvalidPostError as error:
             return self._refuse(given, error)
@@ -195,19 +195,6 @@ class Source:
         self.ended = True
         if self._reader is not None:
             await self._reader.aclose()
-
-
-def _plain(given: Any) -> Any:
-    """A text or number as Python's own: numpy, lxml and jinja have kinds of theirs, whose methods
-    differ."""
-    kind = type(given)
-    if kind is str or kind is int or kind is bool:
-        return given
-    if issubclass(kind, str):
-        return str.__str__(given)
-    if issubclass(kind, int):
-        return int.__int__(given)
-    return given
 
 
 def _length_of(inputs: object) -> int | None:

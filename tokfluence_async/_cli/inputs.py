@@ -18,7 +18,7 @@ from typing import NamedTuple, TextIO
 
 from .._errors import InvalidPostError
 from .._text import one_line, plural
-from .._wire.ids import parse_post_id
+from .._wire.ids import bare, parse_post_id
 from .streams import wait_until_ready
 
 __all__ = [
@@ -169,7 +169,7 @@ class StreamLines(Inputs):
                 raise UsageError(f"{self.name}: {chunk.strerror or chunk}")
             for line in splitter.feed(chunk):
                 number += 1
-                text = line.strip()
+                text = bare(line)
                 if text and not text.startswith("#") and not self._stopped:
                     self._look_at(number, text)
                     yield text
@@ -271,7 +271,7 @@ def _lines(chunks: Iterable[bytes], name: str) -> Iterator[str]:
 
 def _useful(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
     for number, line in enumerate(lines, 1):
-        text = line.strip()
+        text = bare(line)
         if text and not text.startswith("#"):
             yield number, text
 

@@ -9,15 +9,20 @@ Source: the Tokfluence API page, *Posts*.
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from enum import Enum
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote, unquote, urlencode
+from uuid import UUID
 
 import msgspec
 from msgspec import Struct
 
+from .ids import plain
 from .prices import ANALYZE_PRICE, COMMENT_PAGE_PRICE, POST_PRICE, length_of, price_of
 
 __all__ = [
@@ -80,10 +85,10 @@ def build_get_post(post_id: str) -> Call:
 
 
 def build_comments(post_id: str, cursor: int, limit: int) -> Call:
-    """`GET /v1/posts/:id/comments`; `cursor` and `limit` are checked ints."""
+    """`GET /v1/posts/:id/comments`; `cursor` and `limit` are checked."""
     return Call(
         "GET",
-        f"/v1/posts/{post_id}/comments?cursor={cursor}&limit={limit}",
+        f"/v1/posts/{post_id}/comments?cursor={int(cursor)}&limit={int(limit)}",
         Kind.READ,
         COMMENT_PAGE_PRICE,
         endpoint="GET /v1/posts/:id/comments",
@@ -115,9 +120,9 @@ def build_request(method: str, path: str, params: Mapping[str, Any] | None, json
 
     Raises:
         ValueError: The path is not below `/v1`, or could mean another path after a server has
-            normalised it.
+            normalised it; or a parameter is nothing that a query holds.
     """
-    method = method.upper()
+    method, path = str.__str__(method).upper(), str.__str__(path)
     if method not in ("GET", "POST", "PUT", "PATCH", "DELETE"):
         raise ValueError(f"method must be GET, POST, PUT, PATCH or DELETE, not {method!r}")
     if not path.startswith("/v1/"):
@@ -135,17 +140,43 @@ def build_request(method: str, path: str, params: Mapping[str, Any] | None, json
             "(urllib.parse.quote(part, safe='')), leave out '.' and '..', and give the query as "
             "params="
         )
-    target = path
-    if params:
-        pairs = {k: _text(v) for k, v in params.items() if v is not None}
-        target += "?" + urlencode(pairs, doseq=True, quote_via=quote)
+    query = "" if params is None else _query(params)
+    target = f"{path}?{query}" if query else path
     body = None if json is None else msgspec.json.encode(json)
     price = price_of(method, path, json)
     units = length_of(json, "urls") if path.rstrip("/") == "/v1/posts/analyze" else 0
     return Call(method, target, Kind.READ if method == "GET" else Kind.WRITE, price, body, units)
 
 
-def _text(value: Any) -> Any:
+def _query(params: Any) -> str:
+    """Parameters as a query: values as JSON writes them, but texts without quotes. A list repeats
+    its name; None is left out, in lists too."""
+    if not isinstance(params, Mapping):
+        raise ValueError(f"params is of type {type(params).__name__}, not a dict")
+    pairs: list[tuple[str, str]] = []
+    for key, value in cast("Mapping[Any, Any]", params).items():
+        name = _text(key, "a name")
+        several = isinstance(value, (list, tuple, set, frozenset))
+        items = cast("Iterable[Any]", value) if several else (value,)
+        pairs += [(name, _text(each, f"params[{name!r}]")) for each in items if each is not None]
+    return urlencode(pairs, quote_via=quote)
+
+
+def _text(value: Any, what: str) -> str:
+    value = plain(value.value if isinstance(value, Enum) else value)
     if isinstance(value, bool):
         return "true" if value else "false"
-    return value
+    if isinstance(value, (float, Decimal)) and not math.isfinite(value):
+        raise ValueError(f"{what} is {value}, which no query can hold")
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise ValueError(f"{what} is a time without a zone; give one, such as tzinfo=UTC")
+        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    if isinstance(value, (str, int, float, Decimal, UUID)):
+        return str(value)
+    if isinstance(value, date):
+        return value.isoformat()
+    raise ValueError(
+        f"{what} is of type {type(value).__name__}; a query holds texts, numbers, booleans, dates, "
+        "times, UUIDs, enums, None, and lists of them"
+    )

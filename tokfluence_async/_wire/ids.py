@@ -14,7 +14,7 @@ import re
 from contextlib import suppress
 from numbers import Integral
 from operator import index
-from typing import NamedTuple, SupportsIndex, TypeGuard
+from typing import NamedTuple, SupportsIndex, TypeGuard, cast
 from urllib.parse import unquote, urlsplit
 
 from .._errors import InvalidPostError
@@ -104,16 +104,19 @@ def plain(value: object) -> object:
     msgspec refuse. A lone surrogate, which UTF-8 cannot hold, becomes U+FFFD. An object of ours
     that has a post's id stands for it.
     """
-    if type(value) is int:
+    kind = type(value)  # as a mock says that it is of another class
+    if kind is int or kind is bool:
         return value
-    if isinstance(value, str):
-        text = str.__str__(value)
+    if issubclass(kind, str):
+        text = str.__str__(cast("str", value))
         return text if text.isascii() else _encodable(text)
-    if isinstance(value, (Post, Analysis)):
-        return plain(value.post_id)
-    if isinstance(value, Integral) and not isinstance(value, bool):
+    if issubclass(kind, int):
+        return int.__int__(cast("int", value))
+    if issubclass(kind, (Post, Analysis)):
+        return plain(cast("Post", value).post_id)
+    if issubclass(kind, Integral):  # numpy's
         with suppress(Exception):  # an odd number costs itself: it is refused later
-            return int(value)
+            return int(cast("int", value))
     return value
 
 
