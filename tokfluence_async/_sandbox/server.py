@@ -20,6 +20,9 @@ from .answers import Reply, error_body
 __all__ = ["Connection", "Server"]
 
 _BACKLOG = 1024
+# Turns the loop takes from accepting a connection until it is known here: one that arrives while
+# the server closes is closed as well.
+_TURNS_TO_ACCEPT = 4
 
 
 class Connection(web.RequestHandler):
@@ -90,6 +93,8 @@ class Server:
         self._leave_place()
         if self._listener is not None:
             self._listener.close()
+        for _ in range(_TURNS_TO_ACCEPT):
+            await asyncio.sleep(0)
         running = [task for task in self._running if not task.done()]
         for task in running:
             task.cancel()
