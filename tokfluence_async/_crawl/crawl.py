@@ -107,7 +107,7 @@ async def crawl(
             and the next one, count as one); nothing was sent. During the run: the disk is full.
             What was written stands.
         AuthenticationError, PermissionDeniedError: The service refuses the account. What was
-        written stands.
+            written stands.
         ValueError: A number out of its range; nothing was sent.
 
     A run leaves nothing twice and pays nothing twice: posts whose analysis was paid for are only
