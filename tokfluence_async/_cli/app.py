@@ -7,10 +7,11 @@ from typing import Annotated
 import typer
 
 from .._version import __version__
-from . import analyzing, crawling, reading, serving
+from . import analyzing, crawling, merging, reading, serving
 from .options import (
     examples,
 )
+from .sharding import ShardedCommand
 
 __all__ = ["app"]
 
@@ -82,14 +83,19 @@ app.command(
     ),
 )(analyzing.analyze)
 app.command(
+    cls=ShardedCommand,
     context_settings=_OTHERS,
     epilog=examples(
         "tokfluence crawl urls.txt -o out --dry-run",
         "tokfluence crawl urls.txt -o out --comments --max-credits 5000",
         "zcat ids.gz | tokfluence crawl - -o out --format parquet",
+        "seq 0 3 | xargs -P 4 -I@ tokfluence crawl urls.txt -o out/@-of-4 --shard @/4",
     )
     + "\n\nRun the same command again to go on after any interruption: nothing is paid for twice.",
 )(crawling.crawl)
+app.command(epilog=examples("tokfluence merge out/*-of-4 -o merged", title="Example"))(
+    merging.merge
+)
 app.command(
     epilog=examples("tokfluence sandbox --port 8080 --indexed 0.5", title="Example")
     + "\n\nIn another terminal: "

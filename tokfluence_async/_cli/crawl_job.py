@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Literal, cast
 from msgspec import Struct
 
 from .. import AuthenticationError, ConfigurationError, Journal, Progress, crawl
+from .._bulk.shards import Shard
 from .._crawl.folder import LOCAL, CrawlFolder, known_as
 from .._crawl.table_files import Follower
 from .._crawl.tables import check_format
 from .crawl_summary import summarize
-from .inputs import UsageError, open_inputs
+from .inputs import FileLines, StreamLines, UsageError, open_inputs
 from .session import GRACE, Exit, Session
 
 if TYPE_CHECKING:
@@ -35,16 +36,32 @@ class Job(Struct, frozen=True, kw_only=True):
     form: str
     mark: bool = False
     max_credits: int | None
+    shard: Shard | None = None
+    journal: str | None = None
     sandbox: bool = False
     base_url: str | None = None
+
+    @property
+    def journal_path(self) -> Path | None:
+        """Where the journal is, if it is a file and there."""
+        path = CrawlFolder(self.out).journal
+        if self.journal is not None:
+            path = Path() if "://" in self.journal else Path(self.journal).expanduser()
+        return path if path.is_file() else None
 
     @property
     def again(self) -> str:
         """The same with standard input for the file."""
         return f"tokfluence crawl - -o {shlex.quote(str(self.out))}"
 
-    async def run(self, session: Session) -> int:
+    def open_inputs(self) -> FileLines | StreamLines:
+        """FILE; malformed lines are another shard's, except for the first."""
         inputs = open_inputs(self.file, self.again)
+        inputs.shard = self.shard
+        return inputs
+
+    async def run(self, session: Session) -> int:
+        inputs = self.open_inputs()
         check_format(self.form)
         folder = CrawlFolder(self.out)
         try:
@@ -53,7 +70,7 @@ class Job(Struct, frozen=True, kw_only=True):
             raise UsageError(str(error)) from None
         await _check_world(self)
         if session.sandbox is not None:
-            await _remember(session.sandbox, folder)
+            await _remember(session.sandbox, self.journal_path)
         session.inputs = inputs
         follower = None
         if self.form != "jsonl":
@@ -73,6 +90,8 @@ class Job(Struct, frozen=True, kw_only=True):
                     inputs,
                     self.out,
                     comments=self.comments,
+                    journal=self.journal,
+                    shard=self.shard,
                     refresh=cast("Literal['missing', 'always']", self.refresh),
                     max_credits=self.max_credits,
                     on_progress=on_progress,
@@ -107,6 +126,8 @@ async def foreign_crawl(job: Job) -> str | None:
     here = job.sandbox or _is_local(job.base_url)
     folder = CrawlFolder(job.out)
     holds = folder.origin()
+    if job.journal is not None:  # `crawl` knows what is in it
+        return None
     if not folder.journal.exists() or (holds == LOCAL) == here:
         return None
     if holds is None:
@@ -133,10 +154,10 @@ async def _check_world(job: Job) -> None:
         )
 
 
-async def _remember(sandbox: Sandbox, folder: CrawlFolder) -> None:
+async def _remember(sandbox: Sandbox, path: Path | None) -> None:
     """Let a new sandbox know what the one of an earlier run had analyzed: the service would not
     have forgotten it."""
-    if folder.journal.exists():
-        async with Journal(folder.journal) as journal:
+    if path is not None:
+        async with Journal(path) as journal:
             for post_id in await journal.known():
                 sandbox.index(post_id)

@@ -15,16 +15,21 @@ from .options import (
     ByteOrderMark,
     FileArgument,
     Format,
+    JournalOption,
     JsonLogs,
     MaxCredits,
     Quiet,
     Refresh,
     SandboxFlag,
+    ShardOption,
     TableOption,
     common_options,
     one_file,
 )
 from .runtime import run
+from .screen import open_screen
+from .session import Exit
+from .sharding import read_shard
 
 __all__ = ["crawl"]
 
@@ -56,6 +61,8 @@ def crawl(
             "--dry-run", help="Say what it would cost and how long it would take; send nothing."
         ),
     ] = False,
+    shard: ShardOption = None,
+    journal: JournalOption = None,
     form: TableOption = Format.jsonl,
     bom: ByteOrderMark = False,
     sandbox: SandboxFlag = False,
@@ -72,9 +79,10 @@ def crawl(
     """
     one_file(context)
     try:
-        out = from_home(out)
+        out, part = from_home(out), read_shard(shard)
     except UsageError as error:
-        raise typer.BadParameter(str(error)) from None
+        open_screen(quiet=quiet, as_json=json_logs, live=False).say(str(error), "error")
+        raise typer.Exit(Exit.USAGE) from None
     common = common_options(sandbox, base_url, max_credits, quiet, json_logs)
     job = Job(
         file=file,
@@ -84,6 +92,8 @@ def crawl(
         form=form.value,
         mark=bom,
         max_credits=max_credits,
+        shard=part,
+        journal=journal,
         sandbox=sandbox,
         base_url=base_url,
     )

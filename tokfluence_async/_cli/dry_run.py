@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterable, Iterable
 from pathlib import Path
 from typing import Literal, cast
 
-from .. import Estimate, JournalError, TokfluenceClient
-from .._crawl.folder import CrawlFolder
+from .. import Estimate, InvalidPostError, JournalError, TokfluenceClient
+from .._bulk.shards import Shard
 from .._text import plural
 from .._wire.calls import MAX_LIMIT
+from .._wire.ids import parse_post_id
 from .._wire.prices import COMMENT_PAGE_PRICE
 from .crawl_job import Job, foreign_crawl
-from .inputs import FileLines, Inputs, StreamLines, UsageError, malformed_lines, open_inputs
+from .inputs import FileLines, Inputs, StreamLines, UsageError, malformed_lines
 from .screen import Screen, open_screen
 from .session import Common, Exit
 
@@ -24,12 +26,12 @@ def dry_run(job: Job, common: Common) -> int:
     writes nothing."""
     screen = open_screen(quiet=False, as_json=common.json_logs, live=False)
     try:
-        inputs = open_inputs(job.file, job.again)
+        inputs = job.open_inputs()
         if job.out.exists() and not job.out.is_dir():
             raise UsageError(f"cannot write to {job.out}: it is not a folder")
         foreign = asyncio.run(foreign_crawl(job))
         estimate = asyncio.run(
-            _estimated(job, inputs, CrawlFolder(job.out).journal if foreign is None else None)
+            _estimated(job, inputs, job.journal_path if foreign is None else None)
         )
     except (UsageError, JournalError) as refusal:
         screen.say(str(refusal), "error")
@@ -44,12 +46,26 @@ async def _estimated(job: Job, inputs: FileLines | StreamLines, journal: Path | 
     # A client for its numbers only: it needs a token, and nothing is sent.
     async with TokfluenceClient("dry-run") as client:
         return await client.posts.estimate(
-            inputs,
+            inputs if job.shard is None else _of_shard(inputs, job.shard),
             refresh=cast("Literal['missing', 'always']", job.refresh),
             comments=job.comments,
             comments_per_post=MAX_LIMIT if job.comments else None,
             journal=journal,
         )
+
+
+def _of_shard(inputs: FileLines | StreamLines, shard: Shard) -> Iterable[str] | AsyncIterable[str]:
+    """The lines that fall to a shard, and for the first one also those that name no post."""
+
+    def falls(line: str) -> bool:
+        try:
+            return shard.holds(parse_post_id(line))
+        except InvalidPostError:
+            return shard.number == 0
+
+    if isinstance(inputs, FileLines):
+        return (line for line in inputs if falls(line))
+    return (line async for line in inputs if falls(line))
 
 
 def _time(seconds: float) -> str:

@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
+from .._bulk.shards import Shard
 from .._errors import InvalidPostError
 from .._text import one_line, plural
 from .._wire.ids import bare, parse_post_id
@@ -62,12 +63,14 @@ class Inputs:
         name: What it is called in messages.
         malformed: The first few lines that name no post, with their line numbers.
         malformed_count: How many there were.
+        shard: The shard that is worked, if only one is.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.malformed: list[Malformed] = []
         self.malformed_count = 0
+        self.shard: Shard | None = None
         self._stopped = False
 
     def stop(self) -> None:
@@ -75,6 +78,8 @@ class Inputs:
         self._stopped = True
 
     def _look_at(self, number: int, text: str) -> None:
+        if self.shard is not None and self.shard.number:
+            return  # malformed inputs belong to shard 0
         try:
             parse_post_id(text)
         except InvalidPostError as error:

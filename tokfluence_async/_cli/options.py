@@ -22,6 +22,7 @@ __all__ = [
     "Quiet",
     "Refresh",
     "SandboxFlag",
+    "ShardOption",
     "TableOption",
     "common_options",
     "examples",
@@ -108,7 +109,18 @@ JournalOption = Annotated[
     typer.Option(
         "--journal",
         metavar="FILE",
-        help="Record of what was sent and paid for: the same command again bills nothing twice.",
+        help="Record of what was sent and paid for: the same command again bills nothing twice. "
+        "A file, or redis://HOST/0?job=NAME for several processes (extra \\[redis]).",
+    ),
+]
+ShardOption = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        metavar="[I/N]",
+        help="Work only shard I of N (0/4 to 3/4), one of several processes; each with a folder of "
+        "its own, merge puts them together. Alone it reads JOB_COMPLETION_INDEX and "
+        "TOKFLUENCE_SHARDS.",
     ),
 ]
 FileArgument = Annotated[

@@ -132,8 +132,9 @@ class Session:
         A signal ends the input, and to the library what was taken of it until then is all. To
         whoever runs the command again it is not.
         """
-        if self._total is None and self.stopping.is_set() and isinstance(self.inputs, FileLines):
-            return len(self.inputs)
+        inputs = self.inputs
+        if self._total is None and self.stopping.is_set() and isinstance(inputs, FileLines):
+            return len(inputs) if inputs.shard is None else None
         return self._total
 
     def on_progress(self, progress: Progress) -> None:
