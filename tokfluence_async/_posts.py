@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ._bulk.analyze import Analyzer, check_batch_size
 from ._bulk.comments import check_paging, comment_pages
+from ._bulk.inputs import count_inputs
 from ._bulk.job import Job
 from ._bulk.progress import OnProgress
+from ._bulk.report import ReportBuilder
 from ._bulk.requests import Requests
 from ._bulk.resolve import Resolver, waiting_batches
-from ._bulk.sources import Inputs, Item, Source
+from ._bulk.sources import Inputs, Source
 from ._bulk.stream import unwrapped
 from ._bulk.window import Window
 from ._credits.estimate import Estimate, build_estimate
@@ -203,35 +205,18 @@ class Posts:
         """
         job = self._job(urls, max_credits, journal, on_progress)
         analyzer = Analyzer(job.requests, force=force, batch_size=batch_size)
-        outcomes: dict[int, Outcome[Analysis]] = {}
-
-        def report() -> AnalyzeReport:
-            return AnalyzeReport(
-                outcomes=[outcomes[index] for index in sorted(outcomes)],
-                duplicates=job.source.duplicates,
-                credits_spent=job.budget.spent,
-            )
-
-        async def run() -> None:
-            async with job.opened(analyzer) as (inputs, ticker):
-
-                async def keep(item: Item, outcome: Outcome[Analysis]) -> None:
-                    outcomes[item.index] = outcome
-                    ticker.count(outcome)
-
-                await analyzer.run(inputs, keep)
-
+        report = ReportBuilder()
         try:
-            await unwrapped(run())
+            await unwrapped(job.run(analyzer, report.add))
         except Exception as error:
             # The caller's own iterator failed, or its `on_progress`. What was received is not lost
             # with it.
-            error.report = report()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+            error.report = report.build(job)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
             error.add_note(
-                f"{len(outcomes)} outcomes were received; they are in this exception's `report`."
+                f"{report.count} outcomes were received; they are in this exception's `report`."
             )
             raise
-        return report()
+        return report.build(job)
 
     def analyze_iter(
         self,
@@ -339,30 +324,13 @@ class Posts:
         """
         _check_refresh(refresh)
         source = Source(urls)
-        counts = {"new": 0, "unread": 0, "unwalked": 0, "done": 0, "malformed": 0}
         async with AsyncExitStack() as stack:
             opened = (
                 await enter_journal(stack, journal)
                 if journal is not None and is_there(journal)
                 else None
             )
-            while (item := await source.next()) is not None:
-                entry = (
-                    await opened.look_up(item.ref.post_id)
-                    if opened is not None and item.ref is not None
-                    else None
-                )
-                if item.ref is None:
-                    kind = "malformed"
-                elif entry is None or not (entry.written or entry.status is not None):
-                    kind = "new"
-                elif not entry.written:
-                    kind = "unread"
-                else:
-                    kind = "unwalked" if comments and not entry.walked else "done"
-                counts[kind] += 1
-        if source.error is not None:
-            raise source.error
+            counts = await count_inputs(source, opened, comments=comments)
         throttle = self._engine.throttle
         limits = [limit for limit in (throttle.per_ip, throttle.per_key) if limit is not None]
         return build_estimate(

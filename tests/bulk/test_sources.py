@@ -4,15 +4,17 @@ being malformed."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokfluence_async import InvalidPostError
+from tokfluence_async import InvalidPostError, TokfluenceClient
+from tokfluence_async._bulk import sources as _sources
 from tokfluence_async._bulk.sources import Inputs, Item, Source
+from tokfluence_async._wire.ids import parse_post
 
 
 async def drain(source: Source) -> list[Item]:
@@ -186,3 +188,48 @@ async def test_closing_closes_an_async_generator() -> None:
 
     assert closed
     assert await source.next() is None
+
+
+# --- the loop gets its turns ----------------------------------------------------------------------
+
+KINDS: dict[str, Callable[[int], Iterator[Any]]] = {
+    "distinct": lambda n: iter(range(1, n)),
+    "one post again and again": lambda n: iter([7] * n),
+    "malformed": lambda n: iter(["x;" * 2000] * n),
+    "as a generator": lambda n: (str(k) for k in range(1, n)),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("call", ["estimate", "analyze", "resolve", "get_many"])
+async def test_the_loop_gets_a_turn_every_so_many_inputs(
+    client: TokfluenceClient, call: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the inputs are: `estimate` of 300,000 ids held the loop for 3.1 s. What is looked at
+    between two turns of another task is counted."""
+    looked_at = most = 0
+
+    def counted(value: object) -> Any:
+        nonlocal looked_at
+        looked_at += 1
+        return parse_post(value)
+
+    async def others() -> None:
+        nonlocal looked_at, most
+        while True:
+            most, looked_at = max(most, looked_at), 0
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(_sources, "parse_post", counted)
+    task = asyncio.create_task(others())
+    inputs = KINDS[kind](3000)
+    if call == "estimate":
+        await client.posts.estimate(inputs)
+    elif call == "analyze":
+        await client.posts.analyze(inputs, max_credits=0)
+    else:
+        async for _ in getattr(client.posts, call)(inputs, max_credits=0):
+            pass
+    task.cancel()
+
+    assert 0 < most <= (128 if kind != "malformed" else 3)

@@ -103,18 +103,27 @@ class Job:
         finally:
             await self.source.aclose()
 
+    async def run(
+        self, worker: Worker[T], emit: Callable[[Item, Outcome[T]], Awaitable[None]]
+    ) -> None:
+        """Emit an outcome for each input as it is settled, and count it."""
+        async with self.opened(worker) as (inputs, ticker):
+
+            async def tell(item: Item, outcome: Outcome[T]) -> None:
+                ticker.count(outcome)
+                await emit(item, outcome)
+
+            await worker.run(inputs, tell)
+
     def stream(self, worker: Worker[T]) -> AsyncGenerator[Outcome[T], None]:
         """Yield an outcome for each input as it is settled."""
         window = self.requests.window
 
         async def work(emit: Emit[tuple[int, Outcome[T]]]) -> None:
-            async with self.opened(worker) as (inputs, ticker):
+            async def tell(item: Item, outcome: Outcome[T]) -> None:
+                await emit((item.index, outcome))
 
-                async def tell(item: Item, outcome: Outcome[T]) -> None:
-                    ticker.count(outcome)
-                    await emit((item.index, outcome))
-
-                await worker.run(inputs, tell)
+            await self.run(worker, tell)
 
         def deliver(settled: tuple[int, Outcome[T]]) -> Outcome[T]:
             index, outcome = settled
