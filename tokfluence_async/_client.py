@@ -310,12 +310,14 @@ def _check_token(token: str | None) -> Secret:
         raise ConfigurationError(f"The API token must be a str, not {type(token).__name__}.")
     if token is None or not token.strip():
         raise ConfigurationError(
-            "No API token. Set TOKFLUENCE_TOKEN in the environment, or give TokfluenceClient(token=...). "
+            "No API token. Set TOKFLUENCE_TOKEN in the environment, or give "
+            "TokfluenceClient(token=...). "
             "To try things without one, use the Sandbox."
         )
     if not _TOKEN.match(token):
         raise ConfigurationError(
-            "The API token has characters that no header can carry (white space, control or non-ASCII characters); "
+            "The API token has characters that no header can carry (white space, control or "
+            "non-ASCII characters); "
             "check TOKFLUENCE_TOKEN, or token=..., for a stray line break or quote."
         )
     return Secret(token)
@@ -339,7 +341,8 @@ def _check_base_url(url: str) -> tuple[str, str]:
         )
     if parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment:
         raise ConfigurationError(
-            f"The base URL {url!r} is not one; give the scheme and host, such as {BASE_URL} (check TOKFLUENCE_BASE_URL)."
+            f"The base URL {url!r} is not one; give the scheme and host, such as {BASE_URL} "
+            "(check TOKFLUENCE_BASE_URL)."
         )
     path = parts.path.rstrip("/")
     if path.endswith("/v1"):
@@ -404,6 +407,7 @@ def _check_session(session: aiohttp.ClientSession | None) -> aiohttp.ClientSessi
 
         if not isinstance(session, aiohttp.ClientSession):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise _WrongTypeError(
-                f"session must be an aiohttp.ClientSession or None, not of type {type(session).__name__}."
+                f"session must be an aiohttp.ClientSession or None, not of type "
+                f"{type(session).__name__}."
             )
     return session

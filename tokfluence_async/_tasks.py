@@ -2,8 +2,8 @@
 
 A cancellation may come more than once. A second `task.cancel()` interrupts the wait of whoever sees
 to the first, and a cancelled scope of anyio's cancels again at every turn of the loop. A plain
-`await` in a `finally` is therefore cut short, and what it waited for goes on by itself. Whatever has
-to be waited for at such a place goes through `finish`, `end` or `wait`.
+`await` in a `finally` is therefore cut short, and what it waited for goes on by itself. Whatever
+has to be waited for at such a place goes through `finish`, `end` or `wait`.
 """
 
 from __future__ import annotations

@@ -57,6 +57,7 @@ from tokfluence_async import (
     Usage,
     crawl,
 )
+from tokfluence_async.testing import VirtualLoop
 
 ID = "7234567890123456789"
 URL = f"https://www.tiktok.com/@wwe/video/{ID}"
@@ -143,6 +144,8 @@ async def analyze(client: TokfluenceClient, folder: Path) -> None:
     async with Journal(folder / "own.sqlite") as journal:
         assert_type(journal, Journal)
         await client.posts.analyze(now(), journal=journal)
+        for doubt in await journal.unsettled():
+            assert_type(doubt.sent_at, float)
     async for outcome in client.posts.analyze_iter(later(), journal=folder / "iter.sqlite"):
         assert_type(outcome, Outcome[Analysis])
     async for resolved in client.posts.resolve(
@@ -244,6 +247,7 @@ def play_faults(sandbox: Sandbox) -> None:
     sandbox.replace_body(b"{}", **never)
     print(len(sandbox.pending_faults), "faults wait")
     sandbox.clear_faults()
+    assert_type(sandbox.is_indexed(ID), bool)
     sandbox.revoke()
     assert_type(sandbox.close_idle(), int)
 
@@ -273,6 +277,7 @@ async def main(folder: Path) -> None:
         await fail(client)
         await account(client)
         play_faults(sandbox)
+    hours_pass()
 
 
 async def account(client: TokfluenceClient) -> None:
@@ -283,6 +288,13 @@ async def account(client: TokfluenceClient) -> None:
     assert_type(ledger, Ledger)
     assert_type(ledger.by_endpoint, dict[str, LedgerLine])
     assert_type(ledger.differences, list[Difference])
+
+
+def hours_pass() -> None:
+    loop = VirtualLoop()
+    loop.advance(3600.0)
+    assert_type(loop.time(), float)
+    loop.close()
 
 
 if __name__ == "__main__":

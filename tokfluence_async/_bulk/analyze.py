@@ -54,7 +54,8 @@ def check_batch_size(batch_size: int | None) -> None:
     number = isinstance(batch_size, int) and not isinstance(batch_size, bool)  # pyright: ignore[reportUnnecessaryIsInstance]
     if not number or not 1 <= batch_size <= MAX_BATCH:
         raise ValueError(
-            f"batch_size must be 1 to {MAX_BATCH}, or None to let the planner choose, not {batch_size!r}"
+            f"batch_size must be 1 to {MAX_BATCH}, or None to let the planner choose, not "
+            f"{batch_size!r}"
         )
 
 

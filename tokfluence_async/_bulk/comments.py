@@ -2,9 +2,9 @@
 
 The cursor counts comments to skip, and comments keep arriving. They move everything behind them,
 so a page may repeat comments already given; `recent` remembers the last ones. Pages asked for ahead
-are placed by the stride seen so far, and dropped where the list has changed under them. Their window
-grows by one with every page consumed, so a reader who stops early has never caused more pages to be
-bought than it has read.
+are placed by the stride seen so far, and dropped where the list has changed under them. Their
+window grows by one with every page consumed, so a reader who stops early has never caused more
+pages to be bought than it has read.
 
 `docs/design/comments.md` has the rules for the window, and their measurements.
 
@@ -82,7 +82,8 @@ def check_paging(cursor: int, limit: int, max_items: int | None, prefetch: int) 
             raise ValueError(f"{name} must be an integer, not {value!r}")
         if value < low or (high is not None and value > high):
             raise ValueError(
-                f"{name} must be {low} {f'to {high}' if high is not None else 'or more'}, not {value}"
+                f"{name} must be {low} {f'to {high}' if high is not None else 'or more'}, not "
+                f"{value}"
             )
 
 
@@ -188,7 +189,8 @@ class Walk(Generic[C, P]):
             await self._drop()
         if self._useless >= _MAX_EMPTY:
             raise self._endless(
-                f"gave nothing new on {self._useless} pages in a row, up to cursor {next_cursor}, and no end"
+                f"gave nothing new on {self._useless} pages in a row, up to cursor "
+                f"{next_cursor}, and no end"
             )
         self._cursor = next_cursor
 
@@ -244,7 +246,8 @@ class Walk(Generic[C, P]):
                 self._jump = total - self._total
                 self._grown += self._jump
                 logger.info(
-                    "post %s: %d comments arrived while its comments are walked; of those put before cursor %d this walk gives none",
+                    "post %s: %d comments arrived while its comments are walked; of those put "
+                    "before cursor %d this walk gives none",
                     self._post_id,
                     total - self._total,
                     self._cursor,
@@ -258,7 +261,8 @@ class Walk(Generic[C, P]):
 
     def _endless(self, what: str) -> APIResponseValidationError:
         return APIResponseValidationError(
-            f"The comments of post {self._post_id} {what}. What was given before stands; every page was charged."
+            f"The comments of post {self._post_id} {what}. What was given before stands; every "
+            "page was charged."
         )
 
     async def _drop(self) -> None:

@@ -1,7 +1,8 @@
 """What every bulk call opens before it sends, and closes at its end.
 
 A job owns the call's inputs, its budget within the client's, its journal if there is one, and the
-reports of its progress. What is done with the inputs is its worker's: an `Analyzer` or a `Resolver`.
+reports of its progress. What is done with the inputs is its worker's: an `Analyzer` or a
+`Resolver`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """When a read pays: before an analysis, and after it.
 
 Before it, a read costs 1 credit. Where it finds the post, it saves the analysis (25) and the read
-after that (1). So it pays as long as more than one post in 26 is in the index; `HitRate` leaves most
-reads out where fewer are.
+after that (1). So it pays as long as more than one post in 26 is in the index; `HitRate` leaves
+most reads out where fewer are.
 
 After it, every read that comes too early costs a credit. "Readable after a short delay" is all the
 page says [seed], so `Visibility` learns the delay. As long as nothing is known, one post of a batch

@@ -1,9 +1,9 @@
 """How far a bulk call may run ahead of its reader.
 
 A reader may stop at any outcome, and keep the generator. So what was sent and not yet read counts
-against what may be sent: it is never more than what was read, or eight posts at the start. Who stops
-early has not paid for more in vain. A reader who keeps reading is not held back for long, as the
-window doubles each time that it is read through.
+against what may be sent: it is never more than what was read, or eight posts at the start. Who
+stops early has not paid for more in vain. A reader who keeps reading is not held back for long, as
+the window doubles each time that it is read through.
 """
 
 from __future__ import annotations

@@ -119,7 +119,8 @@ def _array(cells: list[Any], column: _Column) -> pa.Array:
     lost = sum(cell is _LOST for cell in cells)
     if lost:
         warnings.warn(
-            f"{column.name}: {lost:,} of {plural(len(cells), 'integer')} {'needs' if lost == 1 else 'need'} more than 64 bits and became null",
+            f"{column.name}: {lost:,} of {plural(len(cells), 'integer')} "
+            f"{'needs' if lost == 1 else 'need'} more than 64 bits and became null",
             RuntimeWarning,
             stacklevel=2,
         )

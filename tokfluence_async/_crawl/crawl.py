@@ -96,9 +96,9 @@ async def crawl(
             call returns.
         grace: Seconds after `stop` for that; what is not finished then is cancelled, stays in doubt
             in the journal and is settled by the next run.
-        shard: `(i, n)`: work only the inputs whose post falls to shard i of n, 0 <= i < n, by a hash
-            of the video id that never changes; the others pass by without a trace. Malformed inputs
-            belong to shard 0. A folder remembers its shard and refuses another.
+        shard: `(i, n)`: work only the inputs whose post falls to shard i of n, 0 <= i < n, by a
+            hash of the video id that never changes; the others pass by without a trace. Malformed
+            inputs belong to shard 0. A folder remembers its shard and refuses another.
     Returns:
         What this run did; `stopped_by` says why it did not try everything.
     Raises:

@@ -137,8 +137,8 @@ def _check_job(parts: list[_Part]) -> None:
             _refuse(
                 done[0],
                 part,
-                f"they were made from different lists, of {inputs} and of {part.mark.inputs:,}; run "
-                "both again with the same list",
+                f"they were made from different lists, of {inputs} and of {part.mark.inputs:,}; "
+                "run both again with the same list",
             )
 
 

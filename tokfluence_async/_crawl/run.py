@@ -1,6 +1,6 @@
 """One run of a crawl: the stages, and what it counts.
 
-    inputs ─► what the journal knows is left out ─► resolve ─► posts.jsonl ─► walks ─► comments.jsonl
+   inputs ─► what the journal knows is left out ─► resolve ─► posts.jsonl ─► walks ─► comments.jsonl
                                                        └───────── failures.jsonl ◄───────┘
 
 The stages are one task tree with a bounded stream between each two, so a million inputs take the

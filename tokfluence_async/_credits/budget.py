@@ -2,8 +2,8 @@
 
 A request's price is reserved before it is sent, and settled when its charge is known. So under any
 concurrency `spent + reserved <= limit` holds at every moment. A budget may stand under another (a
-call's under its client's): a reservation holds in all of them or in none. A charge that is not known
-(a lost answer, a 500) is settled as spent.
+call's under its client's): a reservation holds in all of them or in none. A charge that is not
+known (a lost answer, a 500) is settled as spent.
 
 A floor (`keep`) bounds the same sum from the other side: what the wallet holds, less what is
 reserved, stays above it. `docs/design/request-ids-and-money.md` says what it can know of that.

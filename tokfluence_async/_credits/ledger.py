@@ -107,7 +107,10 @@ class Ledger:
 
     def __repr__(self) -> str:
         remaining = "unknown" if self.remaining is None else f"{self.remaining:,}"
-        return f"<Ledger: {self.spent:,} spent, {remaining} remaining, {plural(len(self._differences), 'difference')}>"
+        return (
+            f"<Ledger: {self.spent:,} spent, {remaining} remaining, "
+            f"{plural(len(self._differences), 'difference')}>"
+        )
 
     def _repr_html_(self) -> str:
         lines = self.by_endpoint.items()

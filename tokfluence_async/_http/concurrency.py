@@ -1,5 +1,5 @@
-"""Two waits before the throttle's queue: for a gate that a 429 has closed, and for the service's own
-limit on concurrent batches.
+"""Two waits before the throttle's queue: for a gate that a 429 has closed, and for the service's
+own limit on concurrent batches.
 
 They are separate from the queue because a queued call already holds a concurrency slot.
 
@@ -159,7 +159,8 @@ class BatchConcurrency:
             self._limiter.total_tokens = self._proven = accepted
             if not self._failed:
                 logger.info(
-                    "more than %d analyze batches at once are refused: fewer are sent from now on, and more tried now and then",
+                    "more than %d analyze batches at once are refused: fewer are sent from now "
+                    "on, and more tried now and then",
                     accepted,
                 )
             if self._grown or not self._failed:

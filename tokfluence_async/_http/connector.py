@@ -3,9 +3,10 @@
 Promises: no answer is taken from a connection that spoke before it was asked; a repeat after a loss
 leaves on a connection that is new; the slot is fresh when the bytes leave.
 
-Relies on `connect` of aiohttp's connectors, `Connection.close`, `release` and `closed` (documented),
-and on `Connection.protocol.should_close`. That name is public and not in aiohttp's manual. It is
-the only one: aiohttp hands out a pooled connection without a look at what has arrived on it.
+Relies on `connect` of aiohttp's connectors, `Connection.close`, `release` and `closed`
+(documented), and on `Connection.protocol.should_close`. That name is public and not in aiohttp's
+manual. It is the only one: aiohttp hands out a pooled connection without a look at what has arrived
+on it.
 
 Hard: bytes that arrive on an idle connection are parsed as an answer and kept. The next request
 would take them for its own. HAProxy says 408 to idle connections before it closes them, and a proxy

@@ -46,7 +46,8 @@ class ForeignServer:
 
     def _made_of(self, error: APIError) -> APIError:
         advice = (
-            f"None of the {self._count} answers so far came from the Tokfluence API: check the address {self._base_url} (base_url, or "
+            f"None of the {self._count} answers so far came from the Tokfluence API: check the "
+            f"address {self._base_url} (base_url, or "
             "TOKFLUENCE_BASE_URL). Nothing more is sent."
         )
         if isinstance(error, APIStatusError):

@@ -44,7 +44,8 @@ class _Lines(logging.Formatter):
         moment = datetime.fromtimestamp(record.created, UTC)
         return one_line(
             mask(
-                f"{moment:%H:%M:%S}.{moment.microsecond // 1000:03d} {record.levelname:<7} {super().format(record)}"
+                f"{moment:%H:%M:%S}.{moment.microsecond // 1000:03d} {record.levelname:<7} "
+                f"{super().format(record)}"
             )
         )
 

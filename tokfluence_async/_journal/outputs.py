@@ -144,7 +144,8 @@ def _open(path: Path, journal: Path, recorded: _Recorded | None) -> int:
     if recorded is None and size:
         os.close(fd)
         raise JournalError(
-            f"{path} holds {plural(size, 'byte')}, but the journal {journal} knows nothing of them: "
+            f"{path} holds {plural(size, 'byte')}, but the journal {journal} knows nothing of "
+            "them: "
             "it is new, or another crawl's. Put the folder's own journal back, or give another "
             "folder. Nothing was sent."
         )

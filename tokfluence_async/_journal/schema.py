@@ -145,7 +145,8 @@ LOOK_UP = Statement(
 
 
 def set_up(db: sqlite3.Connection, path: object) -> str | None:
-    """Make the tables, or check and upgrade those that are there. Holds the file's lock from now on.
+    """Make the tables, or check and upgrade those that are there. Holds the file's lock from now
+    on.
 
     Returns what SQLite finds damaged, or None.
 

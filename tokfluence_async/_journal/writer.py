@@ -197,7 +197,7 @@ class Writer:
             self._timer = None
 
     def _go(self) -> None:
-        """Send what was gathered to the thread. If that is busy, it goes when the thread is back."""
+        """Send what was gathered to the thread; if that is busy, once the thread is back."""
         self._cancel_timer()
         if self._current is not None or not self._next or self._executor is None:
             return

@@ -50,8 +50,8 @@ class Origin:
         self.name = name
         self.real = real
         self.forked = forked
-        # Reentrant: the collector may close a coroutine of a dead loop at any allocation, also while
-        # this thread holds the lock, and that coroutine gives its slot back.
+        # Reentrant: the collector may close a coroutine of a dead loop at any allocation, also
+        # while this thread holds the lock, and that coroutine gives its slot back.
         self.lock = threading.RLock()
         self.ip = Lane("ip", forked)
         self.line = WaitingLine()
@@ -177,7 +177,7 @@ class Origin:
             elif not each.is_closed():
                 each.call_soon_threadsafe(self.tick, each)
 
-    # ---------------------------------------------------------------- waiters elsewhere, and leaving
+    # --------------------------------------------------------------- waiters elsewhere, and leaving
 
     def send(self, key: KeyLane, waiter: Waiter, taken: float) -> bool:
         """Hand a slot, or `NO_SLOT`, to a waiter of another loop; False if that loop is closed."""

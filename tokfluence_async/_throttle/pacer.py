@@ -264,7 +264,7 @@ class Pacer:
         return stepped
 
     def answered(self, now: float) -> bool:
-        """A request got an answer that is no refusal. True if that opened a gate closed for long."""
+        """An answer came that is no refusal. True if that opened a gate closed for long."""
         if not self.gate.answered(now):
             return False
         self._due = now + self._interval_at(now)

@@ -3,9 +3,10 @@ r"""Bytes that are nearly JSON, made JSON. Slow, and only used after a decoder h
 An answer is paid for, and the same request would bring the same bytes again. So what can be read
 without guessing is read:
 
-- half of a surrogate pair (`"\ud83d"`, or its bytes), an escape or a character that was cut: U+FFFD.
-  Services that cut texts by length send these, and RFC 8259 permits the first;
-- NaN, Infinity, and numbers that no double holds: null. Not as `next_cursor`, where null is the end;
+- half of a surrogate pair (`"\ud83d"`, or its bytes), an escape or a character that was cut:
+  becomes U+FFFD. Services that cut texts by length send these, and RFC 8259 permits the first;
+- NaN, Infinity, and numbers that no double holds: null. Not as `next_cursor`, where null is
+  the end;
 - a byte order mark: skipped; UTF-16 and UTF-32 with a mark: decoded;
 - a control character in a text: escaped; an escape that JSON does not have: taken as text.
 
