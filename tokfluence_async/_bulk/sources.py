@@ -27,8 +27,8 @@ __all__ = ["Inputs", "Item", "ItemSource", "Source"]
 
 Inputs = Iterable[Any] | AsyncIterable[Any]
 
-# Inputs that are looked at without giving the loop a turn: 0.5 ms. A long text counts as several: one
-# of 4,096 characters that names no post takes up to 1 ms.
+# Inputs that are looked at without giving the loop a turn: 0.5 ms. A long text counts as several:
+# one of 4,096 characters that names no post takes up to 1 ms.
 _TURN = 128
 _LONG = 64
 
