@@ -11,49 +11,53 @@ import aiohttp
 import pytest
 
 from tokfluence_async import APIConnectionError, Sandbox, Throttle, Timeout, TokfluenceClient
+from tokfluence_async._credits.halt import Halt
+from tokfluence_async._credits.ledger import Ledger
 from tokfluence_async._http.attempt import Attempt
 from tokfluence_async._http.failures import late, lost
+from tokfluence_async._http.keys import KeyState
 from tokfluence_async._wire.secret import Secret
 
 CHECK = "Check base_url (TOKFLUENCE_BASE_URL) and the network"
 
 
-def _attempt(**options: Any) -> Attempt:
-    lanes = Throttle(None, None).lanes("https://example.com", "key")
-    return Attempt("r", Secret("x"), lanes, **options)
+def _attempt(timeout: Timeout = Timeout()) -> Attempt:  # noqa: B008 - frozen
+    throttle = Throttle(None, None)
+    key = KeyState(throttle.lanes("https://example.com", "key"), Ledger(), throttle)
+    loop = asyncio.get_running_loop()
+    return Attempt("r", Secret("x"), key, loop, timeout, False, 900.0, Halt())
 
 
-def _left(**options: Any) -> Attempt:
-    attempt = _attempt(**options)
+def _left(timeout: Timeout = Timeout()) -> Attempt:  # noqa: B008 - frozen
+    attempt = _attempt(timeout)
     attempt.leaves()
     return attempt
 
 
 @pytest.mark.parametrize(
-    ("limits", "what", "advice"),
+    ("timeout", "what", "advice"),
     [
-        ({"limit": 60.0}, "within 60 s", "raise timeout="),
-        ({"silence": 5.0}, "stalled for 5 s", "raise timeout=Timeout(read="),
-        ({"limit": 60.0, "silence": 5.0}, "stalled for 5 s", "raise timeout=Timeout(read="),
-        ({"limit": 5.0, "silence": 60.0}, "within 5 s", "raise timeout="),
-        ({"limit": 5.0, "silence": 5.0}, "within 5 s", "raise timeout="),
-        ({}, "operating system", "network"),
+        (Timeout(total=60.0, read=None), "within 60 s", "raise timeout="),
+        (Timeout(total=None, read=5.0), "stalled for 5 s", "raise timeout=Timeout(read="),
+        (Timeout(total=60.0, read=5.0), "stalled for 5 s", "raise timeout=Timeout(read="),
+        (Timeout(total=5.0, read=60.0), "within 5 s", "raise timeout="),
+        (Timeout(total=5.0, read=5.0), "within 5 s", "raise timeout="),
+        (Timeout(total=None, read=None), "operating system", "network"),
     ],
 )
 async def test_a_late_answer_says_which_limit_to_raise(
-    limits: dict[str, float], what: str, advice: str
+    timeout: Timeout, what: str, advice: str
 ) -> None:
     """And what became of the money, be it a read or a batch."""
-    attempt = _left(**limits)
-    timeout = Timeout(total=limits.get("limit"), read=limits.get("silence"))
+    attempt = _left(timeout)
     error = TimeoutError()  # the operating system's
-    if limits:
+    if timeout.total or timeout.read:
         with pytest.raises(TimeoutError) as caught:
             async with asyncio.timeout_at(attempt.start_clock()) as attempt.clock:
                 await asyncio.sleep(1000)
         error = caught.value
 
-    told = str(late(error, attempt, timeout))
+    told = str(late(error, attempt))
 
     for part in (what, advice, "may have been done and charged", "read", "batch"):
         assert part in told
@@ -61,7 +65,7 @@ async def test_a_late_answer_says_which_limit_to_raise(
 
 async def test_a_late_connection_says_where_to_look() -> None:
     """An address that swallows packets is as often a wrong one as a slow one."""
-    error = late(aiohttp.ConnectionTimeoutError(), _attempt(), Timeout(connect=3.0))
+    error = late(aiohttp.ConnectionTimeoutError(), _attempt(Timeout(connect=3.0)))
 
     assert "No connection within 3 s. Nothing was sent and nothing was charged." in str(error)
     assert CHECK in str(error)

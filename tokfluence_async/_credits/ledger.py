@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import OrderedDict, deque
+from collections import deque
 
 from msgspec import Struct
 
@@ -75,9 +75,8 @@ class Ledger:
         self._order = 0
         self._lock = threading.Lock()
         self._lines: dict[str, list[int]] = {}
-        self._charges: OrderedDict[str, int] = (
-            OrderedDict()
-        )  # a dict is slow to find its first: 4.5 µs a request, this 0.3
+        # Asked for rarely and added to by every request: a dict takes 1 µs for that, this 0.1.
+        self._charges: deque[tuple[str, int]] = deque(maxlen=_REMEMBERED)
         self._differences: deque[Difference] = deque(maxlen=_DIFFERENCES)
         self._flying = 0
         # Since the last quiet moment:
@@ -103,7 +102,9 @@ class Ledger:
     def charged(self, request_id: str) -> int | None:
         """Credits charged for one request id, as far as we know; None if it is not among the last
         10,000."""
-        return self._charges.get(request_id)
+        with self._lock:
+            found = (credits for known, credits in reversed(self._charges) if known == request_id)
+            return next(found, None)
 
     def __repr__(self) -> str:
         remaining = "unknown" if self.remaining is None else f"{self.remaining:,}"
@@ -157,9 +158,7 @@ class Ledger:
             line[1] += credits
             self.spent += credits
             self._charged += credits
-            self._charges[request_id] = credits
-            if len(self._charges) > _REMEMBERED:
-                self._charges.popitem(last=False)
+            self._charges.append((request_id, credits))
             if not certain:
                 line[2] += credits
                 self._uncertain += credits

@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable
 
-from .._throttle.lanes import Lanes
+from .._credits.halt import Halt
+from .._models import Timeout
 from .._wire.secret import Secret
+from .keys import KeyState
 
 __all__ = ["Attempt"]
 
@@ -32,42 +33,40 @@ class Attempt:
     """One request on the wire.
 
     Args:
-        limit: Seconds from the moment the request may leave to the last byte of the answer; None
-            for no limit.
-        silence: Seconds to the head of the answer, and then without a byte of its body arriving;
-            None for no limit.
+        timeout: Its limits: `total` from the moment the request may leave to the last byte of the
+            answer, `read` to the head of the answer and then without a byte of its body arriving.
         priority: Take the next slot before those who wait without it.
         patience: Seconds; no slot is waited for while a gate is closed for longer.
-        may_leave: Called right before the bytes leave. It raises if nothing is to be sent any more.
-        new_connection: Do not send on a connection that has carried a request before.
+        halt: Looked at right before the bytes leave: whether anything is to be sent any more.
 
     Attributes:
         sent: Whether its bytes may have left.
+        new_connection: Whether it may only leave on a connection that has carried no request.
         reused: Whether it left on a connection that had carried a request before.
         waited: Seconds spent waiting for a slot of the throttle.
         order: The place of this send among all sends of the process. Answers are ordered by it, not
             by arrival.
-        clock: What ends the attempt when `limit` or `silence` is over, the nearer of both. One
-            timer serves for both: the nearer one is known.
-        ends_at: When `limit` is over.
+        clock: What ends the attempt at the nearer of its limits. One timer serves for both.
+        ends_at: When `timeout.total` is over.
     """
 
     __slots__ = (
-        "_lanes",
+        "_halt",
+        "_heard_at",
+        "_heard_at",
+        "_key",
         "_loop",
-        "_may_leave",
         "_patience",
         "_priority",
         "_slot_at",
         "clock",
         "ends_at",
-        "limit",
         "new_connection",
         "order",
         "request_id",
         "reused",
         "sent",
-        "silence",
+        "timeout",
         "token",
         "waited",
     )
@@ -76,38 +75,36 @@ class Attempt:
         self,
         request_id: str,
         token: Secret,
-        lanes: Lanes,
-        *,
-        limit: float | None = None,
-        silence: float | None = None,
-        priority: bool = False,
-        patience: float = 900.0,
-        may_leave: Callable[[], None] = lambda: None,
-        new_connection: bool = False,
+        key: KeyState,
+        loop: asyncio.AbstractEventLoop,
+        timeout: Timeout,
+        priority: bool,
+        patience: float,
+        halt: Halt,
     ) -> None:
         self.request_id = request_id
         self.token = token
-        self.limit = limit
-        self.silence = silence
-        self.new_connection = new_connection
+        self.timeout = timeout
+        self.new_connection = False
         self.sent = False
         self.reused = False
         self.waited = 0.0
         self.order = 0
         self.clock: asyncio.Timeout | None = None
         self.ends_at: float | None = None
-        self._lanes = lanes
+        self._heard_at = 0.0
+        self._key = key
         self._priority = priority
         self._patience = patience
-        self._may_leave = may_leave
-        self._loop = asyncio.get_running_loop()
+        self._halt = halt
+        self._loop = loop
         self._slot_at: float | None = None  # when the slot in hand was granted
 
     # --- the slot ---------------------------------------------------------------------------------
 
     def try_slot(self) -> bool:
         """Take a slot of the throttle if that needs no waiting."""
-        if self._lanes.try_acquire():
+        if self._key.lanes.try_acquire():
             self._slot_at = self._loop.time()
             return True
         return False
@@ -119,13 +116,15 @@ class Attempt:
             GateClosedError: A gate is closed for longer than `patience`; nothing was taken.
         """
         began = self._loop.time()
-        self._slot_at = await self._lanes.grant(priority=self._priority, patience=self._patience)
+        self._slot_at = await self._key.lanes.grant(
+            priority=self._priority, patience=self._patience
+        )
         self.waited += self._slot_at - began
 
     @property
     def slot_is_fresh(self) -> bool:
         slot_at = self._slot_at
-        return slot_at is not None and self._loop.time() - slot_at <= self._lanes.slot_lifetime
+        return slot_at is not None and self._loop.time() - slot_at <= self._key.slot_lifetime
 
     async def refresh_slot(self) -> None:
         """With a connection in hand: take another slot where this one is too old.
@@ -142,18 +141,21 @@ class Attempt:
                 await self.wait_for_slot()
 
     def forfeit_slot(self) -> None:
-        """Give the slot to somebody else, if nothing left on it."""
-        if self._slot_at is not None and not self.sent:
-            self._lanes.forfeit(self._loop.time() - self._slot_at)
-        self._slot_at = None
+        """Nothing leaves on the slot: it is somebody else's."""
+        if self._slot_at is not None:
+            self._key.lanes.forfeit(self._loop.time() - self._slot_at)
+            self._slot_at = None
 
     # --- time limits ------------------------------------------------------------------------------
 
     def start_clock(self) -> float | None:
-        """Both limits count from now; when the nearer one falls due, None if there is none."""
+        """The limits count from now. Returns when the nearer one is over, None if there is none."""
         now = self._loop.time()
-        self.ends_at = None if self.limit is None else now + self.limit
-        due = self._due(now)
+        total, read = self.timeout.total, self.timeout.read
+        self._heard_at = now
+        due = self.ends_at = None if total is None else now + total
+        if read is not None and (total is None or read < total):
+            due = now + read
         if self.clock is not None:
             self.clock.reschedule(due)
         return due
@@ -165,25 +167,25 @@ class Attempt:
 
     def heard(self) -> None:
         """Something of the answer has arrived: the silence counts from now."""
-        if self.silence is not None and self.clock is not None:
-            self.clock.reschedule(self._due(self._loop.time()))
+        read, now = self.timeout.read, self._loop.time()
+        # To re-arm a timer takes 2 µs. The pieces of one answer come close together, so it is done
+        # once in a hundredth of the limit.
+        if read is None or self.clock is None or now - self._heard_at < read / 100:
+            return
+        self._heard_at = now
+        self.clock.reschedule(now + read if self.ends_at is None else min(now + read, self.ends_at))
 
     @property
     def was_silent(self) -> bool:
         """Of the limit that ended it: whether it was the silence."""
         return self.ends_at is None or self._loop.time() < self.ends_at
 
-    def _due(self, now: float) -> float | None:
-        if self.silence is None:
-            return self.ends_at
-        quiet = now + self.silence
-        return quiet if self.ends_at is None else min(quiet, self.ends_at)
-
     # --- the moment it leaves ---------------------------------------------------------------------
 
     def leaves(self) -> None:
         """The bytes leave now."""
         if not self.sent:
-            self._may_leave()
+            if not self._halt.sends:
+                self._halt.check()
             self.sent = True
             self.order = _next_order()

@@ -12,17 +12,14 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from aiolimiter import AsyncLimiter
 from msgspec import Struct
 
 from .._credits.budget import Budget
-from .._credits.ledger import Ledger
 from .._errors import APIError, APIStatusError, DuplicateRequestError, TokfluenceError
 from .._models import Timeout
-from .._throttle.lanes import GateClosedError, Lanes
+from .._throttle.lanes import GateClosedError
 from .._wire.answers import Answer, charge_of, parse_answer
 from .._wire.calls import Call, Kind
 from .._wire.prices import is_charged
@@ -35,6 +32,8 @@ from .retry import Again, Decision, GiveUp, Past, RetryPolicy, Settled, decide, 
 
 if TYPE_CHECKING:
     from .concurrency import BatchConcurrency
+    from .foreign_server import ForeignServer
+    from .keys import KeyState
     from .loops import LoopState
 
 __all__ = ["CallUnderWay", "FreshIds", "Ids", "Options"]
@@ -97,30 +96,26 @@ class CallUnderWay(Generic[T]):
     """One call, from its first reservation to its outcome.
 
     Args:
-        heard: Told of every answer: None, or the error that was made of it.
-        bucket: Passed by analyze batches before they wait for a slot.
+        batch: An analyze batch, whose posts can be read to find out what a 409 means.
+        at_least: Seconds that an attempt needs, as far as it is known.
     """
 
     __slots__ = (
         "_attempt",
         "_attempts",
         "_batches",
-        "_bucket",
         "_budget",
         "_call",
         "_charge",
-        "_concurrency",
-        "_heard",
+        "_foreign_server",
         "_ids",
-        "_lanes",
-        "_ledger",
-        "_limit",
-        "_most",
+        "_key",
         "_options",
         "_past",
         "_refusals",
         "_shape",
         "_since",
+        "_slots",
         "_state",
         "_timeout",
     )
@@ -128,41 +123,38 @@ class CallUnderWay(Generic[T]):
     def __init__(
         self,
         state: LoopState,
+        key: KeyState,
         call: Call,
         shape: Shape[T],
         options: Options,
         budget: Budget,
-        lanes: Lanes,
-        ledger: Ledger,
-        heard: Callable[[APIError | None], None],
-        *,
+        foreign_server: ForeignServer,
         batch: bool,
-        bucket: AsyncLimiter | None,
         ids: Ids,
         at_least: float,
     ) -> None:
         self._state = state
+        self._key = key
         self._call = call
         self._shape = shape
         self._options = options
         self._budget = budget
-        self._lanes = lanes
-        self._ledger = ledger
-        self._heard = heard
+        self._foreign_server = foreign_server
         self._ids = ids
         self._past = ids.past
-        token = options.token
-        self._most = options.analyze_concurrency if batch else options.max_concurrency
-        self._concurrency = state.concurrency(batch, self._most, token)
-        self._batches: BatchConcurrency | None = state.batch_concurrency(token) if batch else None
-        self._bucket = bucket
-        self._timeout, self._limit = _limits(call, options, at_least)
-        self._charge = Charge(call, budget, ledger)
+        if batch:
+            self._batches: BatchConcurrency | None = key.batches
+            self._slots = key.slots(True, options.analyze_concurrency)
+        else:
+            self._batches = None
+            self._slots = key.slots(False, options.max_concurrency)
+        self._timeout = _longer(call, options, at_least) if call.units else options.timeout
+        self._charge = Charge(call, budget, key.ledger)
         self._attempt: Attempt | None = None
         self._attempts = 0
         self._since: float | None = None  # the end of the first attempt, less waits for a turn
         self._refusals = 0
-        ledger.began()
+        key.ledger.began()
 
     # --- reserve ----------------------------------------------------------------------------------
 
@@ -173,7 +165,8 @@ class CallUnderWay(Generic[T]):
             TokfluenceError: What the budget was closed with, or that too little is left in it.
         """
         self._attempts += 1
-        self._budget.check()
+        if not self._budget.halt.sends:
+            self._budget.halt.check()
         charge = self._charge
         if charge.request_id is None:
             charge.reserve()
@@ -181,16 +174,15 @@ class CallUnderWay(Generic[T]):
                 charge.request_id = next_request_id()
             else:
                 charge.request_id = await self._ids.next()
-        options = self._options
         self._attempt = Attempt(
             charge.request_id,
-            options.token,
-            self._lanes,
-            limit=self._limit,
-            silence=self._timeout.read,
-            priority=self._batches is not None,
-            patience=options.policy.deadline,
-            may_leave=self._budget.check,
+            self._options.token,
+            self._key,
+            self._state.loop,
+            self._timeout,
+            self._batches is not None,
+            self._options.policy.deadline,
+            self._budget.halt,
         )
 
     # --- wait, and send ---------------------------------------------------------------------------
@@ -200,38 +192,40 @@ class CallUnderWay(Generic[T]):
         attempt = self._attempt
         assert attempt is not None
         while True:
-            if self._lanes.gate_closed_for > 0:
-                gate = self._state.gate(self._options.token, self._lanes)
-                self._state.counts.throttled_seconds += await gate.passed(self._options.policy)
-            waits = self._batches is not None or self._concurrency.locked()
-            asked = self._state.loop.time() if waits else 0.0
-            await self._concurrency.acquire()
+            asked = None if self._since is None else self._state.loop.time()
+            await self._slots.acquire()
             waited = attempt.waited
             try:
-                if not waits or await self._enter(attempt, asked):
-                    return await self._state.transport.send(self._call, attempt, self._timeout)
+                if self._batches is not None:
+                    await self._batches.enter(attempt, self._options.analyze_concurrency)
+                if asked is not None and self._since is not None:
+                    # The deadline is for the service's part.
+                    self._since += self._state.loop.time() - asked
+                if self._batches is not None or not attempt.try_slot():
+                    await self._wait_for_slot(attempt)
+                return await self._state.transport.send(self._call, attempt)
             except GateClosedError as error:
-                # It closed while this waited for the slot, for longer than this waits in line.
                 attempt.waited += error.waited
             finally:
-                self._concurrency.release()
+                self._slots.release()
                 self._leave(attempt, waited)
+            # With nothing in hand, not even a concurrency slot.
+            self._state.counts.throttled_seconds += await self._key.gate.passed(
+                self._options.policy
+            )
 
-    async def _enter(self, attempt: Attempt, asked: float) -> bool:
-        """Pass what only some calls wait for. False if a gate has closed in the meantime."""
-        loop = self._state.loop
-        if self._batches is not None:
-            await self._batches.enter(attempt, self._most)
-        if self._since is not None:
-            self._since += loop.time() - asked  # the deadline is for the service's part
-        if self._lanes.gate_closed_for > 0:
-            return False
-        if self._bucket is not None:
-            asked = loop.time()
-            with self._lanes.waiting_outside():
-                await self._bucket.acquire()
-            attempt.waited += loop.time() - asked
-        return True
+    async def _wait_for_slot(self, attempt: Attempt) -> None:
+        """Raises `GateClosedError` where that would be a wait at a closed gate."""
+        if self._key.lanes.gate_closed_for > 0:
+            raise GateClosedError(0.0)
+        if self._batches is not None and self._key.bucket is not None:
+            asked = self._state.loop.time()
+            with self._key.lanes.waiting_outside():
+                await self._key.bucket.acquire()
+            attempt.waited += self._state.loop.time() - asked
+            if attempt.try_slot():
+                return
+        await attempt.wait_for_slot()
 
     def _leave(self, attempt: Attempt, waited: float) -> None:
         if self._batches is not None:
@@ -255,20 +249,21 @@ class CallUnderWay(Generic[T]):
         assert attempt is not None
         self._state.counts.bytes_received += len(answer.body)
         if answer.credits_remaining is not None:
-            self._ledger.note(attempt.order, answer.credits_remaining)
+            self._key.ledger.note(attempt.order, answer.credits_remaining)
             if self._budget.keeps:
                 self._budget.saw(answer.credits_remaining)
         if answer.status == 429 or self._batches is not None:
             self._tell_throttle(answer)
         else:
-            self._lanes.answered()
+            self._key.lanes.answered()
         if logger.isEnabledFor(logging.DEBUG):
             _log(self._call, answer, attempt)
         value = parse_answer(answer, self._shape, secret=self._options.token)
         charge = self._charge
         charge.owed = charge_of(answer, self._call)
         charge.uncertain = charge.failed = False
-        self._heard(None)
+        if not self._foreign_server.known:
+            self._foreign_server.spoke(None)
         return value
 
     def _tell_throttle(self, answer: Answer) -> None:
@@ -281,9 +276,9 @@ class CallUnderWay(Generic[T]):
                 self._batches.answered()
         if answer.status == 429:
             self._state.counts.rate_limited += 1
-            self._lanes.refused(answer.retry_after, lower=not too_many)
+            self._key.lanes.refused(answer.retry_after, lower=not too_many)
         else:
-            self._lanes.answered()
+            self._key.lanes.answered()
 
     # --- decide -----------------------------------------------------------------------------------
 
@@ -295,7 +290,7 @@ class CallUnderWay(Generic[T]):
             return GiveUp()  # this attempt has not been sent, and did not end so
         if isinstance(error, APIError):
             error.attempts = self._attempts
-            self._heard(error)
+            self._foreign_server.spoke(error)
         if isinstance(error, APIStatusError) and not attempt.sent:
             return GiveUp()  # from the closed gate: the service was not asked
         now = self._state.loop.time()
@@ -354,20 +349,19 @@ class CallUnderWay(Generic[T]):
     def end(self) -> None:
         """Settle what is reserved, whatever ended the call."""
         self._charge.close()
-        self._ledger.ended()
+        self._key.ledger.ended()
 
 
-def _limits(call: Call, options: Options, at_least: float) -> tuple[Timeout, float | None]:
+def _longer(call: Call, options: Options, at_least: float) -> Timeout:
+    """The time limits of an analyze attempt."""
     timeout = options.timeout
-    if not call.units:
-        return timeout, timeout.total
     total = None if timeout.total is None else timeout.total + options.per_url * call.units
     # Only ever longer: an attempt that is cut short may have been charged, so no limit is shortened
     # by a guess.
     if total is not None and timeout == _DEFAULT:
         total = max(total, at_least)
     # The service is silent while it works, so only the total bounds the wait.
-    return Timeout(connect=timeout.connect, read=None, total=total), total
+    return Timeout(connect=timeout.connect, read=None, total=total)
 
 
 def _log(call: Call, answer: Answer, attempt: Attempt) -> None:

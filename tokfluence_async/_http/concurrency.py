@@ -16,16 +16,13 @@ import asyncio
 import logging
 import math
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import anyio
 
 from .._errors import RateLimitError
 from .._throttle.lanes import Lanes
 from .retry import RetryPolicy
-
-if TYPE_CHECKING:
-    from .attempt import Attempt
 
 __all__ = ["BatchConcurrency", "ClosedGate"]
 
@@ -105,6 +102,13 @@ class ClosedGate:
                 turn.set_result(None)
 
 
+class Batch(Protocol):
+    """An attempt of an analyze batch."""
+
+    @property
+    def sent(self) -> bool: ...
+
+
 class BatchConcurrency:
     """How many analyze batches of one key the service takes at once: no limit until it shows one.
 
@@ -123,7 +127,7 @@ class BatchConcurrency:
 
     def __init__(self) -> None:
         self._limiter = anyio.CapacityLimiter(math.inf)
-        self._under_way: set[Attempt] = set()
+        self._under_way: set[Batch] = set()
         self._most = 1  # the largest limit that a caller has set
         self._proven = 0  # the most that were under way when one of them was answered
         self._failed = 0  # how often one more was refused; 0 as long as no limit is known
@@ -135,7 +139,7 @@ class BatchConcurrency:
         """How many go at once; infinite as long as no limit is known."""
         return self._limiter.total_tokens
 
-    async def enter(self, attempt: Attempt, most: int) -> None:
+    async def enter(self, batch: Batch, most: int) -> None:
         """Wait until one more may be under way; first come, first served.
 
         Args:
@@ -143,13 +147,13 @@ class BatchConcurrency:
         """
         await self._limiter.acquire()
         self._most = max(self._most, most)
-        self._under_way.add(attempt)
+        self._under_way.add(batch)
 
-    def leave(self, attempt: Attempt) -> None:
+    def leave(self, batch: Batch) -> None:
         """It has ended. Nothing, if it never came so far as to enter."""
-        if attempt in self._under_way:
+        if batch in self._under_way:
             self._limiter.release()
-            self._under_way.remove(attempt)
+            self._under_way.remove(batch)
 
     def refused(self, again: bool) -> bool:
         """A batch, which has left, got 429 or 503, for the first time or `again`. Returns whether
@@ -190,4 +194,4 @@ class BatchConcurrency:
             self._grown = False
 
     def _sent(self) -> int:
-        return sum(attempt.sent for attempt in self._under_way)
+        return sum(batch.sent for batch in self._under_way)

@@ -33,6 +33,7 @@ from .._wire.secret import Secret
 from .._wire.shapes import Shape
 from .call import CallUnderWay, FreshIds, Ids, Options
 from .foreign_server import ForeignServer
+from .keys import KeyState
 from .loops import Counts, LoopState, States, close_elsewhere
 from .retry import GiveUp, Settled
 
@@ -192,6 +193,7 @@ class Engine:
             TokfluenceError: What the last attempt ended in; `attempts` says how many there were.
         """
         state = self.loop_state()
+        key = state.keys.get(options.token) or self._add_key(state, options.token)
         if budget.keeps and budget.unseen:
             async with state.looking:
                 if budget.unseen:  # still: calls that began together look once
@@ -200,18 +202,7 @@ class Engine:
         assert task is not None
         cancelling = task.cancelling()
         call_under_way = CallUnderWay(
-            state,
-            call,
-            shape,
-            options,
-            budget,
-            self.lanes(options.token),
-            self.wallet(options.token),
-            self._foreign_server.spoke,
-            batch=batch,
-            bucket=state.bucket(options.token, self.throttle) if batch else None,
-            ids=ids,
-            at_least=at_least,
+            state, key, call, shape, options, budget, self._foreign_server, batch, ids, at_least
         )
         state.calls.add(task)
         try:
@@ -239,6 +230,10 @@ class Engine:
         finally:
             state.calls.discard(task)
             call_under_way.end()
+
+    def _add_key(self, state: LoopState, token: Secret) -> KeyState:
+        key = KeyState(self.lanes(token), self.wallet(token), self.throttle)
+        return state.keys.setdefault(token, key)
 
     async def _look(self, options: Options, budget: Budget) -> None:
         """Ask what is left in the wallet, as a floor has to know it before anything is spent.

@@ -17,7 +17,6 @@ from aiohttp import hdrs
 from multidict import istr
 
 from .._errors import APIConnectionError, APIResponseValidationError, APITimeoutError
-from .._models import Timeout
 from .._throttle.retry_after import parse_date, parse_retry_after
 from .._wire.answers import Answer
 from .attempt import Attempt
@@ -32,21 +31,17 @@ _CREDITS = istr("X-Credits-Remaining")
 
 def answer_of(status: int, headers: Mapping[str, str], body: bytes, request_id: str) -> Answer:
     """The answer, with what the service says in its headers."""
+    credits = headers.get(_CREDITS)
+    # Python refuses to read more than 4300 digits; below that, a wallet of more than 18 is none
+    # either.
+    sound = credits is not None and len(credits) <= 18 and credits.isdecimal() and credits.isascii()
     return Answer(
         status,
         body,
         request_id,
-        _credits(headers.get(_CREDITS)),
+        int(credits) if credits is not None and sound else None,
         _retry_after(headers) if status >= 300 else None,
     )
-
-
-def _credits(text: str | None) -> int | None:
-    # Python refuses to read more than 4300 digits; below that, a wallet of more than 18 is none
-    # either.
-    if text is None or len(text) > 18 or not (text.isdecimal() and text.isascii()):
-        return None
-    return int(text)
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
@@ -67,11 +62,12 @@ def too_large(status: int, max_body: int, request_id: str) -> APIResponseValidat
     )
 
 
-def late(error: TimeoutError, attempt: Attempt, timeout: Timeout) -> APITimeoutError:
+def late(error: TimeoutError, attempt: Attempt) -> APITimeoutError:
     """An attempt that took too long. `error` says by whose clock."""
+    timeout = attempt.timeout
     expired = attempt.clock is not None and attempt.clock.expired()
     if expired and not attempt.was_silent:
-        what = f"No complete answer within {attempt.limit:g} s"
+        what = f"No complete answer within {timeout.total:g} s"
         advice = "If that is too short, raise timeout=."
     elif isinstance(error, aiohttp.ConnectionTimeoutError):
         attempt.sent = False

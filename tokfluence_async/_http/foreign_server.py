@@ -21,24 +21,25 @@ class ForeignServer:
     """Listens to all answers of a client until one is the API's.
 
     Attributes:
+        known: One of the answers was the API's: there is nothing more to find out.
         error: What the rest of a job ends in: the last of those answers, with what to do about it.
             None as long as it may well be the API that answers.
     """
 
-    __slots__ = ("_base_url", "_count", "_known", "error")
+    __slots__ = ("_base_url", "_count", "error", "known")
 
     def __init__(self, base_url: str) -> None:
         self._base_url = base_url
         self._count = 0
-        self._known = False
+        self.known = False
         self.error: APIError | None = None
 
     def spoke(self, error: APIError | None) -> None:
         """An answer came: `error` is what was made of it, None if it was what was asked for."""
-        if self._known or self.error is not None:
+        if self.known or self.error is not None:
             return
         if error is None or (isinstance(error, APIStatusError) and error.code is not None):
-            self._known = True
+            self.known = True
         elif _is_strange(error):
             self._count += 1
             if self._count >= _ENOUGH:

@@ -20,14 +20,9 @@ from collections.abc import AsyncGenerator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from aiolimiter import AsyncLimiter
-
-from .concurrency import BatchConcurrency, ClosedGate
+from .keys import KeyState
 
 if TYPE_CHECKING:
-    from .._throttle.lanes import Lanes
-    from .._throttle.throttle import Throttle
-    from .._wire.secret import Secret
     from .transport import Transport
 
 __all__ = ["Counts", "LoopState", "States", "close_elsewhere"]
@@ -56,6 +51,7 @@ class LoopState:
     """What a client has in the running event loop.
 
     Attributes:
+        keys: By token.
         tasks: Background tasks, which end with the client.
         calls: The tasks of whoever is in a call now.
         ended: Those whose call `aclose` has ended.
@@ -63,17 +59,13 @@ class LoopState:
     """
 
     __slots__ = (
-        "__weakref__",
-        "_buckets",
         "_closed",
-        "_concurrency",
         "_end",
-        "_gates",
-        "_of_batches",
         "_pid",
         "calls",
         "counts",
         "ended",
+        "keys",
         "looking",
         "loop",
         "tasks",
@@ -90,10 +82,7 @@ class LoopState:
         self.looking = asyncio.Lock()
         self._closed = False
         self._pid = os.getpid()
-        self._concurrency: dict[tuple[bool, int, str], asyncio.Semaphore] = {}
-        self._of_batches: dict[str, BatchConcurrency] = {}
-        self._buckets: dict[str, AsyncLimiter | None] = {}
-        self._gates: dict[str, ClosedGate] = {}
+        self.keys: dict[str, KeyState] = {}
         # Begun by hand, up to its `yield`, as there is no await here.
         self._end = _until_the_end(states, self)
         with suppress(StopIteration):
@@ -103,49 +92,6 @@ class LoopState:
     def inherited(self) -> bool:
         """Whether this process is a child that was forked after this was made."""
         return os.getpid() != self._pid
-
-    def gate(self, token: Secret, lanes: Lanes) -> ClosedGate:
-        gate = self._gates.get(token)
-        if gate is None:
-            gate = self._gates[token] = ClosedGate(lanes)
-        return gate
-
-    def concurrency(self, batch: bool, limit: int, token: Secret) -> asyncio.Semaphore:
-        """The concurrency slots of one key. Those who wait for the throttle hold one, and a key
-        that is refused must not hold another's."""
-        slots = self._concurrency.get((batch, limit, token))
-        if slots is None:
-            # anyio's looks for a cancellation at every turn, 1.5 µs. Waiting here is first come,
-            # first served as well.
-            slots = self._concurrency[batch, limit, token] = asyncio.Semaphore(limit)
-        return slots
-
-    def batch_concurrency(self, token: Secret) -> BatchConcurrency:
-        found = self._of_batches.get(token)
-        if found is None:
-            found = self._of_batches[token] = BatchConcurrency()
-        return found
-
-    def bucket(self, token: Secret, throttle: Throttle) -> AsyncLimiter | None:
-        """The token bucket that a key's analyze batches pass before they wait for a slot; None
-        without a limit.
-
-        Batches take every other slot before waiting reads. Hundreds at once, if a caller says so,
-        or batches that come back `fresh` in no time, would leave the reads half of the slots. So
-        they are let into the throttle's queue by a burst and then at the pace of the tighter
-        budget.
-        """
-        bucket = self._buckets.get(token)
-        if bucket is None and token not in self._buckets:
-            limit = min(
-                (n for n in (throttle.per_ip, throttle.per_key) if n is not None), default=None
-            )
-            if limit is not None:
-                bucket = AsyncLimiter(
-                    throttle.burst, throttle.burst * (throttle.period + throttle.jitter) / limit
-                )
-            self._buckets[token] = bucket
-        return bucket
 
     async def aclose(self) -> None:
         """End the background tasks and the calls, and close the connections. Idempotent."""

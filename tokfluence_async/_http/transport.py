@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
@@ -27,7 +27,7 @@ from aiohttp import ClientHandlerType, ClientRequest, ClientResponse, hdrs
 from multidict import CIMultiDict, istr
 from yarl import URL
 
-from .._models import Timeout
+from .._errors import APIResponseValidationError
 from .._version import __version__
 from .._wire.answers import Answer
 from .._wire.calls import Call
@@ -80,8 +80,9 @@ class Transport:
             )
         self._session = session
 
-    async def send(self, call: Call, attempt: Attempt, timeout: Timeout) -> Answer:
-        """Send `call` once and read its answer to the end, whatever its status.
+    async def send(self, call: Call, attempt: Attempt) -> Answer:
+        """Send `call` once, with a slot in hand, and read its answer to the end, whatever its
+        status.
 
         Raises:
             APIConnectionError: No complete answer; `attempt.sent` says whether the request may have
@@ -90,13 +91,24 @@ class Transport:
             GateClosedError: Nothing was sent.
         """
 
-        # A function of its own, as recorders copy what they are given, deeply: not so functions.
-        def leave(request: ClientRequest, handler: ClientHandlerType) -> Awaitable[ClientResponse]:
-            return self._leave(attempt, request, handler)
+        # The client middleware: runs once for each request that leaves. A function, not an object:
+        # recorders such as aioresponses copy what they are given, deeply, but not functions.
+        async def leave(request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
+            # Here and not in `session.request`: what traces are given at its start holds no token.
+            request.headers[_REQUEST_ID] = attempt.request_id
+            request.headers[hdrs.AUTHORIZATION] = f"Bearer {attempt.token.reveal()}"
+            try:
+                if self._own is None:
+                    return await self._leave_ahead(attempt, request, handler)
+                self._own.attempts[request] = attempt
+                return await handler(request)
+            except aiohttp.ClientConnectorError:
+                raise
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
+                # Left alone, this is what makes aiohttp send again.
+                raise lost(error, attempt) from None
 
         try:
-            if not attempt.try_slot():
-                await attempt.wait_for_slot()
             async with asyncio.timeout_at(attempt.start_clock()) as attempt.clock:
                 response = await self._session.request(
                     call.method,
@@ -105,21 +117,27 @@ class Transport:
                     headers=None if call.body is None else _JSON,
                     allow_redirects=False,
                     raise_for_status=False,
-                    timeout=_connect_limit(timeout.connect, self._own is not None),
+                    timeout=_connect_limit(attempt.timeout.connect, self._own is not None),
                     middlewares=(leave,),
                 )
                 try:
-                    attempt.leaves()  # long since, unless somebody answers in the session's place
-                    body = await self._read(response, attempt)
+                    if not attempt.sent:  # somebody answers in the session's place
+                        attempt.leaves()
+                    body = _whole(response.content)
+                    if body is None:
+                        body = await self._read(response, attempt)
+                    elif len(body) > self._max_body:
+                        raise self._too_large(response, attempt)
                 except BaseException:
                     response.close()
                     raise
         except TimeoutError as error:
-            raise late(error, attempt, timeout) from None
+            raise late(error, attempt) from None
         except (aiohttp.ClientError, OSError) as error:
             raise lost(error, attempt) from None
         finally:
-            attempt.forfeit_slot()
+            if not attempt.sent:
+                attempt.forfeit_slot()
         return answer_of(response.status, response.headers, body, attempt.request_id)
 
     def _url(self, target: str) -> URL:
@@ -133,28 +151,10 @@ class Transport:
             encoded=True,
         )
 
-    async def _leave(
-        self, attempt: Attempt, request: ClientRequest, handler: ClientHandlerType
-    ) -> ClientResponse:
-        """The client middleware: runs once for each request that leaves."""
-        # Here and not in `session.request`: what traces are given at its start holds no token then.
-        request.headers[_REQUEST_ID] = attempt.request_id
-        request.headers[hdrs.AUTHORIZATION] = f"Bearer {attempt.token.reveal()}"
-        try:
-            if self._own is None:
-                return await self._leave_ahead(attempt, request, handler)
-            self._own.attempts[request] = attempt
-            return await handler(request)
-        except aiohttp.ClientConnectorError:
-            raise
-        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
-            # Left alone, this is what makes aiohttp send again.
-            raise lost(error, attempt) from None
-
     async def _leave_ahead(
         self, attempt: Attempt, request: ClientRequest, handler: ClientHandlerType
     ) -> ClientResponse:
-        """As `_leave`, on the connector of a caller's session.
+        """Let a request leave on the connector of a caller's session.
 
         The connection is asked for ahead, put back, and taken again by `handler` in the same turn
         of the loop: a slot does not get old while connecting. The pool may hand out another idle
@@ -185,8 +185,11 @@ class Transport:
             return await response.read()
         body = await read_body(response.content, self._max_body, attempt.heard)
         if body is None:
-            raise too_large(response.status, self._max_body, attempt.request_id)
+            raise self._too_large(response, attempt)
         return body
+
+    def _too_large(self, response: ClientResponse, attempt: Attempt) -> APIResponseValidationError:
+        return too_large(response.status, self._max_body, attempt.request_id)
 
     def detach(self) -> None:
         """Let nothing more be sent, and touch no connection: their loop is gone, or they are a
@@ -201,6 +204,12 @@ class Transport:
             await self._own.close()
 
 
+def _whole(content: aiohttp.StreamReader) -> bytes | None:
+    """A body that has come with its head, as a post does; None if there is something to wait
+    for, or nothing to read."""
+    return content.read_nowait() if content.is_eof() and not content.at_eof() else None
+
+
 async def read_body(
     content: aiohttp.StreamReader, most: int, heard: Callable[[], None]
 ) -> bytes | None:
@@ -212,9 +221,6 @@ async def read_body(
     Args:
         heard: Called with the head, and with each piece.
     """
-    if content.is_eof():  # it came with the head, as a post does: nothing to wait for
-        body = content.read_nowait()
-        return body if len(body) <= most else None
     pieces: list[bytes] = []
     size = 0
     heard()
