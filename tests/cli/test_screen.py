@@ -52,7 +52,7 @@ def _draw(width: int, snapshot: Snapshot) -> list[str]:
     )
     screen = TerminalScreen(console, live=False)
     screen.update(snapshot)
-    console.print(screen._display)
+    console.print(screen.display)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue().splitlines()
 

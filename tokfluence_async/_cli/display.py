@@ -67,11 +67,11 @@ class TerminalScreen:
 
     def __init__(self, console: Console, *, live: bool) -> None:
         self._console = console
-        self._display = Display()
+        self.display = Display()
         # Transient: at the end its place is taken by the summary.
         self._live = (
             Live(
-                self._display,
+                self.display,
                 console=console,
                 refresh_per_second=8,
                 transient=True,
@@ -90,7 +90,7 @@ class TerminalScreen:
             self._live.stop()
 
     def update(self, snapshot: Snapshot) -> None:
-        self._display.snapshot = snapshot
+        self.display.snapshot = snapshot
 
     def say(self, text: str, level: str = "info", **fields: Any) -> None:
         style = {"error": "bold red", "warning": "yellow"}.get(level, "")

@@ -48,11 +48,22 @@ def new_loop() -> asyncio.AbstractEventLoop:
 
 
 def run(
-    main: Main, common: Common, *, title: str, unit: str = "posts", data_on_stdout: bool = True
+    main: Main,
+    common: Common,
+    *,
+    title: str,
+    unit: str = "posts",
+    data_on_stdout: bool = True,
+    screen: Screen | None = None,
 ) -> int:
-    """Run `main` with a client, and say what became of it as an exit status."""
+    """Run `main` with a client, and say what became of it as an exit status.
+
+    Args:
+        screen: Where messages go; None: where standard error goes.
+    """
     live = not data_on_stdout or _stays_in_a_file(sys.stdout)
-    screen = open_screen(quiet=common.quiet, as_json=common.json_logs, live=live)
+    if screen is None:
+        screen = open_screen(quiet=common.quiet, as_json=common.json_logs, live=live)
     try:
         # Without a handler of ours, logging's last resort would print warnings as they are, between
         # JSON lines too.
