@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import json
@@ -176,3 +177,70 @@ def _with_canned_answer(body: bytes, answered: threading.Event) -> tuple[str, st
     finally:
         server.shutdown()
         server.server_close()
+
+
+class Sluggish(io.RawIOBase):
+    """Takes a few bytes at a time, and sometimes says that it takes none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taken = b""
+        self._turn = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int | None:
+        self._turn += 1
+        if self._turn % 3 == 0:
+            return None
+        piece = bytes(data)[:1000]
+        self.taken += piece
+        return len(piece)
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv", "parquet"])
+async def test_what_write_returns_is_looked_at(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unbuffered stream takes a part, or says None where it would have to wait."""
+    raw = Sluggish()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw))  # type: ignore[arg-type]
+    comments = [Comment(comment_id=str(n), text=f"{n}" * 50) for n in range(100)]
+
+    async with Output(form, Comment) as output:
+        await output.write(comments[:50])
+        await output.write(comments[50:])
+
+    if form == "parquet":
+        import pyarrow.parquet as pq
+
+        ids = pq.read_table(io.BytesIO(raw.taken)).column("comment_id").to_pylist()
+    elif form == "csv":
+        lines = io.StringIO(raw.taken.decode(), newline="")
+        ids = [row["comment_id"] for row in csv.DictReader(lines)]
+    else:
+        ids = [json.loads(line)["comment_id"] for line in raw.taken.splitlines()]
+    assert ids == [comment.comment_id for comment in comments]
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv", "parquet"])
+async def test_rows_are_written_although_who_wrote_them_was_cancelled(
+    form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are paid for; and what Parquet holds back for a row group is written at the end."""
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw))
+    output = Output(form, Comment)
+
+    async def write() -> None:
+        async with output:
+            await output.write([Comment(comment_id="1", text="paid for")])
+
+    task = asyncio.create_task(write())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert b"paid for" in raw.getvalue()
+    if form == "parquet":
+        assert raw.getvalue().endswith(b"PAR1")

@@ -93,9 +93,7 @@ class _StandardError(io.TextIOBase):
         self._encoding = getattr(stream, "encoding", None) or "utf-8"
         self._lock = threading.Lock()
         self._stuck = False
-        self._descriptor: int | None = None
-        with contextlib.suppress(AttributeError, OSError, ValueError):
-            self._descriptor = stream.fileno()
+        self._descriptor = None if stream is None else _descriptor(stream)
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
@@ -105,12 +103,12 @@ class _StandardError(io.TextIOBase):
         return True
 
     def fileno(self) -> int:
-        if self._descriptor is None:
+        if self._stream is None:
             raise io.UnsupportedOperation("standard error is closed")
-        return self._descriptor
+        return int(self._stream.fileno())
 
     def isatty(self) -> bool:
-        return self._descriptor is not None and os.isatty(self._descriptor)
+        return self._stream is not None and bool(self._stream.isatty())
 
     def write(self, text: str) -> int:
         with self._lock, contextlib.suppress(OSError, ValueError):
@@ -118,8 +116,9 @@ class _StandardError(io.TextIOBase):
                 data = memoryview(text.encode(self._encoding, "tokfluence.plain"))
                 while data and self._takes_some(self._descriptor):
                     data = data[os.write(self._descriptor, data[:_PIECE]) :]
-            elif self._stream is not None:  # an object in its place, as in tests
+            elif self._stream is not None:
                 self._stream.write(text)
+                self._stream.flush()
         return len(text)
 
     def _takes_some(self, descriptor: int) -> bool:
@@ -195,9 +194,12 @@ def checked_text() -> Iterator[None]:
 
 
 def _descriptor(stream: Any) -> int | None:
+    """Where `os.write` can write what is written to `stream`, if it can."""
+    if os.name == "nt" and stream.isatty():  # a console there takes texts, not bytes
+        return None
     try:
         return int(stream.fileno())
-    except (OSError, ValueError):  # an object in its place, as in tests
+    except (AttributeError, OSError, ValueError):  # an object in its place, as in tests
         return None
 
 
