@@ -123,13 +123,13 @@ def docs(session: nox.Session) -> None:
 @nox.session
 def release(session: nox.Session) -> None:
     """sdist and wheel in `dist/`: metadata, contents, an empty environment, the README's block."""
-    _install(session, groups="release")
+    _install(session, ".", groups="release")
     shutil.rmtree("dist", ignore_errors=True)
     session.run("python", "-m", "build", "--quiet")
     built = sorted(str(path) for path in Path("dist").iterdir())
     session.run("twine", "check", "--strict", *built)
     session.run("check-wheel-contents", *(path for path in built if path.endswith(".whl")))
-    session.run("python", "-m", "pytest", "-m", "release", "tests/release", *session.posargs)
+    session.run("pytest", "-m", "release", "tests/release", *session.posargs)
 
 
 @nox.session
