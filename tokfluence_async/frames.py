@@ -24,8 +24,8 @@ number.
 
 # pyarrow and pandas come without type information, so what they return is unknown to pyright; mypy
 # takes it for Any.
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false,
-# reportUnknownVariableType=false
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
+# pyright: reportUnknownVariableType=false
 # pyright: reportUnknownParameterType=false, reportUnknownArgumentType=false
 
 from __future__ import annotations

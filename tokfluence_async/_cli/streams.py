@@ -22,7 +22,7 @@ import selectors
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 __all__ = [
@@ -162,7 +162,7 @@ def finish() -> None:
 
 
 @contextlib.contextmanager
-def _failing() -> Iterator[None]:
+def _failing() -> Generator[None]:
     try:
         yield
     except BrokenPipeError:
@@ -173,7 +173,7 @@ def _failing() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def checked_text() -> Iterator[None]:
+def checked_text() -> Generator[None]:
     """See that the text printed inside `with`, such as help, has arrived.
 
     Raises:

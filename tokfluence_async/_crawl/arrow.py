@@ -6,8 +6,8 @@ what). pyarrow is imported when it is first needed, as it belongs to the extra `
 
 # pyarrow comes without type information, so what it returns is unknown to pyright; mypy takes it
 # for Any.
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false,
-# reportUnknownVariableType=false
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
+# pyright: reportUnknownVariableType=false
 # pyright: reportUnknownParameterType=false, reportUnknownArgumentType=false
 
 from __future__ import annotations

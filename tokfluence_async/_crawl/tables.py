@@ -14,8 +14,8 @@ are written under another name first.
 """
 
 # pyarrow comes without type information.
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false,
-# reportUnknownArgumentType=false
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
+# pyright: reportUnknownArgumentType=false
 
 from __future__ import annotations
 
