@@ -68,7 +68,7 @@ class Job(Struct, frozen=True, kw_only=True):
             made = folder.prepare()
         except ConfigurationError as error:
             raise UsageError(str(error)) from None
-        await _check_world(self)
+        await _check_folder(self)
         if session.sandbox is not None:
             await _remember(session.sandbox, self.journal_path)
         session.inputs = inputs
@@ -117,11 +117,10 @@ def _is_local(base_url: str | None) -> bool:
 
 
 async def foreign_crawl(job: Job) -> str | None:
-    """What a folder holds if it is a crawl of the other world, in words; None if this job may go on
-    with it.
+    """In words, what the folder holds if this job must not go on with it, else None.
 
-    A crawl goes on where the folder's journal ends. Posts that the stand-in made up must not count
-    as the service's.
+    A crawl goes on where the folder's journal ends. So posts that a sandbox made up must not be
+    mixed with the service's, in either direction.
     """
     here = job.sandbox or _is_local(job.base_url)
     folder = CrawlFolder(job.out)
@@ -131,8 +130,7 @@ async def foreign_crawl(job: Job) -> str | None:
     if not folder.journal.exists() or (holds == LOCAL) == here:
         return None
     if holds is None:
-        # Of a version that left no mark, but for its sandbox. A service that is served here may be
-        # meant.
+        # Earlier versions marked only a sandbox's folders. A service on this machine is possible.
         return "a crawl of the service" if job.sandbox else None
     async with Journal(folder.journal) as journal:
         if await journal.is_empty():
@@ -140,8 +138,8 @@ async def foreign_crawl(job: Job) -> str | None:
     return "a crawl of the sandbox" if holds == LOCAL else "a crawl of the service"
 
 
-async def _check_world(job: Job) -> None:
-    """Refuse a folder that holds a crawl of the other world."""
+async def _check_folder(job: Job) -> None:
+    """Refuse a folder whose posts must not be mixed with this job's."""
     foreign = await foreign_crawl(job)
     if foreign is None:
         return

@@ -36,8 +36,7 @@ __all__ = [
 
 WANTED = "a file with a URL or id per line is wanted, or - for standard input"
 
-# A URL has at most a few hundred characters; what goes on for longer without a line break is not a
-# list of them.
+# A URL has a few hundred characters at most. A longer line means that the file is no list of them.
 _LONGEST_LINE = 65_536
 _CHUNK = 65_536
 # Malformed lines shown one by one; the others are in failures.jsonl.
@@ -156,9 +155,8 @@ class StreamLines(Inputs):
             return
         self._ended = asyncio.Event()
         arriving: asyncio.Queue[bytes | OSError] = asyncio.Queue(maxsize=4)
-        # A daemon reading the descriptor itself: a read that nobody can interrupt must not keep the
-        # process from ending, and the buffered `sys.stdin` holds a lock that the interpreter wants
-        # back when it ends.
+        # A daemon thread: a read that waits for a writer must not keep the process from ending. It
+        # reads the descriptor, as the interpreter's end would wait for the lock of `sys.stdin`.
         threading.Thread(
             target=_read,
             args=(descriptor, self._path, arriving, asyncio.get_running_loop()),
@@ -211,7 +209,7 @@ def _read(
         try:
             asyncio.run_coroutine_threadsafe(waiting, loop).result()
         finally:
-            waiting.close()  # never begun, if the loop is closed
+            waiting.close()  # if the loop is closed, nobody has begun it
 
     try:
         if descriptor is None:

@@ -56,10 +56,10 @@ class Common(Struct, frozen=True, kw_only=True):
 
 
 class Failures:
-    """What went wrong with single inputs: told as it happens, counted for the exit status.
+    """Inputs that failed: each is told at once, and counted for the exit status.
 
     Raises:
-        TokfluenceError: From `add`, where going on is of no use: the token is refused.
+        TokfluenceError: From `add`, if the token is refused: all others would fail the same way.
     """
 
     def __init__(self, screen: Screen) -> None:
@@ -72,7 +72,7 @@ class Failures:
         if isinstance(error, (AuthenticationError, PermissionDeniedError)):
             raise error
         if isinstance(error, (BudgetExceededError, InsufficientCreditsError)):
-            # One line for all of them, at the end: they differ in nothing.
+            # They are all alike, so they get one line at the end.
             self.unaffordable += 1
             self.first_unaffordable = self.first_unaffordable or error
             return
@@ -127,10 +127,10 @@ class Session:
 
     @property
     def total(self) -> int | None:
-        """How many there are to do, at most; None where that is not known.
+        """How many there are to do, at most; None if that is not known.
 
-        A signal ends the input, and to the library what was taken of it until then is all. To
-        whoever runs the command again it is not.
+        After a signal the library takes what it has read so far for the whole input. The next run
+        will read the rest too, so the lines of the file count.
         """
         inputs = self.inputs
         if self._total is None and self.stopping.is_set() and isinstance(inputs, FileLines):
@@ -143,7 +143,7 @@ class Session:
         self.progress = progress
 
     def count(self, done: int, total: int | None) -> None:
-        """As `on_progress`, where a command counts for itself."""
+        """Progress of a command that counts by itself."""
         self._total = total
         self.progress = Progress(
             done=done,

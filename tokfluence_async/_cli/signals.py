@@ -1,4 +1,4 @@
-"""What Ctrl-C and SIGTERM do to a run."""
+"""What Ctrl-C, SIGTERM and SIGHUP do to a run."""
 
 from __future__ import annotations
 
@@ -26,8 +26,7 @@ def stop_on_signals(session: Session, task: asyncio.Future[Any]) -> Any:
     def hear(which: signal.Signals) -> None:
         heard.append(which)
         if not os.environ.get("TOKFLUENCE_LOG"):
-            # What follows has been announced; the library's own words on it would only say it
-            # again.
+            # The message below announces the stop; the library's warnings would repeat it.
             logging.getLogger("tokfluence_async").setLevel(logging.CRITICAL)
         if len(heard) == 1 and session.inputs is not None:
             session.screen.say(
@@ -37,7 +36,7 @@ def stop_on_signals(session: Session, task: asyncio.Future[Any]) -> Any:
             )
             session.stopping.set()
             session.inputs.stop()
-            # A little later than a crawl's own end, which puts its files in order.
+            # A crawl ends by itself after GRACE and then completes its files.
             timers.append(loop.call_later(GRACE + 3, task.cancel))
         elif len(heard) == 1:
             session.screen.say("Stopped; what was written stands.", "warning")

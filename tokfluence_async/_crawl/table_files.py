@@ -108,8 +108,7 @@ class TableFile:
 
 
 class Follower:
-    """Follows the files of a crawl while inside `async with`; at its end the tables are
-    there.
+    """Follows the files of a crawl inside `async with`; at its end the tables are complete.
 
     Args:
         form: "csv" or "parquet".
@@ -133,8 +132,8 @@ class Follower:
         self._task: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
-        """The crawl is under way: what an earlier run left half-done at the files' ends has been
-        put in order by now."""
+        """Start to follow. Call it when the crawl is under way: by then it has repaired what an
+        earlier run left at the ends of the files."""
         if self._task is None:
             self._task = asyncio.create_task(self._keep_up())
 
@@ -150,8 +149,7 @@ class Follower:
         try:
             if self._task is not None:
                 self._task.cancel()
-                # The step that a thread is at is waited for: two of them would write the same
-                # lines.
+                # Wait for the thread: with another one it would write the same lines twice.
                 with contextlib.suppress(asyncio.CancelledError):
                     await self._task
             if kind is None:
