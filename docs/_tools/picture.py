@@ -8,8 +8,8 @@ command line, the display when half of the posts are done, and the summary.
 
 from __future__ import annotations
 
+import contextlib
 import io
-import os
 import re
 import tempfile
 from pathlib import Path
@@ -51,14 +51,16 @@ def draw(path: Path) -> int:
         color_system="truecolor", highlight=False, legacy_windows=False,
     )  # fmt: skip
     console.print(Text.assemble(("$ ", "bold green"), COMMAND))
-    with tempfile.TemporaryDirectory() as folder:
+    path = path.absolute()
+    # In a folder of its own, where the paths that are printed are those of the command line.
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        Path("examples").symlink_to(ROOT / "examples")
         job = Job(
-            file="examples/urls.txt", out=Path(folder) / "out", comments=True, refresh="missing",
+            file="examples/urls.txt", out=Path("out"), comments=True, refresh="missing",
             form="jsonl", max_credits=None, sandbox=True,
         )  # fmt: skip
         status = run(job.run, Common(sandbox=True), title="crawl", screen=PicturedScreen(console))
         picture = console.export_svg(title="tokfluence", unique_id="tokfluence")
-    picture = picture.replace(f"{folder}/", "")
     # The reader's own fonts: a picture in a README must not ask other hosts for any.
     picture = re.sub(r"@font-face \{.*?\}\s*", "", picture, flags=re.DOTALL)
     path.write_text(picture, "utf-8", newline="\n")
@@ -66,5 +68,4 @@ def draw(path: Path) -> int:
 
 
 if __name__ == "__main__":
-    os.chdir(ROOT)
     print(f"{PICTURE.relative_to(ROOT)}: the command ended with status {draw(PICTURE)}")
