@@ -42,7 +42,7 @@ _CALLS = (
         "fchown",
     ),
     *("fdatasync", "writev", "readv", "pread", "pwrite", "preadv", "pwritev", "sync", "sendfile"),
-    *("posix_fallocate", "posix_fadvise", "statvfs", "sched_getaffinity", "nice"),
+    *("posix_fallocate", "posix_fadvise", "statvfs", "nice"),
     *("O_DIRECTORY", "O_CLOEXEC", "O_NOFOLLOW", "O_SYNC", "O_DSYNC", "O_NONBLOCK", "O_NOCTTY"),
 )
 _SIGNALS = (

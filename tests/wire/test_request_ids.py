@@ -48,6 +48,8 @@ def test_the_counter_wraps_within_its_digits(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.real_time
+# Threads that other tests left are no harm to a child that only counts.
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_child_counts_from_elsewhere() -> None:
     """Parent and child would otherwise give the same ids in the same order."""
     read, write = os.pipe()
