@@ -1,0 +1,112 @@
+"""What tests of many processes share: an independent ledger, and a Redis of one's own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+__all__ = ["LedgerServer", "environment", "redis_server", "serve_ledger"]
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The environment of a child that finds the package under test."""
+    return {**os.environ, **more}
+
+
+class LedgerServer:
+    """A sandbox in another process, asked over HTTP."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self.url = url
+        self.token = token
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Where a client finds it."""
+        return environment(TOKFLUENCE_BASE_URL=self.url, TOKFLUENCE_TOKEN=self.token)
+
+    def summary(self, *, entries: bool = False) -> dict[str, Any]:
+        query = "?entries" if entries else ""
+        with urllib.request.urlopen(f"{self.url}/_sandbox/ledger{query}", timeout=60) as answer:
+            found: dict[str, Any] = json.load(answer)
+            return found
+
+    @property
+    def requests(self) -> int:
+        """How many it has received."""
+        found: int = self.summary()["requests"]
+        return found
+
+
+@contextlib.contextmanager
+def serve_ledger(**options: Any) -> Generator[LedgerServer]:
+    """Serve a sandbox with these options while inside `with`."""
+    with subprocess.Popen(
+        [sys.executable, str(HERE / "serve.py"), json.dumps(options)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environment(),
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            yield LedgerServer(**json.loads(process.stdout.readline()))
+        finally:
+            process.stdin.close()
+            process.wait(timeout=60)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def redis_server(folder: Path) -> Generator[str]:
+    """A Redis that writes every command to disk before it answers; gives its URL.
+
+    Skips aloud where there is no `redis-server`.
+    """
+    program = shutil.which("redis-server") or shutil.which("valkey-server")
+    if program is None:
+        pytest.skip("redis-server is not installed")
+    port = _free_port()
+    arguments = ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", ""]
+    durable = ["--appendonly", "yes", "--appendfsync", "always"]
+    with subprocess.Popen(
+        [program, *arguments, *durable], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        try:
+            _wait_for(port)
+            yield f"redis://127.0.0.1:{port}/0"
+        finally:
+            process.terminate()
+            process.wait(timeout=60)
+
+
+def _wait_for(port: int) -> None:
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1) as line:
+            line.sendall(b"PING\r\n")
+            if line.recv(64).startswith(b"+PONG"):
+                return
+        time.sleep(0.02)
+    raise AssertionError("redis-server does not answer")
