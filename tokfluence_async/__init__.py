@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ._crawl.crawl import crawl
     from ._credits.estimate import Estimate
     from ._credits.ledger import Difference, Ledger, LedgerLine
+    from ._credits.shared import SharedBudget
     from ._errors import (
         APIConnectionError,
         APIError,
@@ -98,6 +99,7 @@ __all__ = [
     "Progress",
     "RateLimitError",
     "Sandbox",
+    "SharedBudget",
     "Throttle",
     "Timeout",
     "TokfluenceClient",
@@ -130,6 +132,7 @@ _ROOMS = {
         "Usage",
     ),
     "_notebook": ("show_progress",),
+    "_credits.shared": ("SharedBudget",),
     "_sandbox.sandbox": ("Sandbox",),
     "_throttle.throttle": ("Throttle",),
 }

@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from ._credits.budget import Budget
+from ._credits.budget import Budget, MaxCredits
 from ._credits.ledger import Ledger
+from ._credits.shared import SharedBudget
 from ._errors import ConfigurationError
 from ._http.engine import Engine, Options
 from ._http.retry import RetryPolicy, Settled
@@ -70,7 +71,7 @@ class TokfluenceClient:
         max_retries: Retries after the first attempt, 429 included; 0 means one attempt.
         max_credits: Credits this client (with its copies) may spend at most; None for no end. What
             may not be spent is not sent and fails with `BudgetExceededError`. A charge that is not
-            known counts as spent.
+            known counts as spent. A `SharedBudget` is one limit for several processes.
         keep_credits: Credits to leave in the wallet, whoever else spends from it; None for no
             floor. What would go below is not sent and fails with `BudgetExceededError`. What is
             left is asked for before the first call, which costs nothing but a request.
@@ -98,7 +99,7 @@ class TokfluenceClient:
         analyze_concurrency: int = _ANALYZE_CONCURRENCY,
         timeout: float | Timeout | None = Timeout(),  # noqa: B008 - frozen
         max_retries: int = _MAX_RETRIES,
-        max_credits: int | None = None,
+        max_credits: MaxCredits = None,
         keep_credits: int | None = None,
         max_body: int = MAX_BODY,
         session: aiohttp.ClientSession | None = None,
@@ -121,7 +122,7 @@ class TokfluenceClient:
             max_concurrency=_check_count("max_concurrency", max_concurrency, 1),
             analyze_concurrency=_check_count("analyze_concurrency", analyze_concurrency, 1),
             budget=Budget(
-                _check_credits("max_credits", max_credits),
+                _check_max_credits(max_credits),
                 keep=_check_credits("keep_credits", keep_credits),
             ),
         )
@@ -148,7 +149,7 @@ class TokfluenceClient:
         analyze_concurrency: int | None = None,
         timeout: float | Timeout | msgspec.UnsetType | None = msgspec.UNSET,
         max_retries: int | None = None,
-        max_credits: int | None = None,
+        max_credits: MaxCredits = None,
     ) -> TokfluenceClient:
         """A cheap copy with other options, which shares connections, throttle, counts and budget.
 
@@ -176,7 +177,7 @@ class TokfluenceClient:
             else _check_count("analyze_concurrency", analyze_concurrency, 1),
             budget=old.budget
             if max_credits is None
-            else Budget(_check_credits("max_credits", max_credits), old.budget),
+            else Budget(_check_max_credits(max_credits), old.budget),
         )
         copy = TokfluenceClient.__new__(TokfluenceClient)
         copy._set_up(self._engine, options, owner=False)
@@ -281,8 +282,12 @@ class TokfluenceClient:
     async def aclose(self) -> None:
         """End background work and close the connections. Idempotent; on a `with_options` copy it
         does nothing."""
-        if self._owner:
-            await self._engine.aclose()
+        try:
+            if self._owner:
+                await self._engine.aclose()
+        finally:
+            if self._options.budget.leases:
+                await self._options.budget.give_back()
 
     async def __aenter__(self) -> TokfluenceClient:
         self._engine.loop_state()
@@ -385,6 +390,10 @@ def _check_count(name: str, value: int, low: int) -> int:
     if value < low:
         raise ValueError(f"{name} must be an integer of {low} or more, not {value!r}")
     return value
+
+
+def _check_max_credits(value: MaxCredits) -> MaxCredits:
+    return value if isinstance(value, SharedBudget) else _check_credits("max_credits", value)
 
 
 def _check_credits(name: str, value: int | None) -> int | None:

@@ -132,15 +132,35 @@ class BudgetExceededError(TokfluenceError):
         available: Credits that were left in the budget.
         limit: The budget's `max_credits`; with `floor`, its `keep_credits`.
         floor: Whether it was the wallet's floor that had to be kept.
+        why: What kept a shared budget from being asked, or None.
     """
 
     needed: int
     available: int
     limit: int
     floor: bool
+    why: str | None
 
-    def __init__(self, needed: int, available: int, limit: int, *, floor: bool = False) -> None:
+    def __init__(
+        self,
+        needed: int,
+        available: int,
+        limit: int,
+        *,
+        floor: bool = False,
+        why: str | None = None,
+    ) -> None:
         left = max(available, 0)
+        if why is not None:
+            super().__init__(
+                f"Not sent: the shared budget cannot be asked, so nothing new is spent ({why}).",
+                needed=needed,
+                available=available,
+                limit=limit,
+                floor=floor,
+                why=why,
+            )
+            return
         if floor:
             to_stay = f"{limit:,} {'is' if limit == 1 else 'are'} to stay in the wallet"
             why = f"{left:,} may be spent if {to_stay}. Lower keep_credits to go on."
@@ -153,6 +173,7 @@ class BudgetExceededError(TokfluenceError):
             available=available,
             limit=limit,
             floor=floor,
+            why=None,
         )
 
 

@@ -19,6 +19,7 @@ from ._bulk.resolve import Resolver, waiting_batches
 from ._bulk.sources import Inputs, Source
 from ._bulk.stream import unwrapped
 from ._bulk.window import Window
+from ._credits.budget import MaxCredits
 from ._credits.estimate import Estimate, build_estimate
 from ._journal.journal import JournalOrPath, enter_journal, is_there
 from ._models import Analysis, AnalyzeReport, Comment, CommentPage, Outcome, Post
@@ -69,7 +70,7 @@ class Posts:
         self,
         posts: Inputs,
         *,
-        max_credits: int | None = None,
+        max_credits: MaxCredits = None,
         on_progress: OnProgress | None = None,
     ) -> AsyncGenerator[Outcome[Post], None]:
         """Read many posts, some at once; yield an `Outcome` for each distinct one as it arrives. 1
@@ -172,7 +173,7 @@ class Posts:
         *,
         force: bool = False,
         batch_size: int | None = None,
-        max_credits: int | None = None,
+        max_credits: MaxCredits = None,
         journal: JournalOrPath | None = None,
         on_progress: OnProgress | None = None,
     ) -> AnalyzeReport:
@@ -224,7 +225,7 @@ class Posts:
         *,
         force: bool = False,
         batch_size: int | None = None,
-        max_credits: int | None = None,
+        max_credits: MaxCredits = None,
         journal: JournalOrPath | None = None,
         on_progress: OnProgress | None = None,
     ) -> AsyncGenerator[Outcome[Analysis], None]:
@@ -250,7 +251,7 @@ class Posts:
         force: bool = False,
         batch_size: int | None = None,
         patience: float = 60.0,
-        max_credits: int | None = None,
+        max_credits: MaxCredits = None,
         journal: JournalOrPath | None = None,
         on_progress: OnProgress | None = None,
     ) -> AsyncGenerator[Outcome[Post], None]:
@@ -347,7 +348,7 @@ class Posts:
     def _job(
         self,
         inputs: Inputs,
-        max_credits: int | None,
+        max_credits: MaxCredits,
         journal: JournalOrPath | None,
         on_progress: OnProgress | None,
         window: Window | None = None,

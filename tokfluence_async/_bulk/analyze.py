@@ -147,6 +147,13 @@ class Analyzer:
         left = [item for item in items if post_id_of(item) not in outcomes]
         halt, budget = self._requests.halt, self._requests.budget
         while left and halt.error is None:
+            try:
+                if budget.leases:
+                    await budget.lease(ANALYZE_PRICE * len(left))
+            except TokfluenceError as error:
+                self._requests.analysis_failed(error)
+                _fail(outcomes, left, error)
+                break
             fits = budget.available
             count = len(left) if fits is None else min(len(left), fits // ANALYZE_PRICE)
             if count == 0:

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from .._credits.budget import Budget
+from .._credits.budget import Budget, MaxCredits
 from .._journal.journal import Journal, JournalOrPath, enter_journal
 from .._models import Outcome
 from .._wire.calls import MAX_BATCH
@@ -66,7 +66,7 @@ class Job:
         options: Options,
         inputs: Inputs,
         *,
-        max_credits: int | None = None,
+        max_credits: MaxCredits = None,
         journal: JournalOrPath | None = None,
         on_progress: OnProgress | None = None,
         only: ShardFilter | None = None,
@@ -77,6 +77,14 @@ class Job:
         self.source = Source(inputs, only)
         self._journal = journal
         self._on_progress = on_progress
+
+    async def aclose(self) -> None:
+        """Close the inputs, and give back what was leased of a shared budget and not spent."""
+        try:
+            await self.source.aclose()
+        finally:
+            if self.budget.leases:
+                await self.budget.give_back()
 
     def ticker(self) -> Ticker:
         """Counts outcomes; calls `on_progress` for the first time."""
@@ -102,7 +110,7 @@ class Job:
             finally:
                 ticker.tell()
         finally:
-            await self.source.aclose()
+            await self.aclose()
 
     async def run(
         self, worker: Worker[T], emit: Callable[[Item, Outcome[T]], Awaitable[None]]

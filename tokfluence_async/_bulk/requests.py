@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from .._credits.budget import Budget
 from .._errors import (
     AuthenticationError,
+    ConfigurationError,
     InsufficientCreditsError,
     NotFoundError,
     PermissionDeniedError,
@@ -21,6 +22,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Requests", "is_missing"]
 
+# A shared budget whose server refuses the password will not be asked with more success.
+_FINAL = (
+    AuthenticationError,
+    ConfigurationError,
+    InsufficientCreditsError,
+    PermissionDeniedError,
+)
 # Seconds for an analyze attempt, beside those for each URL, where the user set no limit.
 _ANALYZE_TIMEOUT = 60.0
 
@@ -65,9 +73,7 @@ class Requests:
     def final(self, error: TokfluenceError) -> TokfluenceError | None:
         """What every further request would end in, after one has ended in `error`; None if they may
         fare better."""
-        if isinstance(
-            error, (AuthenticationError, InsufficientCreditsError, PermissionDeniedError)
-        ):
+        if isinstance(error, _FINAL):
             return error
         return self.engine.not_the_api
 

@@ -25,6 +25,7 @@ from .._bulk.resolve import Resolver
 from .._bulk.shards import ShardFilter, check_shard
 from .._bulk.sources import Inputs
 from .._bulk.stream import unwrapped
+from .._credits.budget import MaxCredits
 from .._journal.journal import Journal, enter_journal
 from .._journal.sqlite import SQLiteJournal
 from .._models import CrawlReport
@@ -63,7 +64,7 @@ async def crawl(
     force: bool = False,
     batch_size: int | None = None,
     patience: float = 60.0,
-    max_credits: int | None = None,
+    max_credits: MaxCredits = None,
     on_progress: OnProgress | None = None,
     stop: asyncio.Event | None = None,
     grace: float = 30.0,
@@ -152,7 +153,7 @@ async def crawl(
         try:
             await unwrapped(run.run(resolver, stop, grace))
         finally:
-            await job.source.aclose()
+            await job.aclose()
             run.ticker.tell()
         await opened.in_thread(failures.keep)
         if part is not None and only is not None and run.tried_everything:

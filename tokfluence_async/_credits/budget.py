@@ -12,11 +12,15 @@ reserved, stays above it. `docs/design/request-ids-and-money.md` says what it ca
 from __future__ import annotations
 
 import threading
+from typing import TypeAlias
 
 from .._errors import BudgetExceededError, TokfluenceError
 from .halt import Halt
+from .shared import SharedBudget
 
-__all__ = ["Budget"]
+__all__ = ["Budget", "MaxCredits"]
+
+MaxCredits: TypeAlias = int | SharedBudget | None
 
 
 class Budget:
@@ -27,6 +31,9 @@ class Budget:
         reserved: Credits of requests whose charge is not known yet.
         halt: Whether the job that spends from it goes on.
         keep: Credits that have to stay in the wallet, or None.
+        shared: The budget of several processes that is spent from, or None.
+        leases: Whether this budget, or one above it, is shared: then `lease` comes before
+            `reserve`.
         keeps: Whether this budget, or one above it, has a floor.
     """
 
@@ -37,15 +44,24 @@ class Budget:
         "halt",
         "keep",
         "keeps",
+        "leases",
         "limit",
         "parent",
         "reserved",
+        "shared",
         "spent",
     )
 
     def __init__(
-        self, limit: int | None = None, parent: Budget | None = None, *, keep: int | None = None
+        self,
+        limit: int | SharedBudget | None = None,
+        parent: Budget | None = None,
+        *,
+        keep: int | None = None,
     ) -> None:
+        self.shared = limit if isinstance(limit, SharedBudget) else None
+        if isinstance(limit, SharedBudget):
+            limit = None
         for name, credits in (("max_credits", limit), ("keep_credits", keep)):
             if credits is None:
                 continue
@@ -53,6 +69,7 @@ class Budget:
                 raise ValueError(f"{name} must be an integer of 0 or more, not {credits!r}")
         self.halt = Halt()
         self.limit = limit
+        self.leases: bool = self.shared is not None or (parent is not None and parent.leases)
         self.parent = parent
         self.keep = keep
         self.keeps: bool = keep is not None or (parent is not None and parent.keeps)
@@ -72,6 +89,8 @@ class Budget:
         if self.keep is not None and self._left is not None:
             floor = max(self._left - self.keep - self.reserved, 0)
             mine = floor if mine is None else min(mine, floor)
+        if self.shared is not None:
+            mine = max(self.shared.leases.free, 0)
         above = self.parent.available if self.parent is not None else None
         return above if mine is None else mine if above is None else min(mine, above)
 
@@ -81,6 +100,8 @@ class Budget:
         available = self.available
         budget: Budget | None = self
         while budget is not None:
+            if budget.shared is not None and budget.shared.leases.free <= (available or 0):
+                return budget.shared.limit
             if (
                 budget.limit is not None
                 and max(budget.limit - budget.spent - budget.reserved, 0) == available
@@ -88,6 +109,28 @@ class Budget:
                 return budget.limit
             budget = budget.parent
         return None
+
+    async def lease(self, price: int) -> None:
+        """Where a budget is shared, ask its store for `price` credits. There may be fewer: that is
+        for `reserve` to say.
+
+        Raises:
+            BudgetExceededError, ConfigurationError: The store cannot be asked.
+        """
+        budget: Budget | None = self
+        while budget is not None:
+            if budget.shared is not None:
+                await budget.shared.leases.lease(price)
+            budget = budget.parent
+
+    async def give_back(self) -> None:
+        """Where a budget is shared, give back what is leased and not reserved. What cannot be given
+        back counts as spent."""
+        budget: Budget | None = self
+        while budget is not None:
+            if budget.shared is not None:
+                await budget.shared.leases.give_back()
+            budget = budget.parent
 
     def reserve(self, price: int) -> None:
         """Set `price` credits aside.
@@ -109,8 +152,15 @@ class Budget:
                 raise BudgetExceededError(
                     price, self._left - self.keep - self.reserved, self.keep, floor=True
                 )
+            if self.shared is not None:
+                self.shared.leases.reserve(price)
             if self.parent is not None:
-                self.parent.reserve(price)
+                try:
+                    self.parent.reserve(price)
+                except BudgetExceededError:
+                    if self.shared is not None:
+                        self.shared.leases.settle(price, 0)
+                    raise
             self._alone = self.reserved == 0
             self.reserved += price
 
@@ -127,6 +177,8 @@ class Budget:
         with self._lock:
             self.reserved -= reserved
             self.spent += spent
+            if self.shared is not None:
+                self.shared.leases.settle(reserved, spent)
             if self.parent is not None:
                 self.parent.settle(reserved, spent)
 

@@ -169,6 +169,8 @@ class CallUnderWay(Generic[T]):
             self._budget.halt.check()
         charge = self._charge
         if charge.request_id is None:
+            if self._budget.leases:
+                await self._budget.lease(self._call.price)
             charge.reserve()
             if self._call.kind is Kind.READ:
                 charge.request_id = next_request_id()
