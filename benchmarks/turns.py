@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .contenders import CONTENDERS, is_installed
+from .contenders import CONTENDERS, Contender, is_installed
 
 __all__ = ["Row", "measure", "measure_each", "quartiles", "ratios", "spread", "table"]
 
@@ -50,11 +50,17 @@ class Row:
     rounds: tuple[float, ...]
 
 
+def _kind(name: str) -> type[Contender]:
+    """Whose process it is. `NAME@PATH` is contender NAME with the package of another checkout."""
+    return CONTENDERS[name.partition("@")[0]]
+
+
 class _Process:
     def __init__(self, name: str, url: str) -> None:
         self.name = name
+        kind, _, checkout = name.partition("@")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.worker", name, url],
+            [sys.executable, "-m", "benchmarks.worker", kind, url, checkout],
             cwd=Path(__file__).parent.parent,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -119,7 +125,7 @@ def measure_each(
 ) -> dict[str, list[Row]]:
     """As `measure`, with all of `orders` in every round, so that one order's figures may be
     compared with another's."""
-    present = [name for name in names if is_installed(CONTENDERS[name])]
+    present = [name for name in names if is_installed(_kind(name))]
     per_unit: dict[tuple[str, str], list[float]] = {
         (what, name): [] for what in orders for name in present
     }
@@ -161,7 +167,7 @@ def _rows(
         rows.append(
             Row(
                 name,
-                CONTENDERS[name].label,
+                _kind(name).label + (" (before)" if "@" in name else ""),
                 middle,
                 (upper - lower) / 2,
                 ratio,

@@ -52,7 +52,9 @@ async def _serve(contender: Contender) -> None:
 
 
 def main() -> None:
-    name, url = sys.argv[1:]
+    name, url, checkout = sys.argv[1:]
+    if checkout:  # contenders import the package when they open, and find this one first
+        sys.path.insert(0, checkout)
     kind = CONTENDERS[name]
     factory = None
     if kind.uvloop:
