@@ -57,9 +57,9 @@ def draw(path: Path) -> int:
         Path("examples").symlink_to(ROOT / "examples")
         job = Job(
             file="examples/urls.txt", out=Path("out"), comments=True, refresh="missing",
-            form="jsonl", max_credits=None, sandbox=True,
+            form="jsonl", common=Common(sandbox=True),
         )  # fmt: skip
-        status = run(job.run, Common(sandbox=True), title="crawl", screen=PicturedScreen(console))
+        status = run(job.run, job.common, title="crawl", screen=PicturedScreen(console))
         picture = console.export_svg(title="tokfluence", unique_id="tokfluence")
     # The reader's own fonts: a picture in a README must not ask other hosts for any.
     picture = re.sub(r"@font-face \{.*?\}\s*", "", picture, flags=re.DOTALL)

@@ -10,27 +10,23 @@ import typer
 from .. import Analysis
 from .inputs import open_inputs
 from .options import (
-    BaseUrl,
     ByteOrderMark,
     FileArgument,
     Format,
     FormatOption,
     JournalOption,
-    JsonLogs,
-    MaxCredits,
-    Quiet,
-    SandboxFlag,
-    common_options,
     one_file,
+    with_common_options,
 )
 from .output import Output
 from .results import write_outcomes
 from .runtime import run
-from .session import Session
+from .session import Common, Session
 
 __all__ = ["analyze"]
 
 
+@with_common_options
 def analyze(
     context: typer.Context,
     file: FileArgument,
@@ -46,16 +42,12 @@ def analyze(
     journal: JournalOption = None,
     form: FormatOption = Format.jsonl,
     bom: ByteOrderMark = False,
-    sandbox: SandboxFlag = False,
-    base_url: BaseUrl = None,
-    max_credits: MaxCredits = None,
-    quiet: Quiet = False,
-    json_logs: JsonLogs = False,
+    *,
+    common: Common,
 ) -> None:
     """Have posts analyzed live: [bold]25 credits[/bold] per distinct post, fresh ones too. Written
     as batches finish."""
     one_file(context)
-    common = common_options(sandbox, base_url, max_credits, quiet, json_logs)
 
     async def main(session: Session) -> int:
         session.inputs = inputs = open_inputs(file, "tokfluence analyze -")

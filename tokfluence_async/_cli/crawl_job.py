@@ -18,7 +18,7 @@ from .._crawl.table_files import Follower
 from .._crawl.tables import check_format
 from .crawl_summary import summarize
 from .inputs import FileLines, StreamLines, UsageError, open_inputs
-from .session import GRACE, Exit, Session
+from .session import GRACE, Common, Exit, Session
 
 if TYPE_CHECKING:
     from .. import Sandbox
@@ -35,11 +35,9 @@ class Job(Struct, frozen=True, kw_only=True):
     refresh: str
     form: str
     mark: bool = False
-    max_credits: int | None
     shard: Shard | None = None
     journal: str | None = None
-    sandbox: bool = False
-    base_url: str | None = None
+    common: Common
 
     @property
     def journal_path(self) -> Path | None:
@@ -93,7 +91,6 @@ class Job(Struct, frozen=True, kw_only=True):
                     journal=self.journal,
                     shard=self.shard,
                     refresh=cast("Literal['missing', 'always']", self.refresh),
-                    max_credits=self.max_credits,
                     on_progress=on_progress,
                     stop=session.stopping,
                     grace=GRACE,
@@ -122,7 +119,7 @@ async def foreign_crawl(job: Job) -> str | None:
     A crawl goes on where the folder's journal ends. So posts that a sandbox made up must not be
     mixed with the service's, in either direction.
     """
-    here = job.sandbox or _is_local(job.base_url)
+    here = job.common.sandbox or _is_local(job.common.base_url)
     folder = CrawlFolder(job.out)
     holds = folder.origin()
     if job.journal is not None:  # `crawl` knows what is in it
@@ -131,7 +128,7 @@ async def foreign_crawl(job: Job) -> str | None:
         return None
     if holds is None:
         # Earlier versions marked only a sandbox's folders. A service on this machine is possible.
-        return "a crawl of the service" if job.sandbox else None
+        return "a crawl of the service" if job.common.sandbox else None
     async with Journal(folder.journal) as journal:
         if await journal.is_empty():
             return None
@@ -143,9 +140,9 @@ async def _check_folder(job: Job) -> None:
     foreign = await foreign_crawl(job)
     if foreign is None:
         return
-    if job.sandbox:
+    if job.common.sandbox:
         raise UsageError(f"{job.out} holds {foreign}; give another folder with --sandbox")
-    if not _is_local(job.base_url):  # else `crawl` tells of both addresses
+    if not _is_local(job.common.base_url):  # else `crawl` tells of both addresses
         raise UsageError(
             f"{job.out} holds {foreign}; give another folder for the service's posts, or delete "
             f"the folder {job.out}"

@@ -11,41 +11,37 @@ from .crawl_job import Job
 from .dry_run import dry_run as run_dry
 from .inputs import UsageError, from_home
 from .options import (
-    BaseUrl,
     ByteOrderMark,
     FileArgument,
     Format,
     JournalOption,
-    JsonLogs,
-    MaxCredits,
-    Quiet,
     Refresh,
-    SandboxFlag,
     ShardOption,
     TableOption,
-    common_options,
     one_file,
+    with_common_options,
 )
 from .runtime import run
 from .screen import open_screen
-from .session import Exit
+from .session import Common, Exit
 from .sharding import read_shard
 
 __all__ = ["crawl"]
 
 
+OutOption = Annotated[
+    Path,
+    typer.Option(
+        "-o", "--out", metavar="DIR", help="Folder for posts, comments, failures and the journal."
+    ),
+]
+
+
+@with_common_options
 def crawl(
     context: typer.Context,
     file: FileArgument,
-    out: Annotated[
-        Path,
-        typer.Option(
-            "-o",
-            "--out",
-            metavar="DIR",
-            help="Folder for posts, comments, failures and the journal.",
-        ),
-    ],
+    out: OutOption,
     comments: Annotated[
         bool, typer.Option("--comments", help="Read the comments of every post, too.")
     ] = False,
@@ -65,11 +61,8 @@ def crawl(
     journal: JournalOption = None,
     form: TableOption = Format.jsonl,
     bom: ByteOrderMark = False,
-    sandbox: SandboxFlag = False,
-    base_url: BaseUrl = None,
-    max_credits: MaxCredits = None,
-    quiet: Quiet = False,
-    json_logs: JsonLogs = False,
+    *,
+    common: Common,
 ) -> None:
     """Posts, and with [cyan]--comments[/cyan] their comments, into a folder: cached first,
     resumable.
@@ -81,9 +74,10 @@ def crawl(
     try:
         out, part = from_home(out), read_shard(shard)
     except UsageError as error:
-        open_screen(quiet=quiet, as_json=json_logs, live=False).say(str(error), "error")
+        open_screen(quiet=common.quiet, as_json=common.json_logs, live=False).say(
+            str(error), "error"
+        )
         raise typer.Exit(Exit.USAGE) from None
-    common = common_options(sandbox, base_url, max_credits, quiet, json_logs)
     job = Job(
         file=file,
         out=out,
@@ -91,12 +85,10 @@ def crawl(
         refresh=refresh.value,
         form=form.value,
         mark=bom,
-        max_credits=max_credits,
         shard=part,
         journal=journal,
-        sandbox=sandbox,
-        base_url=base_url,
+        common=common,
     )
     if dry_run:
-        raise typer.Exit(run_dry(job, common))
+        raise typer.Exit(run_dry(job))
     raise typer.Exit(run(job.run, common, title="crawl", data_on_stdout=False))

@@ -16,15 +16,15 @@ from .._wire.prices import COMMENT_PAGE_PRICE
 from .crawl_job import Job, foreign_crawl
 from .inputs import FileLines, Inputs, StreamLines, UsageError, malformed_lines
 from .screen import Screen, open_screen
-from .session import Common, Exit
+from .session import Exit
 
 __all__ = ["dry_run"]
 
 
-def dry_run(job: Job, common: Common) -> int:
+def dry_run(job: Job) -> int:
     """Say what the crawl would cost and how long it would take. Needs no token, sends nothing,
     writes nothing."""
-    screen = open_screen(quiet=False, as_json=common.json_logs, live=False)
+    screen = open_screen(quiet=False, as_json=job.common.json_logs, live=False)
     try:
         inputs = job.open_inputs()
         if job.out.exists() and not job.out.is_dir():
@@ -97,10 +97,10 @@ def _tell(screen: Screen, job: Job, inputs: Inputs, estimate: Estimate) -> None:
         f"index, {_time(estimate.seconds_at_most)} and the service's time for analysis if none "
         f"is{more}."
     )
-    if job.max_credits is not None:
-        enough = job.max_credits >= high and not job.comments
+    if job.common.max_credits is not None:
+        enough = job.common.max_credits >= high and not job.comments
         out.append(
-            f"  With --max-credits {job.max_credits:,}: "
+            f"  With --max-credits {job.common.max_credits:,}: "
             f"{'all of it' if enough else 'perhaps not all of it'}; never more than that is spent."
         )
     out.append("Nothing was sent.")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -24,9 +27,9 @@ __all__ = [
     "SandboxFlag",
     "ShardOption",
     "TableOption",
-    "common_options",
     "examples",
     "one_file",
+    "with_common_options",
 ]
 
 
@@ -133,18 +136,44 @@ FileArgument = Annotated[
 ]
 
 
-def common_options(
-    sandbox: bool, base_url: str | None, max_credits: int | None, quiet: bool, json_logs: bool
-) -> Common:
-    if sandbox and base_url is not None:
-        raise typer.BadParameter("--sandbox and --base-url exclude each other")
-    return Common(
-        sandbox=sandbox,
-        base_url=base_url,
-        max_credits=max_credits,
-        quiet=quiet,
-        json_logs=json_logs,
-    )
+_COMMON_OPTIONS: dict[str, tuple[Any, Any]] = {
+    "sandbox": (SandboxFlag, False),
+    "base_url": (BaseUrl, None),
+    "max_credits": (MaxCredits, None),
+    "quiet": (Quiet, False),
+    "json_logs": (JsonLogs, False),
+}
+
+
+def with_common_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of every command to `command`, which gets them as its argument `common`.
+
+    typer reads options from a function's signature, so the signature is what is changed.
+    """
+
+    @functools.wraps(command)
+    def with_common(**given: Any) -> None:
+        common = Common(**{name: given.pop(name) for name in _COMMON_OPTIONS})
+        if common.sandbox and common.base_url is not None:
+            raise typer.BadParameter("--sandbox and --base-url exclude each other")
+        command(common=common, **given)
+
+    hints = get_type_hints(command, include_extras=True)
+    signature = inspect.signature(command)
+    own = [
+        each.replace(annotation=hints[name])
+        for name, each in signature.parameters.items()
+        if name != "common"
+    ]
+    added = [
+        inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
+        )
+        for name, (annotation, default) in _COMMON_OPTIONS.items()
+    ]
+    with_common.__signature__ = signature.replace(parameters=[*own, *added])  # type: ignore[attr-defined]
+    with_common.__annotations__ = {each.name: each.annotation for each in [*own, *added]}
+    return with_common
 
 
 def one_file(context: typer.Context) -> None:

@@ -9,40 +9,32 @@ import typer
 
 from .. import Comment, Post, TokfluenceError
 from .options import (
-    BaseUrl,
     ByteOrderMark,
     Format,
     FormatOption,
-    JsonLogs,
-    MaxCredits,
-    Quiet,
-    SandboxFlag,
-    common_options,
+    with_common_options,
 )
 from .output import Output
 from .results import finish, write_outcomes
 from .runtime import run
-from .session import Session
+from .session import Common, Session
 
 __all__ = ["comments", "post"]
 
 
+@with_common_options
 def post(
     posts: Annotated[list[str], typer.Argument(metavar="ID…", help="Video ids or URLs.")],
     form: FormatOption = Format.jsonl,
     bom: ByteOrderMark = False,
-    sandbox: SandboxFlag = False,
-    base_url: BaseUrl = None,
-    max_credits: MaxCredits = None,
-    quiet: Quiet = False,
-    json_logs: JsonLogs = False,
+    *,
+    common: Common,
 ) -> None:
     """Read posts from the index: [bold]1 credit[/bold] each, a miss included. Written as they
     arrive.
 
     The documented fields; [cyan]crawl[/cyan] keeps whatever the service sends.
     """
-    common = common_options(sandbox, base_url, max_credits, quiet, json_logs)
 
     async def main(session: Session) -> int:
         output = Output(form.value, Post, mark=bom)
@@ -54,6 +46,7 @@ def post(
     raise typer.Exit(run(main, common, title="post"))
 
 
+@with_common_options
 def comments(
     post_id: Annotated[str, typer.Argument(metavar="ID", help="A video id or URL.")],
     cursor: Annotated[
@@ -72,14 +65,10 @@ def comments(
     ] = 0,
     form: FormatOption = Format.jsonl,
     bom: ByteOrderMark = False,
-    sandbox: SandboxFlag = False,
-    base_url: BaseUrl = None,
-    max_credits: MaxCredits = None,
-    quiet: Quiet = False,
-    json_logs: JsonLogs = False,
+    *,
+    common: Common,
 ) -> None:
     """Read a post's comments, in order: [bold]2 credits[/bold] per page of 200."""
-    common = common_options(sandbox, base_url, max_credits, quiet, json_logs)
 
     async def main(session: Session) -> int:
         pages = session.client.posts.comment_pages(
