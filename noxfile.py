@@ -6,7 +6,7 @@ nox -s docs         the documentation, built strictly; its links, and the built 
 nox -s release      sdist and wheel, checked and installed in an empty environment
 nox -s lowest       the tests with the lowest versions that pyproject.toml permits
 nox -s observers    beside OpenTelemetry, Sentry, Datadog, vcrpy and aioresponses
-nox -s ray          Ray Data on this machine
+nox -s ray          Ray Data and task queues on this machine
 
 Not part of CI, as they take long or need other programs:
 
@@ -158,9 +158,9 @@ def observers(session: nox.Session) -> None:
 
 @nox.session
 def ray(session: nox.Session) -> None:
-    """Ray Data with actors on this machine, bound to 127.0.0.1."""
-    _install(session, ".[ray,redis]", groups="test")
-    session.run("pytest", "tests/ray", *session.posargs)
+    """Ray Data with actors on this machine, streaq and taskiq; all bound to 127.0.0.1."""
+    _install(session, ".[cli,ray,redis]", groups="fleet")
+    session.run("pytest", "tests/ray_data", "tests/fleet/test_engines.py", *session.posargs)
 
 
 @nox.session

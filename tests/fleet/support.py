@@ -17,7 +17,15 @@ from typing import Any
 
 import pytest
 
-__all__ = ["LedgerServer", "environment", "redis_server", "serve_ledger"]
+__all__ = [
+    "ROOT",
+    "LedgerServer",
+    "environment",
+    "free_port",
+    "redis_server",
+    "serve_ledger",
+    "wait_for",
+]
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -71,7 +79,7 @@ def serve_ledger(**options: Any) -> Generator[LedgerServer]:
             process.wait(timeout=60)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -87,26 +95,27 @@ def redis_server(folder: Path) -> Generator[str]:
     program = shutil.which("redis-server") or shutil.which("valkey-server")
     if program is None:
         pytest.skip("redis-server is not installed")
-    port = _free_port()
+    port = free_port()
     arguments = ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", ""]
     durable = ["--appendonly", "yes", "--appendfsync", "always"]
     with subprocess.Popen(
         [program, *arguments, *durable], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
         try:
-            _wait_for(port)
+            wait_for(port, b"PING\r\n", b"+PONG")
             yield f"redis://127.0.0.1:{port}/0"
         finally:
             process.terminate()
             process.wait(timeout=60)
 
 
-def _wait_for(port: int) -> None:
+def wait_for(port: int, greeting: bytes, answer: bytes) -> None:
+    """Return when a server answers what it is greeted with."""
     end = time.monotonic() + 30
     while time.monotonic() < end:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1) as line:
-            line.sendall(b"PING\r\n")
-            if line.recv(64).startswith(b"+PONG"):
+            line.sendall(greeting)
+            if line.recv(64).startswith(answer):
                 return
         time.sleep(0.02)
-    raise AssertionError("redis-server does not answer")
+    raise AssertionError(f"nobody answers on port {port}")
