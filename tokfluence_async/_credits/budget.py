@@ -140,15 +140,14 @@ class Budget:
                 anywhere.
         """
         with self._lock:
-            # What costs nothing may always be sent, also where more was charged than was reserved.
-            if self.limit is not None and price > max(self.limit - self.spent - self.reserved, 0):
+            if self.limit is not None and self.spent + self.reserved + price > self.limit:
                 raise BudgetExceededError(
                     price, self.limit - self.spent - self.reserved, self.limit
                 )
             if (
                 self.keep is not None
                 and self._left is not None
-                and price > max(self._left - self.keep - self.reserved, 0)
+                and price > self._left - self.keep - self.reserved
             ):
                 raise BudgetExceededError(
                     price, self._left - self.keep - self.reserved, self.keep, floor=True

@@ -126,6 +126,8 @@ class Engine:
         close_elsewhere(elsewhere)
         if here is not None:
             await here.aclose()
+            for lanes in self._lanes.values():
+                await lanes.aclose()
 
     # --- counts -----------------------------------------------------------------------------------
 

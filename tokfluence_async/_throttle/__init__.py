@@ -5,4 +5,7 @@ tells it whether the service refused that request. It does not know URLs, status
 
 Read `throttle` first (what users see), then `lanes` (what a client calls), `origin` (how waiting
 callers get slots) and `pacer` (the arithmetic). The design is in docs/design/throttle.md.
+
+Several processes may share their budgets: `shared` asks a store for slots, by the rules of
+`schedule`. Only who names a store loads these rooms. See docs/design/shared-throttle.md.
 """

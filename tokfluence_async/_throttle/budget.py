@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from typing import Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 from .limits import Limits
 from .pacer import Pacer
@@ -22,6 +22,9 @@ class Lane:
     """One budget. Unless said otherwise, whoever uses it holds the lock of its origin."""
 
     __slots__ = ("forked", "name", "pacer", "refusals", "throttles", "warned_at")
+
+    #: How slots are counted.
+    kind: ClassVar[type[Pacer]] = Pacer
 
     # There from the first `configure` on, and always the same.
     pacer: Pacer
@@ -49,6 +52,6 @@ class Lane:
         if hasattr(self, "pacer"):
             self.pacer.configure(limit, period, burst=burst, jitter=jitter, now=now)
         else:
-            self.pacer = Pacer(
+            self.pacer = self.kind(
                 limit, period, burst=burst, jitter=jitter, now=now, empty=self.forked
             )

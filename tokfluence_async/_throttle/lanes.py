@@ -71,7 +71,7 @@ class Lanes:
         """Find, or make, the lanes on the running loop's clock."""
         loop = registry.running_loop()
         found = registry.current
-        origin = found.origin(self._origin_name, loop)
+        origin = found.origin(self._origin_name, loop, self._limits)
         # What statistics call it: salted, so that nobody can try tokens against it.
         label = hashlib.blake2b(self._key, key=found.salt, digest_size=4).hexdigest()
         with origin.lock:
@@ -140,6 +140,7 @@ class Lanes:
                 hold nothing until then.
         Raises:
             GateClosedError: That happened, or is so already.
+            ConfigurationError: The store of a shared throttle does not work.
         """
         loop = asyncio.get_running_loop()
         origin, key = self._origin, self._lane
@@ -152,10 +153,8 @@ class Lanes:
                 raise GateClosedError(0.0)
             origin.line.join(key, waiter, loop, priority, patience)
             origin.dispatch(began, loop)
-        if waiter.done():
-            return waiter.result()
         try:
-            granted = await waiter
+            granted = waiter.result() if waiter.done() else await waiter
         except asyncio.CancelledError:
             origin.cancelled(key, waiter, loop, priority)
             raise
@@ -205,6 +204,12 @@ class Lanes:
         """
         origin, key, loop = self._here()
         return origin.refused(key, retry_after, lane, lower, loop)
+
+    async def aclose(self) -> None:
+        """The running loop needs no more slots for the time being: what is leased from a shared
+        store is given back, and the connection to it closed. Slots may be asked for again."""
+        if self._registry is registry.current and self._loop is registry.running_loop():
+            await self._origin.aclose()
 
     @property
     def slot_lifetime(self) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 from .._errors import ConfigurationError
+from .._wire.secret import Secret
 
 __all__ = ["Limits"]
 
@@ -23,7 +24,16 @@ class Limits:
         ConfigurationError: A number is out of its range.
     """
 
-    __slots__ = ("__weakref__", "burst", "jitter", "per_ip", "per_key", "period")
+    __slots__ = (
+        "__weakref__",
+        "burst",
+        "ip",
+        "jitter",
+        "per_ip",
+        "per_key",
+        "period",
+        "shared",
+    )
 
     def __init__(
         self,
@@ -33,6 +43,8 @@ class Limits:
         *,
         burst: int,
         jitter: float,
+        shared: str | None = None,
+        ip: str = "default",
     ) -> None:
         for name, limit in (("per_ip", per_ip), ("per_key", per_key)):
             if limit is not None and not (_is_number(limit) and 0 < limit < math.inf):
@@ -52,3 +64,5 @@ class Limits:
         self.period = float(period)
         self.burst = int(burst)
         self.jitter = float(jitter)
+        self.shared = None if shared is None else Secret(shared)
+        self.ip = ip

@@ -18,7 +18,9 @@ import asyncio
 import logging
 import math
 import threading
+from collections.abc import Callable
 from time import monotonic
+from typing import TypeAlias
 
 from .budget import Lane, LaneName
 from .gate import DAY
@@ -37,6 +39,17 @@ _QUIET = 10
 _MANY_DAYS = 1_000
 
 
+#: Makes the error that a waiter gets instead of a slot; each its own.
+Reason: TypeAlias = "Callable[[], Exception]"
+
+
+def _settle(waiter: Waiter, what: float | Reason) -> None:
+    if callable(what):
+        waiter.set_exception(what())
+    else:
+        waiter.set_result(what)
+
+
 class Origin:
     """All budgets of one service.
 
@@ -45,6 +58,9 @@ class Origin:
         real: Its times are those of the operating system's clock.
         forked: This process is a forked child: its lanes start without a slot.
     """
+
+    #: How many processes share these budgets, as last seen.
+    processes = 1
 
     def __init__(self, name: str, real: bool, forked: bool) -> None:
         self.name = name
@@ -65,6 +81,11 @@ class Origin:
         # waiter's own task.
         self.left: set[Waiter] = set()
 
+    @property
+    def shared(self) -> bool:
+        """Whether processes share these budgets at present."""
+        return False
+
     def now(self, loop: asyncio.AbstractEventLoop | None) -> float:
         """The time on the clock of these budgets."""
         return monotonic() if self.real or loop is None else loop.time()
@@ -73,8 +94,23 @@ class Origin:
         """The lane of a key; `label` is what statistics call it."""
         lane = self.keys.get(name)
         if lane is None:
-            lane = self.keys[name] = KeyLane(label, self.forked)
+            lane = self.keys[name] = self.make_key(name, label)
         return lane
+
+    def make_key(self, name: bytes, label: str) -> KeyLane:
+        """A new lane of a key."""
+        del name
+        return KeyLane(label, self.forked)
+
+    def implies(self, key: KeyLane, now: float) -> bool:
+        """Whether the IP's lane is at least as strict as the key's, so that this need not count."""
+        ip, own = self.ip.pacer, key.pacer
+        return (
+            ip.limit is not None
+            and (own.limit is None or (own.limit >= ip.limit and own.period == ip.period))
+            and own.share(now) == 1.0
+            and own.gate.until <= now
+        )
 
     def configure(self, now: float) -> None:
         """Throttles came or went: the smallest numbers hold."""
@@ -86,12 +122,7 @@ class Origin:
                 continue
             lane.configure(now)
             key = lane.pacer
-            implied = (
-                ip.limit is not None
-                and (key.limit is None or (key.limit >= ip.limit and key.period == ip.period))
-                and key.share(now) == 1.0
-                and key.gate.until <= now
-            )
+            implied = self.implies(lane, now)
             if key.implied and not implied:
                 key.count_again(ip, now)
             key.implied = implied
@@ -126,13 +157,13 @@ class Origin:
             if picked is None:
                 break
             key, waiter = picked
-            ip.take(now, True)
+            granted = ip.take(now, True)
             if not key.pacer.implied:
-                key.pacer.take(now, True)
+                granted = key.pacer.take(now, True)
             if waiter.get_loop() is loop:
-                waiter.set_result(now)
-            elif not self.send(key, waiter, now):
-                self.give_back(key, now, now)
+                waiter.set_result(granted)
+            elif not self.send(key, waiter, granted):
+                self.give_back(key, granted, now)
         self.arm(now, loop)
 
     def arm(self, now: float, loop: asyncio.AbstractEventLoop) -> None:
@@ -140,14 +171,7 @@ class Origin:
         timer = self.line.loops.get(loop)
         if timer is None:
             return
-        opens = math.inf
-        if timer.waiting:
-            for turns in (self.line.reads, self.line.urgent):
-                for key in turns:
-                    if key.pacer.free_at < opens:
-                        opens = key.pacer.free_at
-            if self.ip.pacer.free_at > opens:
-                opens = self.ip.pacer.free_at
+        opens = self.next_opening(now) if timer.waiting else math.inf
         if timer.handle is not None:
             if timer.when == opens:
                 return
@@ -160,6 +184,16 @@ class Origin:
         elif not timer.waiting:
             del self.line.loops[loop]
 
+    def next_opening(self, now: float) -> float:
+        """When the next slot opens that somebody waits for."""
+        del now
+        opens = math.inf
+        for turns in (self.line.reads, self.line.urgent):
+            for key in turns:
+                if key.pacer.free_at < opens:
+                    opens = key.pacer.free_at
+        return max(opens, self.ip.pacer.free_at)
+
     def tick(self, loop: asyncio.AbstractEventLoop) -> None:
         """A loop's timer. Takes the lock."""
         with self.lock:
@@ -169,18 +203,23 @@ class Origin:
                 self.dispatch(self.now(loop), loop)
 
     def wake(self, loop: asyncio.AbstractEventLoop | None) -> None:
-        """Slots open earlier than timers were set for: look again, in every loop that has
-        waiters."""
+        """Slots open earlier than timers were set for: look again, in every loop that has waiters
+        but `loop`."""
         for each in list(self.line.loops):
-            if each is loop:
-                self.dispatch(self.now(loop), each)
-            elif not each.is_closed():
-                each.call_soon_threadsafe(self.tick, each)
+            if each is not loop and not each.is_closed():
+                each.call_soon_threadsafe(self.look, each)
+
+    def look(self, loop: asyncio.AbstractEventLoop) -> None:
+        """In a loop that was woken. Takes the lock."""
+        with self.lock:
+            if loop in self.line.loops:
+                self.dispatch(self.now(loop), loop)
 
     # --------------------------------------------------------------- waiters elsewhere, and leaving
 
-    def send(self, key: KeyLane, waiter: Waiter, taken: float) -> bool:
-        """Hand a slot, or `NO_SLOT`, to a waiter of another loop; False if that loop is closed."""
+    def send(self, key: KeyLane, waiter: Waiter, taken: float | Reason) -> bool:
+        """Hand a slot, or why there is none, to a waiter of another loop; False if that loop is
+        closed."""
         self.in_transit.add(waiter)
         try:
             waiter.get_loop().call_soon_threadsafe(self.deliver, key, waiter, taken)
@@ -189,16 +228,16 @@ class Origin:
             return False
         return True
 
-    def deliver(self, key: KeyLane, waiter: Waiter, taken: float) -> None:
+    def deliver(self, key: KeyLane, waiter: Waiter, taken: float | Reason) -> None:
         """In the waiter's loop: a slot granted by another thread arrives. If the waiter has gone
         meanwhile, the next one gets it. Takes the lock."""
         with self.lock:
             self.in_transit.discard(waiter)
             if not waiter.done():
-                waiter.set_result(taken)
+                _settle(waiter, taken)
                 return
             self.left ^= {waiter}
-            if taken is NO_SLOT:
+            if taken is NO_SLOT or callable(taken):
                 return
             loop = waiter.get_loop()
             now = self.now(loop)
@@ -213,7 +252,7 @@ class Origin:
         with self.lock:
             now = self.now(loop)
             if not waiter.cancelled():  # granted, then cancelled before it could run
-                if waiter.result() is not NO_SLOT:
+                if waiter.exception() is None and waiter.result() is not NO_SLOT:
                     self.give_back(key, waiter.result(), now)
                     self.dispatch(now, loop)
             elif waiter in self.in_transit or waiter in self.left:
@@ -222,17 +261,29 @@ class Origin:
             else:
                 self.line.leave(key, loop)
                 (key.urgent if priority else key.reads).forget_cancelled()
-                self.arm(now, loop)
+                self.settle(now, loop)
 
-    def send_away(self, key: KeyLane, loop: asyncio.AbstractEventLoop | None) -> None:
+    def settle(self, now: float, loop: asyncio.AbstractEventLoop) -> None:
+        """Somebody has left the line, or a gate has closed."""
+        self.arm(now, loop)
+
+    def send_away(
+        self,
+        key: KeyLane,
+        loop: asyncio.AbstractEventLoop | None,
+        why: float | Reason = NO_SLOT,
+    ) -> None:
         """Empty the key's line: all its waiters leave without a slot, in their order."""
         for queue in (key.urgent, key.reads):
             for waiter in queue.clear():
                 self.line.leave(key, waiter.get_loop())
                 if waiter.get_loop() is loop:
-                    waiter.set_result(NO_SLOT)
+                    _settle(waiter, why)
                 else:
-                    self.send(key, waiter, NO_SLOT)
+                    self.send(key, waiter, why)
+
+    async def aclose(self) -> None:
+        """The running loop needs no slots for the time being."""
 
     # ---------------------------------------------------------------- refusals and answers
 
@@ -285,7 +336,7 @@ class Origin:
                 if other.waiting and self.closed_for(other, now) > other.patience:
                     self.send_away(other, loop)
             if loop is not None:
-                self.arm(now, loop)
+                self.settle(now, loop)
             news = [each for each in lowered if now > each.warned_at + _QUIET * each.pacer.period]
             for each in news:
                 each.warned_at = now
@@ -328,6 +379,8 @@ class Origin:
                 return
             now = self.now(loop)
             opened = self.ip.pacer.answered(now) | key.pacer.answered(now)
+            if loop is not None:
+                self.dispatch(now, loop)
             self.wake(loop)
         if opened:
             _log.warning("%s answers again: the long pause it had asked for is over.", self.name)

@@ -22,10 +22,18 @@ from collections import deque
 from .gate import Gate
 from .share import LEAST_SHARE, LearntShare
 
-__all__ = ["Pacer"]
+__all__ = ["Pacer", "slots_of"]
 
 # Grants between two looks for old ones in the log.
 _LOG_ROOM = 2048
+
+
+def slots_of(limit: float | None, period: float) -> tuple[int, float]:
+    """How many slots in how many seconds: whole ones, so below one it is one in more than a period.
+    No slots: not paced."""
+    if limit is None:
+        return 0, period
+    return (int(limit), period) if limit >= 1 else (1, period / limit)
 
 
 class Pacer:
@@ -103,9 +111,7 @@ class Pacer:
         self.period = period
         self._most_saved = burst - 1
         self._saved = min(self._saved, self._most_saved)
-        slots, window = 0, period
-        if limit is not None:
-            slots, window = (int(limit), period) if limit >= 1 else (1, period / limit)
+        slots, window = slots_of(limit, period)
         self._slots = slots
         self.learnt.window = window
         self._span = window + jitter
@@ -119,8 +125,9 @@ class Pacer:
 
     # ---------------------------------------------------------------- slots
 
-    def take(self, now: float, queued: bool = False) -> None:
-        """Take the slot that opened at `free_at`; `now` must not be before it.
+    def take(self, now: float, queued: bool = False) -> float:
+        """Take the slot that opened at `free_at`; `now` must not be before it. Returns when the
+        slot counts as granted.
 
         Args:
             queued: Somebody was waiting for it. Slots that passed meanwhile then passed because a
@@ -140,13 +147,14 @@ class Pacer:
             if len(log) == self._slots and log[0] + self._span > when:
                 when = log[0] + self._span
             self.free_at = when
-            return
+            return now
         if now < self.gate.until:
             self.gate.passed(now)
         elif not self._slots:
-            return
+            return now
         self._advance(now, queued)
         self._reopen(now)
+        return now
 
     def _advance(self, now: float, queued: bool) -> None:
         """Move the schedule on by one slot."""
@@ -254,7 +262,7 @@ class Pacer:
         self.refused_total += 1
         in_flight = now < self.gate.opens or self.learnt.stepped_just_now(now)
         self.gate.close(now, pause)
-        stepped = lower and bool(self._slots) and not in_flight
+        stepped = lower and self.limit is not None and not in_flight
         if stepped:
             self.learnt.step_down(now, pause)
         # After the gate one slot at a time: nothing saved, and the schedule begins where it opens.

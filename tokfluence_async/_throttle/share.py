@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["LEAST_SHARE", "LearntShare"]
+__all__ = ["FIRST_STEP", "LEAST_SHARE", "SECOND_STEP", "STEP_TO", "LearntShare", "share_at"]
 
 # Whoever refuses at a twentieth of the limit still does not count requests by time but, say, how
 # many are at work at once: to go slower does not cure that. (With 0.005 a service that took one
@@ -25,11 +25,11 @@ LEAST_SHARE = 0.05
 # between two probes: under 1 %. From a refusal to the full rate it takes 1.45 + 0.3 + 0.2 windows,
 # so a budget that returns is used in full within two.
 _HOLD = 1.45
-_FIRST_STEP = 0.3
-_SECOND_STEP = 0.2
+FIRST_STEP = 0.3
+SECOND_STEP = 0.2
 # The first step goes a third beyond what was held; the second is the geometric mean of that and
 # all. Flat steps, as a refusal costs what is in flight at the rate of that moment.
-_STEP_TO = 1.35
+STEP_TO = 1.35
 _STEP_DOWN = 0.5
 # Further down the steps are smaller: a refusal there is often the window that still holds what was
 # sent before the last step.
@@ -50,6 +50,17 @@ _STEP_DOWN_NEAR_MISS = 0.95
 _HOLD_NEAR_MISS = 0.5
 # Refusals within a fortieth of a window (1.5 s in a minute) of the first were in flight with it.
 _IN_FLIGHT = 1 / 40
+
+
+def share_at(low: float, after: float, window: float) -> float:
+    """The share in use `after` seconds behind the time for which `low` is held: itself, two steps,
+    and all."""
+    if after <= 0.0:
+        return low
+    step = min(1.0, STEP_TO * low)
+    if after <= FIRST_STEP * window:
+        return step
+    return math.sqrt(step) if after <= (FIRST_STEP + SECOND_STEP) * window else 1.0
 
 
 class LearntShare:
@@ -74,13 +85,7 @@ class LearntShare:
         """The part of the limit that is in use: 1.0, or less after refusals."""
         if self.low == 1.0:
             return 1.0
-        after = now - self.hold_until
-        if after <= 0.0:
-            return self.low
-        step = min(1.0, _STEP_TO * self.low)
-        if after <= _FIRST_STEP * self.window:
-            return step
-        return math.sqrt(step) if after <= (_FIRST_STEP + _SECOND_STEP) * self.window else 1.0
+        return share_at(self.low, now - self.hold_until, self.window)
 
     def settle(self, now: float) -> float:
         """As `at`; a share that is back at 1.0 is no longer slowed from here on."""

@@ -49,6 +49,8 @@ class ThrottleStatistics:
         gate_closed_for: Seconds until the last gate opens; 0.0 when all are open.
         slowed: Whether refusals have lowered the pace of some lane.
         lanes: Every lane by itself.
+        processes: How many processes share these budgets, alive as last seen; 1 without `shared`.
+        shared: Whether slots come from the shared store; False while this process goes on alone.
     """
 
     waiting: int
@@ -56,6 +58,8 @@ class ThrottleStatistics:
     gate_closed_for: float
     slowed: bool
     lanes: tuple[LaneStatistics, ...]
+    processes: int = 1
+    shared: bool = False
 
 
 def describe(

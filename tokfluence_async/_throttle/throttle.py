@@ -9,11 +9,13 @@ Relies on: `registry` for the budgets themselves; a `Throttle` only describes th
 from __future__ import annotations
 
 import math
+import os
 
 from . import registry
 from .lanes import Lanes
 from .limits import Limits
 from .statistics import LaneStatistics, ThrottleStatistics, describe
+from .stores import check_ip, check_shared, shown
 
 __all__ = ["Throttle"]
 
@@ -44,9 +46,18 @@ class Throttle(Limits):
             transit times of 200 ms in the mean: where they are exponential, without bound, a
             sliding log refuses 0.45 requests an hour, fixed windows and buckets none. On a quiet
             network 0.1 gives 99.8 %.
+        shared: Where processes share these budgets: the path of a file on a local disk (those of
+            one machine, without a server), or the URL of a Redis or Valkey server (those of many;
+            extra `[redis]`). All who name the same one share them, per key and per `ip`. By
+            default `TOKFLUENCE_SHARED`, else nothing is shared. Slots of a shared budget come one
+            by one: `burst` has no effect there.
+        ip: A name for the address this process leaves by. One name for all is wrong only on the
+            safe side (600 a minute for everybody), so only who has several addresses names them
+            (`ip=socket.gethostname()`). By default `TOKFLUENCE_IP`, else "default".
 
     Raises:
-        ConfigurationError: A number is out of its range.
+        ConfigurationError: A number is out of its range; or `shared` is neither a file nor a Redis
+            URL, or redis-py is missing. A store that does not work ends the first call with it.
 
     Source: the Tokfluence API page, Throttles: 600 a minute per IP, 1200 per key, the algorithm not
     documented.
@@ -62,13 +73,24 @@ class Throttle(Limits):
         *,
         burst: int = 10,
         jitter: float = 0.57,
+        shared: str | os.PathLike[str] | None = None,
+        ip: str = "default",
     ) -> None:
-        super().__init__(per_ip, per_key, period, burst=burst, jitter=jitter)
+        super().__init__(
+            per_ip,
+            per_key,
+            period,
+            burst=burst,
+            jitter=jitter,
+            shared=check_shared(os.environ.get("TOKFLUENCE_SHARED") if shared is None else shared),
+            ip=check_ip(os.environ.get("TOKFLUENCE_IP", ip) if ip == "default" else ip),
+        )
 
     def __repr__(self) -> str:
+        shared = "" if self.shared is None else f", shared={shown(self.shared)!r}, ip={self.ip!r}"
         return (
             f"Throttle(per_ip={self.per_ip!r}, per_key={self.per_key!r}, period={self.period!r}, "
-            f"burst={self.burst!r}, jitter={self.jitter!r})"
+            f"burst={self.burst!r}, jitter={self.jitter!r}{shared})"
         )
 
     def statistics(self) -> ThrottleStatistics:
@@ -82,12 +104,15 @@ class Throttle(Limits):
         with found.lock:
             origins = list(found.origins(loop).values())
         lanes: list[LaneStatistics] = []
-        waiting = 0
+        waiting, processes = 0, 1
+        shared: list[bool] = []
         for origin in origins:
             with origin.lock:
                 if self not in origin.ip.throttles:
                     continue
                 now = origin.now(loop)
+                processes = max(processes, origin.processes)
+                shared.append(origin.shared)
                 keys = list(origin.keys.values())
                 all_waiting = origin.line.waiting + sum(key.outside for key in keys)
                 waiting += all_waiting
@@ -103,6 +128,8 @@ class Throttle(Limits):
             gate_closed_for=max((lane.gate_closed_for for lane in lanes), default=0.0),
             slowed=any(lane.slowed for lane in lanes),
             lanes=tuple(lanes),
+            processes=processes,
+            shared=bool(shared) and all(shared),
         )
 
     def lanes(self, origin: str, key: str) -> Lanes:

@@ -1,0 +1,240 @@
+"""A shared throttle's store in Redis or Valkey: for processes of any number of machines.
+
+Promises: one trip an ask, in which the server runs `redis_script` as one step. Neither tokens nor
+passwords are written anywhere: lanes are named by salted hashes, and messages name the server
+without its password.
+
+Relies on: redis-py (extra `[redis]`); this is the only room of the throttle that imports it. On a
+server that keeps nothing over a restart: an emptied store begins as a restarted process does.
+
+Hard: connections belong to event loops. Each loop has its own, made at its first request and closed
+by `aclose`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import secrets
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from redis import exceptions
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from .._wire.secret import Secret
+from .redis_script import SCRIPT
+from .store import Answer, Ask, Done, LaneAnswer, LaneAsk, StoreError
+from .stores import shown
+
+if TYPE_CHECKING:
+    from redis.commands.core import AsyncScript
+
+__all__ = ["RedisStore"]
+
+_COMMON: Final = "{tokfluence}:throttle"
+# Seconds. A trip to a store far away takes 0.2; who waits longer goes on alone.
+_TRIP: Final = 1.5
+_CONNECT: Final = 2.0
+
+
+class _Connection:
+    """One loop's connections, and what is under way on them."""
+
+    __slots__ = ("client", "script", "tasks")
+
+    def __init__(self, client: Redis) -> None:
+        self.client = client
+        self.script: AsyncScript = client.register_script(SCRIPT)
+        self.tasks: set[asyncio.Task[None]] = set()
+
+
+class RedisStore:
+    """Schedules in Redis.
+
+    Args:
+        url: `redis://`, `rediss://` or `unix://`, as redis-py reads them.
+    """
+
+    #: A server that is away has leased nothing since.
+    patience = 0.0
+
+    def __init__(self, url: Secret) -> None:
+        self._url = url
+        self._shown = shown(url)
+        self._salt = secrets.token_hex(16)
+        self._connections: dict[asyncio.AbstractEventLoop, _Connection] = {}
+
+    def __repr__(self) -> str:
+        return f"<RedisStore {self._shown}>"
+
+    # ---------------------------------------------------------------- what the throttle calls
+
+    def request(
+        self, ask: Ask, loop: asyncio.AbstractEventLoop, now: Callable[[], float], done: Done
+    ) -> None:
+        """Ask in a task of this loop; `done` is called when the answer is there."""
+        connection = self._connections.get(loop)
+        if connection is None:
+            for gone in [known for known in self._connections if known.is_closed()]:
+                del self._connections[gone]
+            connection = self._connections[loop] = _Connection(self._client())
+        task = loop.create_task(self._trip(connection, ask, now, done))
+        connection.tasks.add(task)
+        task.add_done_callback(connection.tasks.discard)
+
+    async def aclose(self) -> None:
+        """Close this loop's connections. The next request opens them again."""
+        connection = self._connections.pop(asyncio.get_running_loop(), None)
+        if connection is None:
+            return
+        if connection.tasks:
+            await asyncio.wait(connection.tasks, timeout=_TRIP)
+        for task in connection.tasks:
+            task.cancel()
+        await connection.client.aclose()
+
+    # ---------------------------------------------------------------- one trip
+
+    def _client(self) -> Redis:
+        # No retries of its own: an ask that is sent twice leases twice, and waits in between.
+        client: Redis = Redis.from_url(  # pyright: ignore[reportUnknownMemberType]
+            self._url.reveal(),
+            retry=Retry(NoBackoff(), 0),
+            socket_connect_timeout=_CONNECT,
+            socket_timeout=_TRIP,
+            decode_responses=True,
+        )
+        return client
+
+    async def _trip(
+        self, connection: _Connection, ask: Ask, now: Callable[[], float], done: Done
+    ) -> None:
+        answer: Answer | StoreError | None = None
+        sent = now()
+        try:
+            try:
+                answer = await self._exchange(connection, ask)
+            except exceptions.ConnectionError as error:
+                if isinstance(error, (exceptions.AuthenticationError, exceptions.BusyLoadingError)):
+                    raise
+                sent = now()
+                # A connection of the pool that the server has closed meanwhile.
+                answer = await self._exchange(connection, ask)
+        except (exceptions.RedisError, OSError, TimeoutError) as error:
+            answer = self._explain(error)
+        except (ValueError, TypeError, IndexError):
+            answer = self._something_else("an answer that is not ours")
+        finally:
+            # Half a trip for each way, as nothing else is known of them.
+            done(answer, (sent + now()) / 2)
+
+    async def _exchange(self, connection: _Connection, ask: Ask) -> Answer:
+        for _ in range(3):
+            reply = await connection.script(keys=self._keys(ask), args=self._arguments(ask))
+            if reply[0] != "salt":
+                return _read(reply)
+            # Names are salted as those who came first do it.
+            self._salt = str(reply[1])
+        raise ValueError("the salt changes all the time")
+
+    def _keys(self, ask: Ask) -> list[str]:
+        names = [f"{_COMMON}:{self._named(lane.name)}" for lane in (ask.ip, ask.key)]
+        parts = ("", ":alive", ":free", ":cells")
+        return [_COMMON, *(name + part for name in names for part in parts)]
+
+    def _named(self, name: bytes) -> str:
+        return hashlib.blake2b(name, key=self._salt.encode()[:64], digest_size=16).hexdigest()
+
+    def _arguments(self, ask: Ask) -> list[str | int | float]:
+        return [
+            self._salt,
+            ask.process.hex(),
+            ask.slots,
+            int(ask.leaving),
+            *_lane_arguments(ask.ip),
+            *_lane_arguments(ask.key),
+            *ask.back,
+        ]
+
+    # ---------------------------------------------------------------- what went wrong
+
+    def _something_else(self, what: str) -> StoreError:
+        return StoreError(
+            f"{self._shown} holds something else than a shared throttle under our keys ({what}); "
+            "name another database",
+            lasting=True,
+        )
+
+    def _explain(self, error: Exception) -> StoreError:
+        """What a failed trip means. The text of an error may hold the URL, so it is not shown but
+        where the server wrote it."""
+        if isinstance(error, exceptions.AuthenticationError):
+            return StoreError(f"{self._shown} refuses the user or the password", lasting=True)
+        if isinstance(error, (TimeoutError, exceptions.TimeoutError)):
+            return StoreError(f"{self._shown} did not answer in time", lasting=False)
+        if isinstance(error, exceptions.BusyLoadingError):
+            return StoreError(f"{self._shown} is still loading its data", lasting=False)
+        if isinstance(error, (exceptions.ConnectionError, OSError)):
+            return StoreError(f"{self._shown} cannot be reached", lasting=False)
+        text = f"{type(error).__name__}: {error}"
+        if "SOMETHINGELSE" in text or "WRONGTYPE" in text:
+            return self._something_else(_COMMON)
+        if isinstance(error, exceptions.OutOfMemoryError) or "OOM " in text:
+            return StoreError(f"{self._shown} is full: OOM command not allowed", lasting=True)
+        if isinstance(error, exceptions.ReadOnlyError) or "READONLY" in text:
+            return StoreError(f"{self._shown} is read-only: a replica", lasting=True)
+        if isinstance(error, exceptions.NoPermissionError) or "NOPERM" in text:
+            return StoreError(
+                f"{self._shown} does not permit what the throttle needs", lasting=True
+            )
+        said = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        return StoreError(f"{self._shown} answered: {said}", lasting=True)
+
+
+def _lane_arguments(lane: LaneAsk) -> list[str | int | float]:
+    refusal = lane.refusal
+    pause, version = "", "0"
+    learnt: tuple[str, ...] = ("",) * 5
+    if refusal is not None:
+        pause, version = _number(refusal.pause), str(refusal.version)
+        if refusal.learnt is not None:
+            learnt = tuple(_number(value) for value in refusal.learnt)
+    return [
+        lane.limit,
+        repr(lane.span),
+        repr(lane.window),
+        int(lane.opened),
+        pause,
+        version,
+        *learnt,
+    ]
+
+
+def _number(value: float) -> str:
+    # What Lua reads; it knows no infinity.
+    return repr(float(min(max(value, -1e15), 1e300)))
+
+
+def _read(reply: list[Any]) -> Answer:
+    """An answer of the script, which may come from a stranger: every part has to be a number."""
+    lanes: list[LaneAnswer] = []
+    for at in (1, 11):
+        numbers = [float(value) for value in reply[at : at + 10]]
+        until, opens, gate_version, low, hold, stepped, proven, kept, version, processes = numbers
+        lanes.append(
+            LaneAnswer(
+                until=until,
+                opens=opens,
+                gate_version=int(gate_version),
+                learnt=(low, hold, stepped, proven, kept),
+                version=int(version),
+                processes=int(processes),
+            )
+        )
+    leases = tuple(
+        (int(lease), float(delay)) for lease, delay in zip(reply[21::2], reply[22::2], strict=True)
+    )
+    return Answer(leases=leases, ip=lanes[0], key=lanes[1])
