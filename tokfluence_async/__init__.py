@@ -48,6 +48,8 @@ if TYPE_CHECKING:
         UpstreamError,
     )
     from ._journal.journal import Journal
+    from ._journal.redis import RedisJournal
+    from ._journal.sqlite import SQLiteJournal
     from ._models import (
         Analysis,
         AnalyzeReport,
@@ -98,6 +100,8 @@ __all__ = [
     "PostNotReadyError",
     "Progress",
     "RateLimitError",
+    "RedisJournal",
+    "SQLiteJournal",
     "Sandbox",
     "SharedBudget",
     "Throttle",
@@ -117,6 +121,8 @@ _ROOMS = {
     "_crawl.crawl": ("crawl",),
     "_credits.estimate": ("Estimate",),
     "_journal.journal": ("Journal",),
+    "_journal.redis": ("RedisJournal",),
+    "_journal.sqlite": ("SQLiteJournal",),
     "_credits.ledger": ("Difference", "Ledger", "LedgerLine"),
     "_models": (
         "Analysis",

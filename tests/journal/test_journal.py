@@ -839,8 +839,10 @@ async def test_every_call_with_a_journal_leaves_what_it_learnt_to_the_next(
 
     if how == "resolve":
         assert second[1] < first[1]
-    else:
+    elif how == "analyze":
         assert second[0] < first[0]
+    else:  # how far it may be ahead of its reader cuts its batches, not what was learnt
+        assert second[0] <= first[0]
 
 
 @pytest.mark.sandbox(indexed=0.0, analyze_rows=lambda rows: rows[1:])

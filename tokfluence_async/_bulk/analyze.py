@@ -19,12 +19,14 @@ import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from .._errors import BudgetExceededError, InsufficientCreditsError, TokfluenceError
+from .._journal.records import DUPLICATE
 from .._models import Analysis, Outcome
 from .._text import plural
 from .._wire.calls import MAX_BATCH
 from .._wire.prices import ANALYZE_PRICE
+from .batch_ids import BatchLog
 from .intake import Intake
-from .outcomes import DUPLICATE, failed, malformed, post_id_of
+from .outcomes import duplicate, failed, malformed, post_id_of
 from .planner import Planner
 from .requests import Requests
 from .settle import BatchEnd, Settler
@@ -84,6 +86,7 @@ class Analyzer:
         self._planner = Planner(self._concurrency, batch_size)
         self._verifier = Verifier(requests, self._planner)
         self._settler = Settler(requests, self._planner, self._verifier, force=force, verify=verify)
+        self._verifies = verify
         self.unsure = self._settler.unsure
         # Posts of earlier batches that are still in doubt, and why. They must not be sent under
         # another id.
@@ -172,6 +175,10 @@ class Analyzer:
         """Analyze what the budget has credits for."""
         end = await self._settler.settle(items)
         outcomes.update(end.outcomes)
+        while end.taken:
+            free = await self._of_others(end.left, outcomes)
+            end = await self._settler.settle(free)
+            outcomes.update(end.outcomes)
         if end.error is None:
             return
         affordable = _affordable(end)
@@ -184,12 +191,54 @@ class Analyzer:
         self._requests.analysis_failed(end.error)
         _fail(outcomes, end.left[affordable:], end.error)
 
+    async def _of_others(
+        self, items: Sequence[Item], outcomes: dict[str, Outcome[Analysis]]
+    ) -> list[Item]:
+        """The outcomes of posts that another call has taken, when it is done with them; or, where
+        it has died, when its batch is settled under its old id. Returns what is free."""
+        log = self._settler.log
+        assert log is not None
+        posts = [post_id_of(item) for item in items]
+        await log.wait_for(posts)
+        await self._settle_all(log, await log.take_up(posts))
+        free: list[Item] = []
+
+        async def look(item: Item) -> None:
+            post_id = post_id_of(item)
+            if post_id in self._unsettled:
+                outcomes[post_id] = failed(item, self._unsettled[post_id])
+                return
+            entry = await log.look_up(post_id)
+            if entry is None or entry.status is None:
+                free.append(item)
+                return
+            known: Outcome[Analysis] | None = duplicate(item)
+            if not entry.unsure:
+                known = Outcome(input=item.given, post_id=post_id, value=recall(item, entry))
+            elif self._verifies:
+                age = log.age(entry.analyzed_at)
+                known = await self._verifier.verify_earlier(item, age, entry.status)
+            else:
+                self.unsure.add(post_id)
+            if known is None:
+                free.append(item)
+            else:
+                outcomes[post_id] = known
+
+        async with anyio.create_task_group() as group:
+            for item in items:
+                group.start_soon(look, item)
+        return free
+
     async def take_up(self, journal: Journal) -> None:
         """Write batches down in `journal`, and begin with what earlier runs have left there: what
         they learnt, and the batches in doubt, which are settled first."""
         self._settler.log = journal
         self._planner.expect(await journal.learnt())
-        doubts = await journal.take_up()
+        await self._settle_all(journal, await journal.take_up())
+
+    async def _settle_all(self, journal: BatchLog, doubts: Sequence[Doubt]) -> None:
+        """Settle batches that earlier runs, or dead processes, have left in doubt."""
         places = asyncio.Semaphore(self._concurrency)
 
         async def settle(doubt: Doubt) -> None:
@@ -220,6 +269,8 @@ class Analyzer:
         elif error is None:
             end = await self._settler.settle(items, doubt)
             error, left = end.error, end.left
+            if end.taken:  # another process has it now, and settles it
+                return
         if error is None:
             return
         self._requests.analysis_failed(error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from .._errors import DuplicateRequestError, JournalError, TokfluenceError
 from .._http.retry import Past
@@ -12,6 +12,9 @@ from .._models import Analysis, Outcome
 from .._wire.ids import PostRef
 from .._wire.request_ids import next_request_id
 from .batch import BatchEvent, BatchState, event_of, past_of, step
+
+if TYPE_CHECKING:
+    from .._journal.records import Doubt, Entry
 
 __all__ = ["BatchIds", "BatchLog"]
 
@@ -39,6 +42,27 @@ class BatchLog(Protocol):
         age: float = 0.0,
     ) -> None:
         """Return only when the outcomes are on disk. Nobody is told of them before."""
+        ...
+
+    @property
+    def holds(self) -> bool:
+        """Whether what this process has claimed is certainly still its own."""
+        ...
+
+    async def confirm(self, request_id: str) -> None:
+        """Return only if the batch is still this call's. Raises `TakenError`."""
+        ...
+
+    async def wait_for(self, posts: Sequence[str]) -> None:
+        """Return when none of `posts` is in a batch that somebody works on."""
+        ...
+
+    async def take_up(self, posts: Sequence[str] = ()) -> list[Doubt]:
+        """The batches in doubt that `posts` are in; they are this call's from now on."""
+        ...
+
+    async def look_up(self, post_id: str) -> Entry | None:
+        """What is known of a post."""
         ...
 
     async def released(self, request_id: str) -> None:
@@ -101,6 +125,19 @@ class BatchIds:
             await self._log.sending(request_id, self._posts, replaces=replaced)
         self.happened(BatchEvent.WRITTEN)
         return request_id
+
+    def holds(self) -> bool:
+        """Whether the current id is certainly still this call's to send."""
+        return self._log is None or self._log.holds
+
+    async def confirm(self) -> None:
+        """Return only if the current id may be sent once more.
+
+        Raises:
+            TakenError: Another process has taken the batch over.
+        """
+        if self._log is not None and self.current is not None:
+            await self._log.confirm(self.current)
 
     def note(self, error: TokfluenceError | None) -> None:
         """An attempt ended in `error`; None if it was cancelled after its bytes may have left."""

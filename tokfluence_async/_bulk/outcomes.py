@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from .._errors import APIResponseValidationError, TokfluenceError
+from .._journal.records import DUPLICATE
 from .._models import Analysis, Outcome
 from .._wire.ids import PostRef
 from .sources import Item
 
-__all__ = ["DUPLICATE", "analyzed", "duplicate", "failed", "malformed", "post_id_of", "ref_of"]
-
-# The status of a post whose batch an earlier attempt had already done.
-DUPLICATE = "duplicate_request"
+__all__ = ["analyzed", "duplicate", "failed", "malformed", "post_id_of", "ref_of"]
 
 
 def ref_of(item: Item) -> PostRef:

@@ -9,10 +9,11 @@ from typing import Any, Generic, TypeVar
 import anyio
 
 from .._errors import PostNotReadyError, TokfluenceError
+from .._journal.records import DUPLICATE
 from .._models import Analysis, Outcome
 from .._wire.answers import check_post
 from .._wire.shapes import Shape
-from .outcomes import DUPLICATE, failed, post_id_of
+from .outcomes import failed, post_id_of
 from .requests import Requests, is_missing
 from .sources import Item
 from .visibility import Visibility

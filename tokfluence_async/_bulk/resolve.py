@@ -19,12 +19,13 @@ from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectSendStream
 
 from .._errors import TokfluenceError
+from .._journal.records import DUPLICATE
 from .._models import Analysis, Outcome
 from .._wire.calls import MAX_BATCH
 from .._wire.shapes import Shape
 from .analyze import RESEND_WITHIN, Analyzer, recall
 from .intake import Intake
-from .outcomes import DUPLICATE, failed, malformed, post_id_of
+from .outcomes import failed, malformed, post_id_of
 from .poll import Poller, read_post
 from .requests import Requests, is_missing
 from .sources import Item, ItemSource

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .._errors import JournalError, TokfluenceError
 from .._http.retry import Settled
+from .._journal.records import TakenError
 from .._models import Analysis, Outcome
 from .._tasks import finish
 from .._wire.bodies import AnalyzeBody
@@ -36,6 +37,7 @@ class BatchEnd:
         outcomes: What is known, whatever became of the rest.
         left: Posts of the batch that failed as a whole, and `error` why.
         free: No attempt of that batch can have run: its posts may be sent under another id.
+        taken: Another call has `left`, or has settled them. They were not sent.
     """
 
     def __init__(self) -> None:
@@ -43,6 +45,7 @@ class BatchEnd:
         self.left: list[Item] = []
         self.error: TokfluenceError | None = None
         self.free = False
+        self.taken = False
 
 
 class _Answer(NamedTuple):
@@ -101,6 +104,9 @@ class Settler:
             except BaseException as error:
                 # Also when cancelled: the disk has the last word, and it was told of the id.
                 await finish(ids.give_up())
+                if isinstance(error, TakenError):
+                    end.left, end.taken = list(items), True
+                    return end
                 if isinstance(error, JournalError) or not isinstance(error, TokfluenceError):
                     raise
                 end.left, end.error, end.free = list(items), error, ids.state is BatchState.RELEASED

@@ -13,11 +13,12 @@ from enum import Enum
 import anyio
 
 from .._errors import TokfluenceError
+from .._journal.records import DUPLICATE
 from .._models import Analysis, Outcome
 from .._wire.bodies import PostBody
 from .._wire.calls import MAX_BATCH
 from .._wire.shapes import Shape
-from .outcomes import DUPLICATE, duplicate, failed, post_id_of
+from .outcomes import duplicate, failed, post_id_of
 from .planner import Planner
 from .requests import Requests, is_missing
 from .sources import Item

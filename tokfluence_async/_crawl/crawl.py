@@ -26,13 +26,13 @@ from .._bulk.shards import ShardFilter, check_shard
 from .._bulk.sources import Inputs
 from .._bulk.stream import unwrapped
 from .._credits.budget import MaxCredits
-from .._journal.journal import Journal, enter_journal
-from .._journal.sqlite import SQLiteJournal
+from .._journal.journal import JournalOrPath
 from .._models import CrawlReport
 from .._wire.bodies import RawPostBody
 from .._wire.shapes import Shape
 from .failures import FailureFile
 from .folder import CrawlFolder
+from .journals import enter_journals
 from .run import CrawlRun
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ async def crawl(
     out: str | os.PathLike[str],
     *,
     comments: bool = False,
-    journal: Journal | str | os.PathLike[str] | None = None,
+    journal: JournalOrPath | None = None,
     refresh: Literal["missing", "always"] = "missing",
     force: bool = False,
     batch_size: int | None = None,
@@ -83,7 +83,9 @@ async def crawl(
             Duplicates are folded by video id.
         out: The folder; made if it does not exist.
         comments: Whether to read the comments too, 2 credits for each 200.
-        journal: A `Journal` or its path; `out/journal.sqlite` unless given.
+        journal: A `Journal`, its path, or `redis://…?job=NAME`; `out/journal.sqlite` unless given.
+            One that other processes share knows what was paid for; what was written is then known
+            by `out/journal.sqlite`.
         refresh: "missing" reads each post first (1 credit) and has only the missing ones analyzed
             (25); "always" has all analyzed.
         force: Skip the service's freshness window.
@@ -143,19 +145,19 @@ async def crawl(
     folder = CrawlFolder(out)
     folder.prepare()
     async with AsyncExitStack() as stack:
-        opened = await enter_journal(stack, folder.journal if journal is None else journal)
-        assert isinstance(opened, SQLiteJournal)
-        await folder.claim(opened, client._engine.origin, part)
-        posts = await opened.attach("posts.jsonl", folder.posts)
-        pages = await opened.attach("comments.jsonl", folder.comments) if comments else None
+        journals = await enter_journals(stack, folder, journal)
+        written = journals.written
+        await folder.claim(written, client._engine.origin, part)
+        posts = await written.attach("posts.jsonl", folder.posts)
+        pages = await written.attach("comments.jsonl", folder.comments) if comments else None
         failures = stack.enter_context(FailureFile(folder.failures))
-        run = CrawlRun(job, opened, posts=posts, comments=pages, failures=failures)
+        run = CrawlRun(job, journals, posts=posts, comments=pages, failures=failures)
         try:
             await unwrapped(run.run(resolver, stop, grace))
         finally:
             await job.aclose()
             run.ticker.tell()
-        await opened.in_thread(failures.keep)
+        await written.in_thread(failures.keep)
         if part is not None and only is not None and run.tried_everything:
             folder.shard_is_done(part, only)
     if run.fatal is not None:

@@ -40,7 +40,7 @@ from .failures import FailureFile
 
 if TYPE_CHECKING:
     from .._journal.outputs import Output
-    from .._journal.sqlite import SQLiteJournal
+    from .journals import CrawlJournals
 
 __all__ = ["CrawlRun"]
 
@@ -76,14 +76,15 @@ class CrawlRun:
     def __init__(
         self,
         job: Job,
-        journal: SQLiteJournal,
+        journals: CrawlJournals,
         *,
         posts: Output,
         comments: Output | None,
         failures: FailureFile,
     ) -> None:
         self._requests = job.requests
-        self._journal = journal
+        self._journals = journals
+        self._journal = journals.written
         self._source = job.source
         self._posts_file = posts
         self._comments_file = comments
@@ -116,12 +117,12 @@ class CrawlRun:
     async def run(self, resolver: Resolver[Raw], stop: asyncio.Event | None, grace: float) -> None:
         send, receive = anyio.create_memory_object_stream[_Walk](_WALKERS)
         walks = send if self._comments_file is not None else None
-        inputs = RememberedSource(self._source, self._journal, self._skip)
+        inputs = RememberedSource(self._source, self._journals.known, self._skip)
         self._walks = walks
 
         async def resolve() -> None:
             with send:
-                await resolver.take_up(self._journal)
+                await resolver.take_up(self._journals.paid)
                 await resolver.run(inputs, self._settle)
 
         async def walk() -> None:

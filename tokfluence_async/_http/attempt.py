@@ -14,19 +14,28 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Callable
 
 from .._credits.halt import Halt
+from .._errors import TokfluenceError
 from .._models import Timeout
 from .._wire.secret import Secret
 from .keys import KeyState
 
-__all__ = ["Attempt"]
+__all__ = ["Attempt", "UnconfirmedError"]
 
 # After so many stale slots in a row a request leaves on the next one as it comes: on a loop that is
 # late at every turn it would never leave.
 _MOST_REFRESHED = 3
 
 _next_order = itertools.count(1).__next__
+
+
+class UnconfirmedError(TokfluenceError):
+    """Another process may have taken this request id over. Nothing left."""
+
+    def __init__(self) -> None:
+        super().__init__("Whether this batch is still ours is not known. Nothing was sent.")
 
 
 class Attempt:
@@ -38,6 +47,7 @@ class Attempt:
         priority: Take the next slot before those who wait without it.
         patience: Seconds; no slot is waited for while a gate is closed for longer.
         halt: Looked at right before the bytes leave: whether anything is to be sent any more.
+        is_ours: Asked then: whether the request id is certainly still this process's to send.
 
     Attributes:
         sent: Whether its bytes may have left.
@@ -54,6 +64,7 @@ class Attempt:
         "_halt",
         "_heard_at",
         "_heard_at",
+        "_is_ours",
         "_key",
         "_loop",
         "_patience",
@@ -81,6 +92,7 @@ class Attempt:
         priority: bool,
         patience: float,
         halt: Halt,
+        is_ours: Callable[[], bool] | None = None,
     ) -> None:
         self.request_id = request_id
         self.token = token
@@ -97,6 +109,7 @@ class Attempt:
         self._priority = priority
         self._patience = patience
         self._halt = halt
+        self._is_ours = is_ours
         self._loop = loop
         self._slot_at: float | None = None  # when the slot in hand was granted
 
@@ -187,5 +200,7 @@ class Attempt:
         if not self.sent:
             if not self._halt.sends:
                 self._halt.check()
+            if self._is_ours is not None and not self._is_ours():
+                raise UnconfirmedError
             self.sent = True
             self.order = _next_order()

@@ -26,7 +26,7 @@ from .._wire.prices import is_charged
 from .._wire.request_ids import next_request_id
 from .._wire.secret import Secret
 from .._wire.shapes import Shape
-from .attempt import Attempt
+from .attempt import Attempt, UnconfirmedError
 from .charge import Charge
 from .retry import Again, Decision, GiveUp, Past, RetryPolicy, Settled, decide, effect_of
 
@@ -73,6 +73,14 @@ class Ids(Protocol):
 
     async def next(self) -> str: ...
 
+    def holds(self) -> bool:
+        """Whether the current id may leave now. Asked with a connection in hand."""
+        ...
+
+    async def confirm(self) -> None:
+        """Return only if the current id may be sent again."""
+        ...
+
     def note(self, error: TokfluenceError | None) -> None:
         """An attempt under the current id ended in `error`; None if it was cancelled after its
         bytes may have left."""
@@ -87,6 +95,12 @@ class FreshIds:
 
     async def next(self) -> str:
         return next_request_id()
+
+    def holds(self) -> bool:
+        return True
+
+    async def confirm(self) -> None:
+        pass
 
     def note(self, error: TokfluenceError | None) -> None:
         pass
@@ -176,6 +190,8 @@ class CallUnderWay(Generic[T]):
                 charge.request_id = next_request_id()
             else:
                 charge.request_id = await self._ids.next()
+        elif self._call.kind is not Kind.READ:
+            await self._ids.confirm()
         self._attempt = Attempt(
             charge.request_id,
             self._options.token,
@@ -185,6 +201,7 @@ class CallUnderWay(Generic[T]):
             self._batches is not None,
             self._options.policy.deadline,
             self._budget.halt,
+            None if self._call.kind is Kind.READ else self._ids.holds,
         )
 
     # --- wait, and send ---------------------------------------------------------------------------
@@ -208,6 +225,9 @@ class CallUnderWay(Generic[T]):
                 return await self._state.transport.send(self._call, attempt)
             except GateClosedError as error:
                 attempt.waited += error.waited
+            except UnconfirmedError:
+                # The process was stopped while this waited, or the shared journal is away.
+                await self._ids.confirm()
             finally:
                 self._slots.release()
                 self._leave(attempt, waited)

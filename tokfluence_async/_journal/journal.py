@@ -127,9 +127,34 @@ class Journal:
         first."""
         raise NotImplementedError
 
-    async def take_up(self) -> list[Doubt]:
-        """As `unsettled`; they count as under way from now on."""
+    async def take_up(self, posts: Sequence[str] = ()) -> list[Doubt]:
+        """As `unsettled`; they count as under way from now on.
+
+        Args:
+            posts: Only the batches that these posts are in; none for all batches.
+        """
         raise NotImplementedError
+
+    # --- sharing a journal ------------------------------------------------------------------------
+
+    def for_call(self) -> Journal:
+        """The journal as one call has it: in a shared one, a claim belongs to a call."""
+        return self
+
+    @property
+    def holds(self) -> bool:
+        """Whether what this process has claimed is certainly still its own."""
+        return True
+
+    async def confirm(self, request_id: str) -> None:
+        """Return only if a batch is still this call's, so that it may be sent once more.
+
+        Raises:
+            TakenError: Another process has taken it over.
+        """
+
+    async def wait_for(self, posts: Sequence[str]) -> None:
+        """Return when none of `posts` is in a batch that somebody works on."""
 
     # --- posts ------------------------------------------------------------------------------------
 
@@ -169,12 +194,29 @@ JournalOrPath: TypeAlias = Journal | str | os.PathLike[str]
 
 
 async def enter_journal(stack: AsyncExitStack, journal: JournalOrPath) -> Journal:
-    """An open journal: the caller's own as it is, or the one at a path until `stack` ends."""
-    if isinstance(journal, (str, os.PathLike)):
-        return await stack.enter_async_context(Journal(journal))
-    return await journal.open()
+    """An open journal for one call: the caller's own as it is, or the one that a path or URL names
+    until `stack` ends."""
+    if not isinstance(journal, (str, os.PathLike)):
+        return (await journal.open()).for_call()
+    return (await stack.enter_async_context(open_at(journal))).for_call()
+
+
+def open_at(place: str | os.PathLike[str]) -> Journal:
+    """The journal, not yet open, that a path or the URL of a Redis names."""
+    if is_redis_url(place):
+        from .redis import RedisJournal
+
+        return RedisJournal(str(place))
+    return Journal(place)
+
+
+def is_redis_url(place: object) -> bool:
+    """Whether `place` names a Redis, and not a file."""
+    return isinstance(place, str) and place.startswith(("redis://", "rediss://", "unix://"))
 
 
 def is_there(journal: JournalOrPath) -> bool:
     """Whether there is anything to open."""
-    return not isinstance(journal, (str, os.PathLike)) or Path(journal).exists()
+    if not isinstance(journal, (str, os.PathLike)) or is_redis_url(journal):
+        return True
+    return Path(journal).expanduser().exists()

@@ -4,9 +4,27 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from .._errors import JournalError
 from .._wire.ids import PostRef
 
-__all__ = ["Doubt", "Entry"]
+__all__ = ["DUPLICATE", "Doubt", "Entry", "TakenError"]
+
+# The status of a post whose batch an earlier attempt had already done.
+DUPLICATE = "duplicate_request"
+
+
+class TakenError(JournalError):
+    """A batch may not be sent: a post of it is in another batch, or has been settled; or another
+    call has taken the batch over. Nothing was sent.
+
+    Attributes:
+        posts: The posts that are not free; empty where it is the batch.
+    """
+
+    posts: list[str]
+
+    def __init__(self, posts: list[str]) -> None:
+        super().__init__("Another call has taken these posts. Nothing was sent.", posts=posts)
 
 
 class Doubt(Struct, frozen=True):

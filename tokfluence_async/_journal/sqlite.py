@@ -190,9 +190,14 @@ class SQLiteJournal(Journal):
 
         return await self._open.read(read)
 
-    async def take_up(self) -> list[Doubt]:
+    async def take_up(self, posts: Sequence[str] = ()) -> list[Doubt]:
         """See `Journal.take_up`."""
-        doubts = [doubt for doubt in await self.unsettled() if doubt.request_id not in self._live]
+        doubts = [
+            doubt
+            for doubt in await self.unsettled()
+            if doubt.request_id not in self._live
+            and (not posts or any(ref.post_id in posts for ref in doubt.posts))
+        ]
         self._live.update(doubt.request_id for doubt in doubts)
         return doubts
 

@@ -1,0 +1,336 @@
+"""One job's keys in a Redis or Valkey: the connection, its retries, and what its errors mean.
+
+Promises: a trip ends within `PATIENCE` seconds, with an answer or a `JournalError`. Passwords are
+in no message: servers are named by host, port and database.
+
+Relies on redis-py (extra `[redis]`), which only this room imports, and on scripts that may run
+twice: where an answer is lost, the trip is made again.
+
+Hard: a store that was emptied looks like a new one. So the job has an epoch, a number that goes
+with its data; whoever meets another one refuses to go on, because what was paid is not known.
+"""
+
+# redis-py leaves some of what it takes untyped.
+# pyright: reportUnknownMemberType=false
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
+from uuid import uuid4
+
+from .._errors import ConfigurationError, JournalError
+from .._wire.secret import Secret
+from .scripts import FORMAT, SCRIPTS
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+    from redis.commands.core import AsyncScript
+
+__all__ = ["HEARTBEAT", "RedisStore", "check_job", "split_url"]
+
+logger = logging.getLogger("tokfluence_async")
+
+# Seconds in which a trip has to succeed, by as many tries as it takes. A server that restarts and
+# loads its data is back in less.
+PATIENCE = 12.0
+_TRY = 4.0
+_AGAIN = (0.05, 0.2, 0.5, 1.0)
+# Seconds that a journal counts as alive after its last sign. Who waits for its posts looks every
+# two seconds, so they are taken over within 30.
+HEARTBEAT = 24.0
+
+_JOB = re.compile(r"[A-Za-z0-9._:-]{1,100}\Z", re.ASCII)
+_KINDS = ("meta", "posts", "batches", "claims", "alive", "learnt")
+
+
+def split_url(url: str) -> tuple[str, str | None]:
+    """A URL without its `job`, and that job.
+
+    Raises:
+        ConfigurationError: It is no URL of a Redis.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise ConfigurationError(
+            "The URL of a Redis journal cannot be read; it looks like redis://host:6379/0?job=NAME."
+        ) from None
+    if parts.scheme not in ("redis", "rediss", "unix") or port == 0:
+        raise ConfigurationError(
+            "A Redis journal takes a URL that begins with redis://, rediss:// or unix://, such as "
+            f"redis://host:6379/0?job=NAME; not {parts.scheme[:20] or 'one without a scheme'}."
+        )
+    options = parse_qsl(parts.query, keep_blank_values=True)
+    jobs = [value for name, value in options if name == "job"]
+    rest = urlencode([(name, value) for name, value in options if name != "job"])
+    address = url.partition("#")[0].partition("?")[0]
+    return address + ("?" + rest if rest else ""), jobs[0] if jobs else None
+
+
+def check_job(job: object) -> str:
+    """The name of a job.
+
+    Raises:
+        ConfigurationError: It may not be part of a key.
+    """
+    if not isinstance(job, str) or not _JOB.match(job):
+        raise ConfigurationError(
+            "A Redis journal needs the name of a job: 1 to 100 of A-Z a-z 0-9 . _ : -, as in "
+            f"redis://host:6379/0?job=NAME; not {job!r:.80}. Nothing was sent."
+        )
+    return job
+
+
+class RedisStore:
+    """The scripts of one job. It belongs to the event loop that it was opened in.
+
+    Args:
+        url: Where, with a password perhaps.
+        job: The job's name, as `check_job` permits it.
+
+    Attributes:
+        shown: The server and the job, for people.
+        held_until: Loop time until which this journal counts as alive in the store.
+    """
+
+    def __init__(self, url: Secret, job: str) -> None:
+        parts = urlsplit(url.reveal())
+        where = parts.path if parts.scheme == "unix" else f"{parts.hostname or 'localhost'}"
+        if parts.scheme != "unix":
+            where += f":{parts.port or 6379}{parts.path}"
+        self.shown = f"{parts.scheme}://{where}, job {job}"
+        self.journal = uuid4().hex
+        self.held_until = 0.0
+        self._url = url
+        self._keys = [f"{{tokfluence:journal:{job}}}:{kind}" for kind in _KINDS]
+        self._client: Redis | None = None
+        self._scripts: dict[str, AsyncScript] = {}
+        self._epoch = ""
+        self._offset = 0.0  # the store's time less the loop's
+        self._boot: float = 0.0
+
+    # --- opening and closing ----------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Reach the server, and begin the job or find it.
+
+        Raises:
+            ConfigurationError: redis-py is missing, or it takes nothing of the URL.
+            JournalError: The server cannot be reached, refuses the password, or holds something
+                else under the job's keys.
+        """
+        self._client = connect(self._url)
+        self._scripts = {name: self._client.register_script(text) for name, text in SCRIPTS.items()}
+        try:
+            kind, *more = await self._run("open", uuid4().hex, FORMAT)
+            if kind == "other":
+                raise JournalError(
+                    f"{self.shown}: the server holds something else under the job's keys. Name "
+                    "another job or another database. Nothing was sent."
+                )
+            if kind == "format":
+                raise JournalError(
+                    f"{self.shown}: the job was written by another version of this package (format "
+                    f"{more[0]:.20}, this one reads {FORMAT}). Nothing was sent."
+                )
+            self._epoch = more[0]
+            await self._warn()
+            await self.call("beat")
+        except BaseException:
+            await self.aclose()
+            raise
+
+    async def aclose(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            await client.aclose()
+
+    # --- trips ------------------------------------------------------------------------------------
+
+    async def call(self, script: str, *arguments: str | float) -> list[str]:
+        """What a script answers, after the store's time.
+
+        Raises:
+            JournalError: The store is away, refuses, or was emptied.
+        """
+        loop = asyncio.get_running_loop()
+        began, boot = loop.time(), _since_boot()
+        answer = await self._run(script, self._epoch, self.journal, HEARTBEAT, *arguments)
+        if answer[0] == "gone":
+            raise JournalError(
+                f"{self.shown}: the store was emptied, or restored from an older state, while this "
+                "ran. What was paid for is not known there any more, so nothing more is sent. Put "
+                "the data back; or begin another job, which pays again for what is not in the "
+                "service's index."
+            )
+        self._offset = _number(answer[0], self) - (began + loop.time()) / 2
+        # From before the trip: the store's own count began later.
+        self.held_until, self._boot = began + HEARTBEAT, boot
+        return answer[1:]
+
+    def time(self) -> float:
+        """The store's time of day, as far as it is known."""
+        return asyncio.get_running_loop().time() + self._offset
+
+    @property
+    def holds(self) -> bool:
+        """Whether this journal still counts as alive in the store, with some seconds to spare.
+
+        A process may have been stopped, or its machine asleep, which the loop's clock does not
+        count.
+        """
+        left = self.held_until - asyncio.get_running_loop().time()
+        asleep = _since_boot() - self._boot
+        return min(left, HEARTBEAT - asleep) > _TRY
+
+    async def _run(self, script: str, *arguments: str | float) -> list[str]:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + PATIENCE
+        waits = iter(_AGAIN)
+        while True:
+            answer: list[str] = []
+            error = await self._try(script, arguments, answer)
+            if error is None:
+                return answer
+            wait = next(waits, _AGAIN[-1])
+            if not error.passes or loop.time() + wait >= deadline:
+                raise JournalError(f"{self.shown}: {error.what}.") from None
+            await asyncio.sleep(wait)
+
+    async def _try(
+        self, script: str, arguments: tuple[str | float, ...], answer: list[str]
+    ) -> _Failure | None:
+        """Fill `answer`, or say what went wrong."""
+        try:
+            async with asyncio.timeout(_TRY):
+                found: Any = await self._scripts[script](keys=self._keys, args=list(arguments))
+            answer.extend(str(part) for part in found)
+        except Exception as error:
+            return _explain(error)
+        if not answer:
+            return _Failure("it answered something that is not a journal's", passes=False)
+        return None
+
+    async def _warn(self) -> None:
+        """Tell of a server that may forget what was paid for."""
+        assert self._client is not None
+        try:
+            async with asyncio.timeout(_TRY):
+                found: Any = await self._client.config_get(
+                    "appendonly", "appendfsync", "maxmemory", "maxmemory-policy"
+                )
+            told = {str(name): str(value) for name, value in found.items()}
+        except Exception as error:
+            logger.warning(
+                "%s: whether the server keeps what it is told is not known (%s). It has to run "
+                "with appendonly yes and appendfsync always.",
+                self.shown,
+                type(error).__name__,
+            )
+            return
+        if told.get("appendonly") != "yes" or told.get("appendfsync") != "always":
+            logger.warning(
+                "%s: the server may forget what was paid for when it dies (appendonly %s, "
+                "appendfsync %s). A journal needs appendonly yes and appendfsync always.",
+                self.shown,
+                told.get("appendonly"),
+                told.get("appendfsync"),
+            )
+        if told.get("maxmemory", "0") != "0" and told.get("maxmemory-policy") != "noeviction":
+            logger.warning(
+                "%s: the server may drop what was paid for when it is full (maxmemory-policy %s). "
+                "A journal needs noeviction.",
+                self.shown,
+                told.get("maxmemory-policy"),
+            )
+
+
+class _Failure:
+    """What a try ended in, in words; `passes` if another may fare better."""
+
+    def __init__(self, what: str, *, passes: bool) -> None:
+        self.what = what
+        self.passes = passes
+
+
+def connect(url: Secret) -> Redis:
+    """A client of redis-py. It opens its connections when they are used.
+
+    Raises:
+        ConfigurationError: redis-py is missing, or takes nothing of the URL.
+    """
+    try:
+        from redis.asyncio import Redis
+        from redis.asyncio.retry import Retry
+        from redis.backoff import NoBackoff
+    except ModuleNotFoundError:
+        raise ConfigurationError(
+            "A journal in Redis needs redis-py: pip install 'tokfluence_async[redis]'. "
+            "Nothing was sent."
+        ) from None
+    try:
+        client: Redis = Redis.from_url(
+            url.reveal(),
+            decode_responses=True,
+            socket_connect_timeout=_TRY,
+            socket_timeout=_TRY,
+            retry=Retry(NoBackoff(), 0),  # ours has a deadline
+        )
+    except (ValueError, TypeError):  # without its text, which may hold the URL
+        raise ConfigurationError(
+            "The URL of a Redis journal cannot be read; it looks like redis://host:6379/0?job=NAME."
+        ) from None
+    return client
+
+
+def _explain(error: Exception) -> _Failure:
+    """What an error of redis-py means. Its text may hold the URL; only a server's own is shown."""
+    from redis import exceptions
+
+    if isinstance(error, (exceptions.AuthenticationError, exceptions.NoPermissionError)):
+        return _Failure("the server refuses the user or the password", passes=False)
+    if isinstance(error, exceptions.BusyLoadingError):
+        return _Failure("the server is still loading its data", passes=True)
+    if isinstance(error, (TimeoutError, exceptions.TimeoutError)):
+        return _Failure("the server did not answer in time", passes=True)
+    if isinstance(error, (exceptions.ConnectionError, OSError)):
+        return _Failure("the server cannot be reached", passes=True)
+    text = " ".join(str(error).split())[:200]
+    if "WRONGTYPE" in text:
+        return _Failure(
+            "the server holds something else under the job's keys; name another job", passes=False
+        )
+    if "NOAUTH" in text or "WRONGPASS" in text or "NOPERM" in text:
+        return _Failure("the server refuses the user or the password", passes=False)
+    if "OOM " in text or isinstance(error, exceptions.OutOfMemoryError):
+        return _Failure(
+            "the server is full (OOM command not allowed); make room and run again", passes=False
+        )
+    if "READONLY" in text:
+        return _Failure("the server is read-only: a replica", passes=False)
+    if "MISCONF" in text:
+        return _Failure("the server cannot write to its disk (MISCONF)", passes=False)
+    if isinstance(error, exceptions.ResponseError):
+        return _Failure(f"the server answered: {text}", passes=False)
+    return _Failure(f"the connection failed ({type(error).__name__})", passes=False)
+
+
+def _number(text: str, store: RedisStore) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise JournalError(
+            f"{store.shown}: it answered something that is not a journal's."
+        ) from None
+
+
+def _since_boot() -> float:
+    """Seconds since the machine was started, those asleep among them; 0.0 where nobody knows."""
+    clock = getattr(time, "CLOCK_BOOTTIME", None)
+    return 0.0 if clock is None else time.clock_gettime(clock)
