@@ -7,7 +7,7 @@ reports of its progress. What is done with the inputs is its worker's: an `Analy
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -94,7 +94,7 @@ class Job:
         )
 
     @asynccontextmanager
-    async def opened(self, worker: Worker[Any]) -> AsyncIterator[tuple[ItemSource, Ticker]]:
+    async def opened(self, worker: Worker[Any]) -> AsyncGenerator[tuple[ItemSource, Ticker], None]:
         """The inputs, seen through the journal if there is one, after what an earlier run left in
         doubt is settled; and who counts."""
         try:

@@ -43,7 +43,9 @@ class Connector(aiohttp.TCPConnector):
 
     def __init__(self) -> None:
         # No limit of its own: the client's concurrency bounds the connections.
-        super().__init__(limit=0, keepalive_timeout=_KEEPALIVE)
+        super().__init__(  # pyright: ignore[reportUnknownMemberType]  # aiohttp's own annotations
+            limit=0, keepalive_timeout=_KEEPALIVE
+        )
         self.attempts: dict[ClientRequest, Attempt] = {}
         self.used: WeakSet[ResponseHandler] = WeakSet()
 

@@ -95,11 +95,11 @@ class LoopState:
 
     async def aclose(self) -> None:
         """End the background tasks and the calls, and close the connections. Idempotent."""
-        await self._close()
+        await self.close_now()
         with suppress(RuntimeError):  # the loop is ending, and is at it already
             await self._end.aclose()
 
-    async def _close(self) -> None:
+    async def close_now(self) -> None:
         if self._closed:
             return
         self._closed = True
@@ -131,7 +131,7 @@ async def _until_the_end(states: States, state: LoopState) -> AsyncGenerator[Non
     finally:
         if states.get(state.loop) is state:
             del states[state.loop]
-        await state._close()
+        await state.close_now()
 
 
 def close_elsewhere(states: States) -> None:
