@@ -9,6 +9,7 @@ import enum
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import griffe
@@ -378,6 +379,22 @@ def _commands() -> str:
     return "\n\n".join(parts)
 
 
+# --- the design pages -----------------------------------------------------------------------------
+
+
+def _design() -> str:
+    """The title of each, and the first paragraph that is one."""
+
+    def rows() -> Iterator[tuple[str, str]]:
+        for path in sorted((Path(__file__).parents[1] / "design").glob("*.md")):
+            if path.stem != "index":
+                head, *rest = path.read_text("utf-8").split("\n\n")
+                prose = next((part for part in rest if re.match(r"[A-Z`*]", part)), "")
+                yield f"[{head.lstrip('# ').splitlines()[0]}]({path.name})", _first_sentence(prose)
+
+    return _table(("page", "what it is about"), rows())
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "prices": _prices,
     "errors": _errors,
@@ -389,6 +406,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "resolve": lambda: _arguments(Posts.resolve),
     "analyze": lambda: _arguments(Posts.analyze),
     "commands": _commands,
+    "design": _design,
     "post fields": lambda: _fields(Post),
     "music fields": lambda: _fields(Music),
     "comment fields": lambda: _fields(Comment),

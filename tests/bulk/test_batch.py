@@ -14,18 +14,20 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from tokfluence_async import (
     APIConnectionError,
     APIResponseValidationError,
+    APIStatusError,
     AuthenticationError,
     DuplicateRequestError,
     InsufficientCreditsError,
     InternalServerError,
     NotFoundError,
+    PermissionDeniedError,
     RateLimitError,
     TokfluenceError,
     UnprocessableEntityError,
     UpstreamError,
 )
 from tokfluence_async._bulk.batch import TABLE, BatchEvent, BatchState, event_of, past_of, step
-from tokfluence_async._http.retry import Again, GiveUp, RetryPolicy, Settled, decide
+from tokfluence_async._http.retry import Again, GiveUp, Past, RetryPolicy, Settled, decide
 from tokfluence_async._wire.calls import Kind
 
 SENT = (BatchState.READY, BatchState.REFUSED, BatchState.DOUBT, BatchState.MIXED)
@@ -107,6 +109,16 @@ def test_an_event_that_cannot_happen_is_an_error_of_the_driver() -> None:
         (InsufficientCreditsError(402, "insufficient_credits"), BatchEvent.REFUSED),
         (UpstreamError(502, "upstream_error"), BatchEvent.REFUSED),
         (UpstreamError(502), BatchEvent.LOST),
+        # A proxy's, whatever its body says: the attempt behind it may have run and been billed.
+        (InternalServerError(503, "upstream_error"), BatchEvent.LOST),
+        (InternalServerError(504, "upstream_error"), BatchEvent.LOST),
+        (InternalServerError(500, "upstream_error"), BatchEvent.LOST),
+        (APIStatusError(408, "request_timeout"), BatchEvent.LOST),
+        (PermissionDeniedError(403, "forbidden"), BatchEvent.TURNED_AWAY),
+        (NotFoundError(404), BatchEvent.REJECTED),
+        (APIStatusError(413), BatchEvent.REJECTED),
+        (APIStatusError(301), BatchEvent.REJECTED),
+        (TokfluenceError("not sent"), BatchEvent.UNSENT),
         (InternalServerError(500, "internal_error"), BatchEvent.LOST),
         (DuplicateRequestError(409, "duplicate_request"), BatchEvent.CONFLICT),
         (AuthenticationError(401, "unauthorized"), BatchEvent.TURNED_AWAY),
@@ -116,6 +128,22 @@ def test_an_event_that_cannot_happen_is_an_error_of_the_driver() -> None:
 def test_the_end_of_an_attempt_is_one_event(error: TokfluenceError, event: BatchEvent) -> None:
     """What the error says of the service is what counts: whether the work may have run."""
     assert event_of(error) is event
+
+
+@pytest.mark.parametrize(
+    ("state", "past"),
+    [
+        (BatchState.PLANNED, Past.FRESH),
+        (BatchState.READY, Past.FRESH),
+        (BatchState.REFUSED, Past.REFUSED),
+        (BatchState.DOUBT, Past.MAYBE),
+        (BatchState.MIXED, Past.REFUSED | Past.MAYBE),
+        (BatchState.SETTLED, Past.FRESH),
+    ],
+)
+def test_the_past_of_an_id_is_what_its_batch_went_through(state: BatchState, past: Past) -> None:
+    """By this the retry rules read a 409."""
+    assert past_of(state) == past
 
 
 @pytest.mark.parametrize("state", SENT)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from tokfluence_async import (
     APIResponseValidationError,
+    ClosedError,
     Comment,
     CommentPage,
     InsufficientCreditsError,
@@ -318,6 +319,71 @@ def test_stopping_early_never_wastes_more_than_was_read(
 
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         runner.run(work())
+
+
+@pytest.mark.sandbox(comments_per_post=400, latency=5.0, throttle=None)
+@pytest.mark.client(throttle=Throttle(per_ip=None, per_key=None))
+async def test_a_reader_cancelled_while_it_waits_for_a_page_ahead_leaves_nothing_behind(
+    sandbox: Sandbox, client: TokfluenceClient
+) -> None:
+    """Neither the page it waits for nor those behind it, nor credits set aside for them."""
+    before = {task.get_name() for task in asyncio.all_tasks()}
+
+    async def read() -> None:
+        async for _ in client.posts.comment_pages(ID, limit=20, prefetch=8):
+            pass
+
+    for seconds in (7.5, 12.5, 17.5, 22.5):
+        asked = len(sandbox.requests)
+        task = asyncio.create_task(read())
+        await asyncio.sleep(seconds)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+        assert client.usage.credits_reserved == 0
+        bought = len(sandbox.requests) - asked
+        await asyncio.sleep(60)
+        assert len(sandbox.requests) - asked == bought
+    ours = {task.get_name() for task in asyncio.all_tasks()} - before
+    assert not [name for name in ours if "Walk" in name or "fetch" in name]
+
+
+@pytest.mark.sandbox(comments_per_post=400, latency=1.0, throttle=None)
+@pytest.mark.client(throttle=Throttle(per_ip=None, per_key=None))
+async def test_a_client_that_is_closed_ends_who_waits_for_a_page_ahead(
+    sandbox: Sandbox, client: TokfluenceClient
+) -> None:
+    """With `ClosedError`, as every call."""
+
+    async def read() -> None:
+        async for _ in client.posts.comment_pages(ID, limit=20, prefetch=8):
+            pass
+
+    task = asyncio.create_task(read())
+    await asyncio.sleep(3.5)
+    await client.aclose()
+    with pytest.raises(ClosedError):
+        await task
+
+
+@pytest.mark.parametrize("prefetch", [1, 2, 5, 40])
+@pytest.mark.sandbox(comments_per_post=1000, page_stride=20, throttle=None, latency=1.0)
+@pytest.mark.client(throttle=Throttle(per_ip=None, per_key=None))
+async def test_the_window_opens_by_one_page_with_each_that_is_read(
+    sandbox: Sandbox, client: TokfluenceClient, prefetch: int
+) -> None:
+    """Exactly, with several under way: a page more would be bought in vain, one less is slower."""
+    pages = client.posts.comment_pages(ID, limit=20, prefetch=prefetch)
+    asked: list[int] = []
+    for _ in range(8):
+        await anext(pages)
+        await asyncio.sleep(100)
+        asked.append(len(sandbox.requests))
+    await pages.aclose()
+
+    ahead = [min(n, prefetch) for n in range(8)]
+    assert asked == [n + 1 + most for n, most in enumerate(ahead)]
 
 
 @pytest.mark.sandbox(comments_per_post=100, page_stride=7)

@@ -14,12 +14,11 @@ from hypothesis import strategies as st
 from tokfluence_async import (
     BudgetExceededError,
     InsufficientCreditsError,
-    NotFoundError,
     Sandbox,
     TokfluenceClient,
+    TokfluenceError,
 )
 from tokfluence_async._credits.budget import Budget
-from tokfluence_async._credits.ledger import Ledger
 
 ANALYZE = "POST /v1/posts/analyze"
 GET = "GET /v1/posts/:id"
@@ -159,6 +158,118 @@ def test_a_floor_is_never_passed_in_whatever_order_debits_and_answers_come(
         assert wallet >= keep
 
 
+def test_a_floor_counts_what_is_reserved() -> None:
+    """100 are to stay of 200; with 60 under way 40 more may leave, to the credit."""
+    budget = Budget(keep=100)
+    budget.saw(200)
+    budget.reserve(60)
+    assert budget.available == 40
+    with pytest.raises(BudgetExceededError) as caught:
+        budget.reserve(41)
+    error = caught.value
+    assert (error.needed, error.available, error.limit, error.floor) == (41, 40, 100, True)
+    assert budget.reserved == 60
+    budget.reserve(40)
+    assert budget.available == 0
+
+
+def test_a_wallet_that_has_fallen_below_its_floor_has_nothing_available() -> None:
+    budget = Budget(1_000, keep=100)
+    budget.saw(40)
+    assert budget.available == 0
+    with pytest.raises(BudgetExceededError):
+        budget.reserve(1)
+    budget.reserve(0)
+
+
+def test_the_smaller_of_limit_and_floor_is_available() -> None:
+    for limit, left, expected in ((30, 200, 30), (500, 200, 100), (100, 200, 100)):
+        budget = Budget(limit, keep=100)
+        assert budget.available == limit  # as long as the wallet was not seen
+        budget.saw(left)
+        assert budget.available == expected
+
+
+def test_what_the_wallet_holds_is_forgotten_only_when_nothing_is_in_flight() -> None:
+    """It may have been filled up; with a call in flight that cannot be told."""
+    above = Budget(keep=10)
+    assert above.keeps
+    assert above.unseen
+    below = Budget(None, above)
+    assert below.keeps
+    assert below.unseen
+    below.saw(50)
+    assert not below.unseen
+    below.reserve(1)
+    Budget(None, above)  # a new job
+    assert not above.unseen
+    below.settle(1, 1)
+    Budget(None, above)
+    assert above.unseen
+    plain = Budget(None, Budget())
+    assert not plain.keeps
+    assert not plain.unseen
+
+
+def test_only_a_call_that_was_alone_raises_what_is_left() -> None:
+    """Else a debit in flight may be missing from the answer."""
+    budget = Budget(keep=0)
+    budget.reserve(1)
+    budget.saw(100)
+    budget.saw(120)  # alone
+    budget.settle(1, 1)
+    assert budget.available == 120
+    budget.reserve(1)
+    budget.reserve(1)
+    budget.saw(130)
+    budget.settle(1, 1)
+    assert budget.available == 119
+    budget.saw(90)
+    assert budget.available == 89
+
+
+def test_the_limit_that_binds_is_named() -> None:
+    """The nearest one, where two leave as much."""
+    above = Budget(50)
+    assert Budget(20, above).tightest == 20
+    assert Budget(80, above).tightest == 50
+    assert Budget(50, Budget(50)).tightest == 50
+    used = Budget(80, above)
+    used.reserve(45)
+    assert used.available == 5
+    assert used.tightest == 50
+    used.settle(45, 50)
+    assert used.available == 0
+    assert used.tightest == 50
+    assert Budget(None, Budget(keep=3)).tightest is None
+
+
+@pytest.mark.parametrize("wrong", [True, 1.0, "5"])
+def test_only_whole_numbers_are_budgets(wrong: Any) -> None:
+    with pytest.raises(ValueError, match="max_credits must be an integer of 0 or more"):
+        Budget(wrong)
+    with pytest.raises(ValueError, match="keep_credits must be an integer of 0 or more"):
+        Budget(keep=wrong)
+    assert Budget(0).available == 0
+
+
+def test_a_halted_job_sends_nothing_and_settles_what_was_sent() -> None:
+    """Its own job alone: the client's other calls go on."""
+    error = TokfluenceError("the account was refused")
+    other = BudgetExceededError(1, 0, 0)
+    above = Budget()
+    budget = Budget(None, above)
+    budget.halt.begin_nothing(error)
+    budget.check()
+    assert not budget.closed_by(error)
+    budget.halt.send_nothing(other)
+    with pytest.raises(TokfluenceError, match="the account") as caught:
+        budget.check()
+    assert budget.closed_by(caught.value)
+    assert not budget.closed_by(other)
+    above.check()
+
+
 # --- on the wire ----------------------------------------------------------------------------------
 
 
@@ -261,121 +372,3 @@ async def test_a_floor_looks_again_in_the_next_job() -> None:
         sandbox.credits = 1000
         [outcome] = [outcome async for outcome in client.posts.get_many(IDS[:1])]
         assert outcome.ok
-
-
-# --- the ledger -----------------------------------------------------------------------------------
-
-
-async def test_a_ledger_shows_its_account() -> None:
-    """In a plain console, where there is no table to show."""
-    ledger = Ledger()
-    assert repr(ledger) == "<Ledger: 0 spent, unknown remaining, 0 differences>"
-
-    ledger.began()
-    ledger.note(1, 1000)
-    ledger.ended()
-    ledger.began()
-    ledger.book("GET /v1/posts/:id", "r", 1, certain=True, failed=False)
-    ledger.note(2, 990)
-    ledger.ended()
-
-    assert repr(ledger) == "<Ledger: 1 spent, 990 remaining, 1 difference>"
-
-
-@pytest.mark.sandbox(indexed=0.4)
-async def test_the_ledger_is_the_services_own(sandbox: Sandbox, client: TokfluenceClient) -> None:
-    """By endpoint and by request id, with everything in flight at once, and no difference found
-    where there is none."""
-    outcomes = [outcome async for outcome in client.posts.resolve(IDS)]
-    async for _ in client.posts.comment_pages(IDS[0], prefetch=3):
-        pass
-    with pytest.raises(NotFoundError):
-        await client.posts.get(1)
-
-    ledger = client.ledger
-    assert len(outcomes) == len(IDS)
-    assert ledger.spent == sandbox.credits_spent
-    for route, line in ledger.by_endpoint.items():
-        mine = [entry for entry in sandbox.requests if entry.route == route]
-        assert line.requests == len(mine)
-        assert (line.credits, line.uncertain) == (
-            sum(entry.charged - entry.refunded for entry in mine),
-            0,
-        )
-    assert {entry.request_id: ledger.charged(entry.request_id) for entry in sandbox.requests} == {
-        entry.request_id: entry.charged for entry in sandbox.requests
-    }
-    assert ledger.differences == []
-    assert ledger.charged("never") is None
-
-
-async def test_another_spender_is_noticed(
-    sandbox: Sandbox, client: TokfluenceClient, caplog: Any
-) -> None:
-    """Two programs on one wallet surprise each other; the first to know says so."""
-    caplog.set_level("INFO", "tokfluence_async")
-    await client.posts.get(IDS[0])
-    sandbox.credits -= 40
-    await client.posts.get(IDS[1])
-
-    [difference] = client.ledger.differences
-    assert (difference.credits, difference.kind) == (40, "spent elsewhere")
-    assert "spent elsewhere" in caplog.text
-
-
-async def test_a_failed_call_that_was_charged_is_noticed(
-    sandbox: Sandbox, client: TokfluenceClient
-) -> None:
-    """The page says that upstream errors are refunded; the wallet says whether they were."""
-    await client.posts.get(IDS[0])
-    sandbox.upstream_error(to=GET)
-    sandbox.credits -= 1  # the refund that did not come
-    await client.posts.get(IDS[1])
-
-    [difference] = client.ledger.differences
-    assert (difference.credits, difference.kind, len(difference.request_ids)) == (
-        1,
-        "failed call charged",
-        1,
-    )
-
-
-async def test_a_charge_that_was_assumed_and_not_made_is_noticed(
-    sandbox: Sandbox, client: TokfluenceClient
-) -> None:
-    """It stays counted as spent, and the difference says what became of it."""
-    await client.posts.get(IDS[0])
-    sandbox.internal_error(to=GET, when="before", charged=0)
-    await client.posts.get(IDS[1])
-
-    [difference] = client.ledger.differences
-    assert (difference.credits, difference.kind, len(difference.request_ids)) == (
-        -1,
-        "not charged",
-        1,
-    )
-    assert client.ledger.by_endpoint[GET].uncertain == 1
-
-
-async def test_a_refill_is_a_difference_too(sandbox: Sandbox, client: TokfluenceClient) -> None:
-    """The count goes on from there."""
-    await client.posts.get(IDS[0])
-    sandbox.credits += 500
-    await client.posts.get(IDS[1])
-    await client.posts.get(IDS[2])
-
-    assert [(d.credits, d.kind) for d in client.ledger.differences] == [(-500, "refilled")]
-
-
-async def test_the_ledger_forgets_old_request_ids(
-    sandbox: Sandbox, client: TokfluenceClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A crawl of a million posts must not keep a million ids."""
-    from tokfluence_async._credits import ledger as _ledger
-
-    monkeypatch.setattr(_ledger, "_REMEMBERED", 5)
-    for post_id in IDS[:9]:
-        await client.posts.get(post_id)
-
-    ids = [entry.request_id for entry in sandbox.requests]
-    assert [client.ledger.charged(request_id) for request_id in ids] == [None] * 4 + [1] * 5

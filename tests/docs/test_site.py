@@ -6,6 +6,8 @@ import functools
 import http.server
 import os
 import re
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -99,6 +101,23 @@ def test_no_table_is_missing() -> None:
     errors = (SITE / "look-up/errors/index.html").read_text("utf-8")
     for name in ("NotFoundError", "UpstreamError", "BudgetExceededError", "duplicate_request"):
         assert name in errors
+    design = (SITE / "design/index.html").read_text("utf-8")
+    for path in (ROOT / "docs" / "design").glob("*.md"):
+        assert path.stem == "index" or f"{path.stem}/" in design, path
+
+
+def test_every_error_says_what_to_do() -> None:
+    """A new error class needs a line of advice."""
+    tools = str(ROOT / "docs" / "_tools")
+    script = (
+        f"import sys; sys.path.insert(0, {tools!r}); import tables; "
+        "print(tables.undescribed_errors())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout.strip() == "set()"
 
 
 # --- in a browser ---------------------------------------------------------------------------------

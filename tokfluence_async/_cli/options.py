@@ -26,6 +26,7 @@ __all__ = [
     "Refresh",
     "SandboxFlag",
     "ShardOption",
+    "SharedBudgetUrl",
     "TableOption",
     "examples",
     "one_file",
@@ -72,6 +73,17 @@ MaxCredits = Annotated[
         metavar="N",
         min=0,
         help="Spend N credits at most; then exit status 3.",
+        rich_help_panel=_COMMON,
+    ),
+]
+SharedBudgetUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--shared-budget",
+        metavar="URL",
+        envvar="TOKFLUENCE_SHARED_BUDGET",
+        help="Let --max-credits be one limit of all processes that give the same "
+        "redis://HOST/0?name=NAME (extra \\[redis]).",
         rich_help_panel=_COMMON,
     ),
 ]
@@ -140,6 +152,7 @@ _COMMON_OPTIONS: dict[str, tuple[Any, Any]] = {
     "sandbox": (SandboxFlag, False),
     "base_url": (BaseUrl, None),
     "max_credits": (MaxCredits, None),
+    "shared_budget": (SharedBudgetUrl, None),
     "quiet": (Quiet, False),
     "json_logs": (JsonLogs, False),
 }
@@ -156,6 +169,10 @@ def with_common_options(command: Callable[..., None]) -> Callable[..., None]:
         common = Common(**{name: given.pop(name) for name in _COMMON_OPTIONS})
         if common.sandbox and common.base_url is not None:
             raise typer.BadParameter("--sandbox and --base-url exclude each other")
+        if common.shared_budget is not None and common.max_credits is None:
+            raise typer.BadParameter(
+                "--shared-budget needs --max-credits N: what all processes may spend together"
+            )
         command(common=common, **given)
 
     hints = get_type_hints(command, include_extras=True)

@@ -10,6 +10,7 @@ import stat
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TYPE_CHECKING, TextIO
+from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
 
 from .. import (
     APIStatusError,
@@ -20,6 +21,7 @@ from .. import (
     InvalidPostError,
     JournalError,
     PermissionDeniedError,
+    SharedBudget,
     TokfluenceClient,
     TokfluenceError,
 )
@@ -149,6 +151,23 @@ async def _session(main: Main, common: Common, screen: Screen, title: str, unit:
             return 128 + heard[0] if heard else int(status)
 
 
+def _limit(common: Common) -> int | SharedBudget | None:
+    """What may be spent: by this run, or by all processes that name the same budget."""
+    if common.shared_budget is None:
+        return common.max_credits
+    assert common.max_credits is not None
+    try:
+        url = urlsplit(common.shared_budget)
+    except ValueError:  # without its text, which may hold a password
+        raise UsageError("--shared-budget is no URL such as redis://HOST/0?name=NAME") from None
+    query = parse_qs(url.query, keep_blank_values=True)
+    name = query.pop("name", [""])[-1]
+    if not name:
+        raise UsageError("--shared-budget needs a name, as in redis://HOST/0?name=NAME")
+    address = urlunsplit(url._replace(query=urlencode(query, doseq=True)))
+    return SharedBudget(address, name, common.max_credits)
+
+
 @contextlib.asynccontextmanager
 async def _open_client(
     common: Common, indexed: float
@@ -158,9 +177,7 @@ async def _open_client(
             raise ConfigurationError(
                 "No API token: set TOKFLUENCE_TOKEN, or add --sandbox to try it without one."
             )
-        async with TokfluenceClient(
-            base_url=common.base_url, max_credits=common.max_credits
-        ) as client:
+        async with TokfluenceClient(base_url=common.base_url, max_credits=_limit(common)) as client:
             yield client, None
         return
     from .. import Sandbox
@@ -172,8 +189,6 @@ async def _open_client(
         Sandbox(
             indexed=indexed, seconds_per_url=1.5, visibility_delay=2.0, latency=0.05, record=False
         ) as sandbox,
-        TokfluenceClient(
-            sandbox.token, base_url=sandbox.url, max_credits=common.max_credits
-        ) as client,
+        TokfluenceClient(sandbox.token, base_url=sandbox.url, max_credits=_limit(common)) as client,
     ):
         yield client, sandbox

@@ -51,6 +51,7 @@ class Common(Struct, frozen=True, kw_only=True):
     sandbox: bool = False
     base_url: str | None = None
     max_credits: int | None = None
+    shared_budget: str | None = None
     quiet: bool = False
     json_logs: bool = False
 

@@ -140,14 +140,15 @@ class Budget:
                 anywhere.
         """
         with self._lock:
-            if self.limit is not None and self.spent + self.reserved + price > self.limit:
+            # What costs nothing may always be sent, also where more was charged than was reserved.
+            if self.limit is not None and price > max(self.limit - self.spent - self.reserved, 0):
                 raise BudgetExceededError(
                     price, self.limit - self.spent - self.reserved, self.limit
                 )
             if (
                 self.keep is not None
                 and self._left is not None
-                and price > self._left - self.keep - self.reserved
+                and price > max(self._left - self.keep - self.reserved, 0)
             ):
                 raise BudgetExceededError(
                     price, self._left - self.keep - self.reserved, self.keep, floor=True

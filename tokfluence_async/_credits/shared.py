@@ -198,7 +198,7 @@ class Leases:
     def reserve(self, price: int) -> None:
         """As `Budget.reserve`, of what was leased."""
         with self._lock:
-            if self.free < price:
+            if price > max(self.free, 0):
                 raise BudgetExceededError(price, self.free, self.limit)
             self.reserved += price
 

@@ -153,8 +153,9 @@ def _query(params: Any) -> str:
     its name; None is left out, in lists too."""
     if not isinstance(params, Mapping):
         raise ValueError(f"params is of type {type(params).__name__}, not a dict")
+    given: Mapping[Any, Any] = params
     pairs: list[tuple[str, str]] = []
-    for key, value in cast("Mapping[Any, Any]", params).items():
+    for key, value in given.items():
         name = _text(key, "a name")
         several = isinstance(value, (list, tuple, set, frozenset))
         items = cast("Iterable[Any]", value) if several else (value,)

@@ -1,0 +1,86 @@
+"""What several processes of the command share: a limit of credits, a journal, the throttle."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from credits.redis_server import RedisServer, running
+
+from tokfluence_async import Sandbox
+
+from .support import ENV, Run, command_line, json_lines
+
+pytestmark = pytest.mark.real_time
+
+IDS = [f"72345678901234500{n:02}" for n in range(40)]
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RedisServer]:
+    pytest.importorskip("redis")
+    if shutil.which("redis-server") is None:
+        pytest.skip("redis-server is not installed: shared budgets and journals are not tested")
+    with running(tmp_path, "--appendonly", "yes", "--appendfsync", "always") as server:
+        yield server
+
+
+async def at_once(sandbox: Sandbox, *commands: list[Any]) -> list[tuple[int, bytes, str]]:
+    """Run commands at the same time: status, standard output, standard error of each."""
+    env = ENV | {"TOKFLUENCE_TOKEN": sandbox.token, "TOKFLUENCE_BASE_URL": sandbox.url}
+    pipe = asyncio.subprocess.PIPE
+    started = [
+        await asyncio.create_subprocess_exec(
+            *command_line(*command), env=env, stdout=pipe, stderr=pipe
+        )
+        for command in commands
+    ]
+    ended = []
+    for process in started:
+        out, err = await asyncio.wait_for(process.communicate(), 90)
+        assert process.returncode is not None
+        ended.append((process.returncode, out, err.decode()))
+    return ended
+
+
+async def test_one_limit_for_all_processes(sandbox: Sandbox, redis: RedisServer) -> None:
+    """Each stops with status 3; together they have not spent more."""
+    budget = ["--max-credits", "30", "--shared-budget", f"{redis.url}?name=spring"]
+
+    ended = await at_once(sandbox, ["post", *IDS[:20], *budget], ["post", *IDS[20:], *budget])
+
+    rows = [row["post_id"] for _, out, _ in ended for row in json_lines(out.decode())]
+    assert [status for status, _, _ in ended] == [3, 3], ended
+    assert 20 < len(rows) == sandbox.credits_spent <= 30
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("redis://127.0.0.1:1/0", "needs a name"),
+        ("redis://:secret@127.0.0.1:1/0?name=", "needs a name"),
+        ("redis://:secret@[127.0.0.1/0?name=x", "is no URL"),
+        ("http://:secret@127.0.0.1:1/0?name=x", "its scheme is http"),
+        ("redis://:secret@127.0.0.1:1/0?name=a%0Ab", "A shared budget is named by"),
+    ],
+)
+def test_a_shared_budget_that_is_none_is_status_2(run: Run, url: str, says: str) -> None:
+    """One line without the password, and nothing is sent."""
+    result = run("post", "1", "--sandbox", "--max-credits", "5", "--shared-budget", url)
+
+    assert result.exit_code == 2
+    assert len(result.stderr.splitlines()) == 1
+    assert says in result.stderr
+    assert "secret" not in result.stderr
+
+
+def test_a_shared_budget_has_a_limit(run: Run) -> None:
+    """Without one nobody knows what may be spent."""
+    result = run("post", "1", "--sandbox", "--shared-budget", "redis://127.0.0.1:1/0?name=x")
+
+    assert result.exit_code == 2
+    assert "needs --max-credits N" in " ".join(result.stderr.replace("│", " ").split())
