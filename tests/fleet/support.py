@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -23,6 +24,7 @@ __all__ = [
     "environment",
     "free_port",
     "redis_server",
+    "run_group",
     "serve_ledger",
     "wait_for",
 ]
@@ -77,6 +79,27 @@ def serve_ledger(**options: Any) -> Generator[LedgerServer]:
         finally:
             process.stdin.close()
             process.wait(timeout=60)
+
+
+@contextlib.contextmanager
+def run_group(
+    line: str | list[str], folder: Path, variables: dict[str, str]
+) -> Generator[subprocess.Popen[bytes]]:
+    """Run a command, or a line of the shell, in a group of its own; what is left of the group when
+    `with` ends is killed."""
+    with subprocess.Popen(
+        ["sh", "-c", line] if isinstance(line, str) else line,
+        cwd=folder,
+        env=variables,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def free_port() -> int:

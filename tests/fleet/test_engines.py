@@ -25,6 +25,7 @@ from .support import (
     environment,
     free_port,
     redis_server,
+    run_group,
     serve_ledger,
     wait_for,
 )
@@ -59,30 +60,13 @@ def kill_one_after_another(
 ) -> None:
     """Run one worker at a time and kill it while it works, so often; the last one ends the job."""
     for _ in range(kills):
-        with worker(command, variables) as process:
+        with run_group(command, EXAMPLES, environment(**variables)) as process:
             seen = ledger.requests
             wait_until(lambda seen=seen: ledger.requests >= seen + 5)  # type: ignore[misc]
             # All of it: an engine that starts processes of its own is a group.
             os.killpg(process.pid, signal.SIGKILL)
-    with worker(command, variables):
+    with run_group(command, EXAMPLES, environment(**variables)):
         wait_until(lambda: len(written(data)) == len(IDS))
-
-
-@contextlib.contextmanager
-def worker(command: list[str], variables: dict[str, str]) -> Generator[subprocess.Popen[bytes]]:
-    with subprocess.Popen(
-        command,
-        cwd=EXAMPLES,
-        env=environment(**variables),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    ) as process:
-        try:
-            yield process
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
 
 
 def wait_until(there: object, seconds: float = 90) -> None:
@@ -129,7 +113,7 @@ def test_a_killed_workers_shard_is_finished_by_the_next(engine: str, tmp_path: P
             variables["NATS_URL"] = stack.enter_context(nats_server(tmp_path / "nats"))
         variables["PYTHONPATH"] = os.pathsep.join([str(EXAMPLES), os.environ.get("PYTHONPATH", "")])
         producer = [f"{engine}_app.py", str(tmp_path / "urls.txt"), str(tmp_path / "out"), "2"]
-        with worker([sys.executable, *producer], variables):
+        with run_group([sys.executable, *producer], EXAMPLES, environment(**variables)):
             kill_one_after_another([sys.executable, *command], variables, ledger, tmp_path, 2)
         billed_twice = ledger.summary()["billed_twice"]
 

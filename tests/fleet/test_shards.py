@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from .killing import kill_while_it_runs
-from .support import environment, serve_ledger
+from .support import environment, run_group, serve_ledger
 
 IDS = [str(7_234_567_890_123_456_000 + 7 * number) for number in range(280)]
 COMMENTS = 3
@@ -32,7 +32,9 @@ def crawl_in_shards(folder: Path, posts: int, shards: int, kills: int, seed: int
     ids = IDS[:posts]
     (folder / "urls.txt").write_text("\n".join(ids), "utf-8")
     crawl = f"{COMMAND} crawl urls.txt -o out/@-of-{shards} --shard @/{shards} --comments --quiet"
-    line = f"seq 0 {shards - 1} | xargs -P {shards} -I@ sh -c 'until {crawl}; do :; done'"
+    # Again after a signal, and not after an error of its own.
+    again = f"until {crawl}; do test $? -gt 128 || exit 1; done"
+    line = f"seq 0 {shards - 1} | xargs -P {shards} -I@ sh -c '{again}'"
     with serve_ledger(
         throttle=None,
         indexed=0.3,
@@ -41,9 +43,7 @@ def crawl_in_shards(folder: Path, posts: int, shards: int, kills: int, seed: int
         comments_per_post=COMMENTS,
     ) as ledger:
         variables = {**ledger.environment, "TOKFLUENCE_SHARED": str(folder / "shared")}
-        with subprocess.Popen(
-            ["sh", "-c", line], cwd=folder, env=variables, stderr=subprocess.DEVNULL
-        ) as running:
+        with run_group(line, folder, variables) as running:
             killed = kill_while_it_runs(
                 running, ledger, kills=kills, command=f"{COMMAND} crawl", seed=seed
             )
