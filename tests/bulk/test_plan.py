@@ -155,3 +155,14 @@ def test_an_odd_row_or_meta_takes_no_other_row_with_it(odd: Any, meta: Any) -> N
     found = match_rows([PostRef("1"), PostRef("2")], rows)
 
     assert found == {"1": Analysis(post_id="1", url=None, status="3")}
+
+
+def test_a_row_keeps_its_url_where_that_is_a_text() -> None:
+    """As the service spelt it."""
+    found = match_rows(REFS, [row("1", "https://x.example/1"), row("2", 5), row("3")])
+
+    assert {key: analysis.url for key, analysis in found.items()} == {
+        "1": "https://x.example/1",
+        "2": None,
+        "3": None,
+    }

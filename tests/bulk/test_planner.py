@@ -182,3 +182,83 @@ def test_a_limit_is_several_times_what_is_expected_and_nothing_before_anything_w
     planner.observe(10, 300.0)
 
     assert planner.limit(10) >= 2 * planner.expected(10) == pytest.approx(600.0)
+
+
+# --- exactly: each number told from its double ----------------------------------------------------
+
+
+def test_the_cheapest_size_is_a_balance_of_rounds_and_waiting() -> None:
+    """n = sqrt(2 * left * a / (concurrency * b)) where a request costs 4 s and a URL half a one; an
+    even share of what is left where that is less."""
+    sizes = {}
+    for left in (50, 200, 1_000, 10_000):
+        planner = seen(Planner(8), [(n, 4.0 + 0.5 * n) for n in (10, 4, 7, 10, 4, 7)] * 50)
+        assert planner.fit() == (pytest.approx(4.0), pytest.approx(0.5))
+        sizes[left] = planner.next_size(left)
+    # Of 50: the root is 10, an even share 7. Of 200: 20 and 25. Of more, guided cutting alone wants
+    # 50, which is the most.
+    assert sizes == {50: 7, 200: 20, 1_000: 50, 10_000: 50}
+
+
+def test_an_even_share_of_two_rounds_is_half_of_one() -> None:
+    """500 URLs by eight at once need two rounds of at most 50, so 32 each."""
+    planner = seen(Planner(8), [(n, 5.0) for n in (10, 4, 7, 10, 4, 7)] * 50)
+    assert planner.next_size(500) == 42  # guided cutting wants more than the even share of 32
+    planner = seen(Planner(2), [(n, 5.0) for n in (10, 4, 7, 10, 4, 7)] * 50)
+    assert planner.next_size(102) == 34
+    planner = seen(Planner(8), [(n, 5.0) for n in (10, 4, 7, 10, 4, 7)] * 50)
+    assert planner.next_size(30) == 4
+
+
+LITTLE = {
+    "batches": 1.0,
+    "urls": 0.5,
+    "seconds": 0.5,
+    "urls_urls": 0.5,
+    "urls_seconds": 0.5,
+    "seconds_seconds": 0.5,
+}
+
+
+def test_what_an_earlier_run_saw_is_taken_whole_up_to_a_hundred_urls() -> None:
+    """And added to what this one has seen."""
+    planner = Planner(8)
+    planner.expect(LITTLE)
+    assert planner.learnt() == LITTLE
+    seen(planner, [(10, 20.0)])
+    planner.expect(seen(Planner(8), [(50, 100.0)]).learnt())
+    learnt = planner.learnt()
+    assert (learnt["batches"], learnt["urls"], learnt["seconds"]) == (3.0, 60.5, 120.5)
+    planner.expect(seen(Planner(8), [(50, 100.0)] * 4).learnt())
+    assert planner.learnt()["urls"] == 160.5
+
+
+def test_seconds_of_nothing_are_something_seen() -> None:
+    """A service whose posts are all fresh."""
+    planner = Planner(8)
+    planner.expect(seen(Planner(8), [(50, 0.0)] * 2).learnt())
+    assert planner.next_size(10_000) == 50
+
+
+@pytest.mark.parametrize("odd", [float("inf"), float("nan"), -0.5])
+def test_numbers_that_cannot_be_are_nothing_to_go_by(odd: float) -> None:
+    """A journal that somebody has edited."""
+    planner = Planner(8)
+    planner.expect(LITTLE | {"seconds_seconds": odd})
+    assert planner.next_size(10_000) == 10
+
+
+def test_a_limit_is_four_times_what_is_expected() -> None:
+    planner = seen(Planner(8), [(10, 30.0)])
+    assert planner.expected(7) == pytest.approx(21.0)
+    assert planner.limit(7) == pytest.approx(84.0)
+
+
+def test_a_size_can_be_bounded_from_outside_unless_it_was_asked_for() -> None:
+    """By how far a call may run ahead of its reader."""
+    planner = seen(Planner(8), [(10, 10.0)] * 50)
+    assert planner.next_size(10_000) == 41
+    assert planner.next_size(10_000, 9) == 9
+    assert planner.next_size(10_000, 0) == 1
+    assert Planner(8).next_size(10_000, 3) == 3
+    assert Planner(8, 25).next_size(10_000, 3) == 25

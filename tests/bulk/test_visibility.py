@@ -180,6 +180,15 @@ def test_the_lowest_age_that_worked_is_used() -> None:
     assert visibility.after(5.0, 60.0) == 10.0
 
 
+def test_a_service_that_is_quick_is_believed() -> None:
+    """Also below the two seconds that are tried first; after a miss those are waited again."""
+    visibility = Visibility()
+    visibility.succeeded(3.0)
+    visibility.succeeded(0.5)
+    assert visibility.first() == 0.5
+    assert visibility.after(0.5, 60.0) == 2.0
+
+
 def test_an_age_that_failed_since_is_not_trusted() -> None:
     """A quarter is added to the one that failed; and a success below a failure is luck."""
     visibility = Visibility()

@@ -72,7 +72,7 @@ class Ledger:
     def __init__(self) -> None:
         self.remaining: int | None = None
         self.spent = 0
-        self._order = 0
+        self._order = -1
         self._lock = threading.Lock()
         self._lines: dict[str, list[int]] = {}
         # Asked for rarely and added to by every request: a dict takes 1 µs for that, this 0.1.
@@ -176,13 +176,14 @@ class Ledger:
     def _compare(self) -> None:
         assert self._last is not None
         assert self._lowest is not None
+        assert self.remaining is not None
         actual = self._lowest
         if self._base is not None:
             expected = self._base - self._charged
             if actual != expected:
                 # Refunds make the lowest value pass, and the order of debits is not that of
                 # sending: each may be the one.
-                seen = (self._last, self._lowest, self.remaining or 0)
+                seen = (self._last, self._lowest, self.remaining)
                 actual = min(seen, key=lambda value: abs(value - expected))
             if actual != expected:
                 self._differ(expected - actual)
