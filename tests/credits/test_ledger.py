@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -153,12 +154,17 @@ def test_twenty_calls_are_named_at_most() -> None:
 def test_lines_are_kept_by_endpoint() -> None:
     """Requests, credits, and how many of these are not known."""
     ledger = Ledger()
-    for endpoint, credits, certain in (("a", 1, True), ("a", 2, False), ("b", 50, False)):
+    for endpoint, credits, certain in (
+        ("a", 1, True),
+        ("a", 2, False),
+        ("a", 4, False),
+        ("b", 50, False),
+    ):
         ledger.began()
         ledger.book(endpoint, f"{endpoint}{credits}", credits, certain=certain, failed=False)
         ledger.ended()
-    assert ledger.by_endpoint == {"a": LedgerLine(2, 3, 2), "b": LedgerLine(1, 50, 50)}
-    assert ledger.spent == 53
+    assert ledger.by_endpoint == {"a": LedgerLine(3, 7, 6), "b": LedgerLine(1, 50, 50)}
+    assert ledger.spent == 57
     assert (ledger.charged("a2"), ledger.charged("b50"), ledger.charged("c")) == (2, 50, None)
 
 
@@ -188,6 +194,29 @@ def test_the_calls_that_may_explain_a_difference_are_told(caplog: Any) -> None:
         ledger.book(GET, request_id, 0, certain=True, failed=True)
     ledger.ended()
     assert caplog.records[-1].getMessage().endswith("(failed call charged): a, b")
+
+
+def test_doubtful_calls_explain_one_difference_each() -> None:
+    """They are looked at anew after each quiet moment."""
+    ledger = Ledger()
+    call(ledger, 0, [(1, 100)])
+    for n in range(3):
+        call(ledger, 1, [(n + 2, 100)], request_id=f"r{n}", certain=False)
+    assert ledger.differences == [Difference(-1, "not charged", (f"r{n}",)) for n in range(3)]
+
+
+def test_a_ledger_is_a_card_in_a_notebook() -> None:
+    """Its lines by endpoint, and its differences, newest first."""
+    ledger = Ledger()
+    call(ledger, 0, [(1, 1000)])
+    call(ledger, 1, [(2, 990)])
+    call(ledger, 2, [(3, 1990)], certain=False)
+    text = re.sub(r"<[^>]*>+", " ", ledger._repr_html_()).split()
+    assert " ".join(text) == (
+        "Ledger credits spent 3 left 1,990 "
+        "endpoint requests credits of these not known GET /v1/posts/:id 3 3 2 "
+        "difference, newest first credits refilled -1,002 spent elsewhere +9"
+    )
 
 
 def test_a_hundred_differences_are_kept() -> None:
