@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tokfluence_async import Progress, Sandbox, TokfluenceClient
 from tokfluence_async._cli.inputs import FileLines, StreamLines
 from tokfluence_async._cli.screen import open_screen
@@ -84,3 +86,39 @@ async def test_a_session_knows_what_is_on_its_way(
     client._options.budget.reserve(75)
 
     assert session.snapshot().credits_reserved == 75
+
+
+async def test_a_session_knows_who_shares_its_throttle(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And says nothing of it as long as nothing is shared."""
+    async with TokfluenceClient(sandbox.token, base_url=sandbox.url) as alone:
+        await alone.posts.get("1")
+        assert _session(alone).snapshot().processes is None
+    monkeypatch.setenv("TOKFLUENCE_SHARED", str(tmp_path / "throttle"))
+
+    async with TokfluenceClient(sandbox.token, base_url=sandbox.url) as client:
+        session = _session(client)
+        before = session.snapshot()
+        await client.posts.get("2")
+        snapshot = session.snapshot()
+
+    assert before.processes is None
+    assert (snapshot.processes, snapshot.sharing) == (1, True)
+    assert "1 process shares the throttle" in [fact for fact, _ in snapshot.facts()]
+
+
+@pytest.mark.parametrize(
+    ("processes", "sharing", "says"),
+    [
+        (4, True, "4 processes share the throttle"),
+        (4, False, "the shared throttle is away, alone at a share of it"),
+    ],
+)
+def test_the_progress_says_how_many_share_the_throttle(
+    processes: int, sharing: bool, says: str
+) -> None:
+    """Half the pace would look like a fault else."""
+    facts = [fact for fact, _ in snapshot_of(processes=processes, sharing=sharing).facts()]
+
+    assert says in facts

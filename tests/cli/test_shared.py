@@ -13,7 +13,7 @@ from credits.redis_server import RedisServer, running
 
 from tokfluence_async import Sandbox
 
-from .support import ENV, Run, command_line, json_lines
+from .support import ENV, Run, command_line, json_file, json_lines
 
 pytestmark = pytest.mark.real_time
 
@@ -84,3 +84,66 @@ def test_a_shared_budget_has_a_limit(run: Run) -> None:
 
     assert result.exit_code == 2
     assert "needs --max-credits N" in " ".join(result.stderr.replace("│", " ").split())
+
+
+async def test_processes_with_one_journal_bill_nothing_twice(
+    sandbox: Sandbox, redis: RedisServer, tmp_path: Path
+) -> None:
+    """Two lists that overlap, at the same time, by `redis://…?job=NAME`: each post is paid for
+    once, and every row of both lists is written."""
+    (tmp_path / "one").write_text("\n".join(IDS[:30]))
+    (tmp_path / "two").write_text("\n".join(IDS[10:]))
+    journal = ["--journal", f"{redis.url}?job=spring"]
+
+    ended = await at_once(
+        sandbox, ["analyze", tmp_path / "one", *journal], ["analyze", tmp_path / "two", *journal]
+    )
+
+    assert [status for status, _, _ in ended] == [0, 0], ended
+    rows = [{row["postId"] for row in json_lines(out.decode())} for _, out, _ in ended]
+    assert rows == [set(IDS[:30]), set(IDS[10:])]
+    assert sandbox.times_charged(to="POST /v1/posts/analyze") == dict.fromkeys(IDS, 1)
+
+
+@pytest.mark.sandbox(indexed=0.5, visibility_delay=0.1)
+async def test_a_crawl_takes_a_journal_that_is_shared(
+    sandbox: Sandbox, redis: RedisServer, tmp_path: Path
+) -> None:
+    """And a second run of it sends nothing."""
+    (tmp_path / "ids").write_text("\n".join(IDS))
+    command = ["crawl", tmp_path / "ids", "-o", tmp_path / "out", "--journal"]
+    command.append(f"{redis.url}?job=spring")
+
+    [first] = await at_once(sandbox, command)
+    before = sandbox.requests_received
+    [second] = await at_once(sandbox, command)
+
+    assert (first[0], second[0]) == (0, 0), (first, second)
+    posts = [post["post_id"] for post in json_file(tmp_path / "out/posts.jsonl")]
+    assert sorted(posts) == IDS
+    assert sandbox.requests_received == before
+    assert not sandbox.billed_twice()
+
+
+@pytest.mark.parametrize("command", ["analyze", "crawl"])
+@pytest.mark.parametrize(
+    "journal",
+    [
+        "redis://:secret@127.0.0.1:1/0",
+        "redis://:secret@127.0.0.1:1/0?job=",
+        "redis://:secret@127.0.0.1:1/0?job=a%0Ab",
+        "http://:secret@127.0.0.1:1/0?job=x",
+    ],
+)
+def test_a_shared_journal_that_is_none_is_status_2(
+    run: Run, tmp_path: Path, command: str, journal: str
+) -> None:
+    """One line without the password, and nothing is sent."""
+    (tmp_path / "ids").write_text("1\n")
+    out = ["-o", tmp_path / "out"] if command == "crawl" else []
+
+    result = run(command, tmp_path / "ids", *out, "--sandbox", "--journal", journal)
+
+    assert result.exit_code == 2
+    assert len(result.stderr.splitlines()) == 1
+    assert "secret" not in result.stderr

@@ -120,6 +120,7 @@ class Session:
         self._title = title
         self._unit = unit
         self._total: int | None = None
+        self._has_shared = False
         self.progress: Progress | None = None
 
     @property
@@ -159,6 +160,9 @@ class Session:
         usage = self.client.usage
         progress = self.progress
         not_affordable = progress.not_affordable if progress else 0
+        throttle = self.client.throttle.statistics()
+        # Before the first slot nothing is shared yet, which is no reason for an alarm.
+        self._has_shared = self._has_shared or throttle.shared
         return Snapshot(
             title=self._title,
             unit=self._unit,
@@ -176,6 +180,8 @@ class Session:
             permitted=usage.pace,
             rate_limited=usage.rate_limited,
             slowed=usage.slowed,
+            processes=throttle.processes if self._has_shared else None,
+            sharing=throttle.shared,
         )
 
     def bill(self) -> str:

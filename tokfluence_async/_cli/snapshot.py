@@ -35,6 +35,9 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     permitted: float | None = None
     rate_limited: int = 0
     slowed: bool = False
+    # None unless the throttle is shared: how many share it, and whether this one can at present.
+    processes: int | None = None
+    sharing: bool = False
 
     @property
     def eta(self) -> float | None:
@@ -83,6 +86,14 @@ class Snapshot(Struct, frozen=True, kw_only=True):
         facts.append((f"{plural(self.credits_spent, 'credit')} spent{coming}{left}", ""))
         facts.append((self._pace(), "yellow" if self.slowed else ""))
         facts.append((f"{self.rate_limited:,} x 429", "yellow" if self.rate_limited else ""))
+        if self.processes is not None:
+            sharers = plural(self.processes, "process", "processes")
+            shares = "shares" if self.processes == 1 else "share"
+            facts.append(
+                (f"{sharers} {shares} the throttle", "")
+                if self.sharing
+                else ("the shared throttle is away, alone at a share of it", "yellow")
+            )
         return facts
 
 

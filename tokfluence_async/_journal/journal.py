@@ -211,8 +211,9 @@ def open_at(place: str | os.PathLike[str]) -> Journal:
 
 
 def is_redis_url(place: object) -> bool:
-    """Whether `place` names a Redis, and not a file."""
-    return isinstance(place, str) and place.startswith(("redis://", "rediss://", "unix://"))
+    """Whether `place` names a Redis, and not a file. A URL of another scheme is none of both: as a
+    Redis it is refused, without a password that it may hold."""
+    return isinstance(place, str) and "://" in place
 
 
 def is_there(journal: JournalOrPath) -> bool:
