@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+import sys
 from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
@@ -28,9 +30,13 @@ from ._wire.shapes import Shape
 if TYPE_CHECKING:
     import aiohttp
 
+    from ._http.telemetry import MeterProvider, Telemetry, TracerProvider
+
 __all__ = ["BASE_URL", "TokfluenceClient"]
 
 T = TypeVar("T")
+
+logger = logging.getLogger("tokfluence_async")
 
 BASE_URL = "https://developers.tokfluence.com"
 
@@ -79,6 +85,10 @@ class TokfluenceClient:
             `APIResponseValidationError`.
         session: An `aiohttp.ClientSession` to use instead of an own one; it is not closed, and
             belongs to one event loop.
+        tracer_provider, meter_provider: Where spans and metrics of OpenTelemetry go; None for the
+            global ones, if `opentelemetry` has been imported before (extra `[otel]`). A
+            `NoOpTracerProvider` switches spans off, and leaves requests to automatic
+            instrumentation.
 
     Raises:
         ConfigurationError: No token, or one that cannot be put into a header; a base URL that is
@@ -103,6 +113,8 @@ class TokfluenceClient:
         keep_credits: int | None = None,
         max_body: int = MAX_BODY,
         session: aiohttp.ClientSession | None = None,
+        tracer_provider: TracerProvider | None = None,
+        meter_provider: MeterProvider | None = None,
     ) -> None:
         if "TOKFLUENCE_LOG" in os.environ:
             from ._http.log import configure_from_environment
@@ -132,6 +144,7 @@ class TokfluenceClient:
             throttle=_check_throttle(throttle),
             max_body=_check_count("max_body", max_body, 1),
             session=_check_session(session),
+            telemetry=_telemetry(base, tracer_provider, meter_provider),
         )
         self._set_up(engine, options, owner=True)
 
@@ -307,6 +320,25 @@ class TokfluenceClient:
 
 # Visible ASCII. Its form is not checked beyond what a header can carry: the service knows its
 # tokens, not we.
+def _telemetry(
+    base_url: str, tracer_provider: TracerProvider | None, meter_provider: MeterProvider | None
+) -> Telemetry | None:
+    """None, unless a provider was given or `opentelemetry` is there: importing it takes 50 ms."""
+    given = tracer_provider is not None or meter_provider is not None
+    if not given and "opentelemetry.trace" not in sys.modules:
+        return None
+    try:
+        from ._http.telemetry import Telemetry
+
+        return Telemetry(base_url, tracer_provider, meter_provider)
+    except (AttributeError, ImportError, TypeError) as error:
+        if given:
+            raise
+        # Somebody else's version of it is no reason not to start.
+        logger.warning("opentelemetry-api is too old; there is no telemetry (%s)", error)
+        return None
+
+
 _TOKEN = re.compile(r"[\x21-\x7e]{1,1024}\Z")
 
 

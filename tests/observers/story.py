@@ -12,6 +12,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from tokfluence_async import Sandbox, TokfluenceClient
@@ -22,10 +23,10 @@ GET = "GET /v1/posts/:id"
 ANALYZE = "POST /v1/posts/analyze"
 
 
-async def tell(sandbox: Sandbox) -> None:
+async def tell(sandbox: Sandbox, **options: Any) -> None:
     sandbox.drop_answer(to=GET)
     sandbox.upstream_error(to=ANALYZE)
-    async with TokfluenceClient(sandbox.token, base_url=sandbox.url) as client:
+    async with TokfluenceClient(sandbox.token, base_url=sandbox.url, **options) as client:
         await client.posts.get(POST_ID)
         async for _ in client.posts.comments(POST_ID, max_items=5):
             pass
@@ -53,6 +54,18 @@ def plain() -> list[Any]:
 
 
 def opentelemetry() -> list[Any]:
+    """With the client's own spans, beside its instrumentation of aiohttp."""
+    return _opentelemetry()
+
+
+def instrumentation() -> list[Any]:
+    """Its instrumentation of aiohttp alone."""
+    from opentelemetry.trace import NoOpTracerProvider
+
+    return _opentelemetry(tracer_provider=NoOpTracerProvider())
+
+
+def _opentelemetry(**options: Any) -> list[Any]:
     from opentelemetry import trace
     from opentelemetry.instrumentation.aiohttp_client import AioHttpClientInstrumentor
     from opentelemetry.sdk.trace import TracerProvider
@@ -64,7 +77,7 @@ def opentelemetry() -> list[Any]:
     provider.add_span_processor(SimpleSpanProcessor(spans))
     trace.set_tracer_provider(provider)
     AioHttpClientInstrumentor().instrument()
-    run()
+    run(partial(tell, **options))
     return [json.loads(span.to_json()) for span in spans.get_finished_spans()]
 
 
@@ -106,7 +119,7 @@ def datadog() -> list[Any]:
     return seen
 
 
-TOOLS = {tool.__name__: tool for tool in (plain, opentelemetry, sentry, datadog)}
+TOOLS = {tool.__name__: tool for tool in (plain, opentelemetry, instrumentation, sentry, datadog)}
 
 if __name__ == "__main__":
     print(json.dumps(TOOLS[sys.argv[1]](), default=str))

@@ -72,38 +72,47 @@ def path_of(url: str) -> str:
 
 def spans_of(found: list[Any]) -> list[tuple[str, str, int | None]]:
     """OpenTelemetry's spans of requests, by the names of either of its conventions."""
-    spans = []
-    for span in found:
-        says = span["attributes"]
-        assert span["kind"] == "SpanKind.CLIENT"
-        spans.append(
-            (
-                says.get("http.method") or says["http.request.method"],
-                path_of(says.get("http.url") or says["url.full"]),
-                says.get("http.status_code") or says.get("http.response.status_code"),
-            )
+    return [
+        (
+            says.get("http.method") or says["http.request.method"],
+            path_of(says.get("http.url") or says["url.template"]),
+            says.get("http.status_code") or says.get("http.response.status_code"),
         )
-    return spans
+        for says in (span["attributes"] for span in found if span["kind"] == "SpanKind.CLIENT")
+    ]
+
+
+OURS = [(method, path.replace(POST_ID, "{id}"), status) for method, path, status in FIVE]
+STATUSES = ["ERROR", "UNSET", "UNSET", "ERROR", "UNSET"]
 
 
 @needs("opentelemetry.instrumentation.aiohttp_client")
 def test_opentelemetrys_instrumentation_sees_each_request_once() -> None:
-    """The lost one too, as an error."""
-    spans = json.loads(told("opentelemetry"))
+    """Where the client's own spans are switched off. The lost one too, as an error."""
+    spans = json.loads(told("instrumentation"))
 
     assert spans_of(spans) == FIVE
-    assert [span["status"]["status_code"] for span in spans] == [
-        "ERROR",
-        "UNSET",
-        "UNSET",
-        "ERROR",
-        "UNSET",
-    ]
+    assert [span["status"]["status_code"] for span in spans] == STATUSES
+
+
+@needs("opentelemetry.instrumentation.aiohttp_client")
+def test_beside_our_spans_the_instrumentation_makes_none() -> None:
+    """Three calls, and under them each request once."""
+    spans = json.loads(told("opentelemetry"))
+
+    requests = [span for span in spans if span["kind"] == "SpanKind.CLIENT"]
+    calls = [span for span in spans if span["kind"] == "SpanKind.INTERNAL"]
+    assert spans_of(spans) == OURS
+    assert [span["status"]["status_code"] for span in requests] == STATUSES
+    assert len(spans) == 8
+    assert {span["parent_id"] for span in requests} == {
+        span["context"]["span_id"] for span in calls
+    }
 
 
 @needs("opentelemetry.distro")
 def test_opentelemetry_without_a_line_of_code_sees_each_request_once() -> None:
-    """`opentelemetry-instrument python …`."""
+    """`opentelemetry-instrument python …`: our spans, and none beside them."""
     printed = told("plain", str(Path(sys.executable).parent / "opentelemetry-instrument"))
 
     def objects() -> Iterator[Any]:
@@ -114,7 +123,8 @@ def test_opentelemetry_without_a_line_of_code_sees_each_request_once() -> None:
             yield found
 
     spans = [found for found in objects() if isinstance(found, dict)]
-    assert spans_of([span for span in spans if span["kind"] == "SpanKind.CLIENT"]) == FIVE
+    assert spans_of(spans) == OURS
+    assert len(spans) == 8
 
 
 @needs("sentry_sdk")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import random
+from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from msgspec import Struct
@@ -222,7 +223,7 @@ class CallUnderWay(Generic[T]):
                     self._since += self._state.loop.time() - asked
                 if self._batches is not None or not attempt.try_slot():
                     await self._wait_for_slot(attempt)
-                return await self._state.transport.send(self._call, attempt)
+                return await self._send(attempt)
             except GateClosedError as error:
                 attempt.waited += error.waited
             except UnconfirmedError:
@@ -232,9 +233,15 @@ class CallUnderWay(Generic[T]):
                 self._slots.release()
                 self._leave(attempt, waited)
             # With nothing in hand, not even a concurrency slot.
-            self._state.counts.throttled_seconds += await self._key.gate.passed(
-                self._options.policy
-            )
+            self._state.counts.throttled_seconds += await self._pass_gate()
+
+    def _send(
+        self, attempt: Attempt, headers: Mapping[str, str] | None = None
+    ) -> Awaitable[Answer]:
+        return self._state.transport.send(self._call, attempt, headers)
+
+    def _pass_gate(self) -> Awaitable[float]:
+        return self._key.gate.passed(self._options.policy)
 
     async def _wait_for_slot(self, attempt: Attempt) -> None:
         """Raises `GateClosedError` where that would be a wait at a closed gate."""

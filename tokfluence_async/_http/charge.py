@@ -27,20 +27,20 @@ class Charge:
     """
 
     __slots__ = (
-        "_budget",
-        "_call",
-        "_ledger",
         "_reserved",
+        "budget",
+        "call",
         "failed",
+        "ledger",
         "owed",
         "request_id",
         "uncertain",
     )
 
     def __init__(self, call: Call, budget: Budget, ledger: Ledger) -> None:
-        self._call = call
-        self._budget = budget
-        self._ledger = ledger
+        self.call = call
+        self.budget = budget
+        self.ledger = ledger
         self._reserved = 0
         self.request_id: str | None = None
         self.owed = 0
@@ -53,25 +53,25 @@ class Charge:
         Raises:
             BudgetExceededError: There is too little left; nothing was reserved.
         """
-        self._budget.reserve(self._call.price)
-        self._reserved = self._call.price
+        self.budget.reserve(self.call.price)
+        self._reserved = self.call.price
         self.owed = 0
         self.uncertain = False
         self.failed = True
 
     def may_be_charged(self) -> None:
         """An attempt left, and how it ended at the service is not known."""
-        self.owed = self._call.price
+        self.owed = self.call.price
         self.uncertain = True
 
     def close(self) -> None:
         """Nothing more is sent under this id: settle its charge and book it. Idempotent."""
         if self._reserved or self.owed:
-            self._budget.settle(self._reserved, self.owed)
+            self.budget.settle(self._reserved, self.owed)
             self._reserved = 0
         if self.request_id is not None:
-            self._ledger.book(
-                self._call.route,
+            self.ledger.book(
+                self.call.route,
                 self.request_id,
                 self.owed,
                 certain=not self.uncertain,

@@ -40,6 +40,8 @@ from .retry import GiveUp, Settled
 if TYPE_CHECKING:
     import aiohttp
 
+    from .telemetry import Telemetry
+
 __all__ = ["ClosedError", "Engine", "FreshIds", "Ids", "Options"]
 
 T = TypeVar("T")
@@ -59,8 +61,10 @@ class Engine:
         throttle: Throttle,
         max_body: int,
         session: aiohttp.ClientSession | None,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self.origin = origin
+        self._telemetry = telemetry
         self.throttle = throttle
         self.closed = False
         self._base_url = base_url
@@ -203,8 +207,10 @@ class Engine:
         task = asyncio.current_task(state.loop)
         assert task is not None
         cancelling = task.cancelling()
-        call_under_way = CallUnderWay(
-            state, key, call, shape, options, budget, self._foreign_server, batch, ids, at_least
+        foreign = self._foreign_server
+        details = (state, key, call, shape, options, budget, foreign, batch, ids, at_least)
+        call_under_way: CallUnderWay[T] = (
+            CallUnderWay(*details) if self._telemetry is None else self._telemetry.call(*details)
         )
         state.calls.add(task)
         try:

@@ -2,7 +2,8 @@
 
     TOKFLUENCE_LOG=debug python my_crawler.py
 
-prints every request with its id, status, cost and waits to standard error. The library itself never
+prints every request with its id, status, cost and waits to standard error, and with the ids of its
+trace and span where there is one. The library itself never
 adds a handler unless that variable is set: a program's own logging set-up stays its own.
 
 No token is ever given to the logger; the formatter masks whatever looks like one all the same, as a
@@ -39,13 +40,21 @@ def mask(text: str) -> str:
     return _TOKEN.sub(r"\1…", text)
 
 
+def _span_ids(record: logging.LogRecord) -> dict[str, str]:
+    """The ids of the span in which a record was made, if `telemetry` has put them there."""
+    trace_id: str = getattr(record, "otelTraceID", "0")
+    span_id: str = getattr(record, "otelSpanID", "0")
+    return {} if trace_id == "0" else {"trace_id": trace_id, "span_id": span_id}
+
+
 class _Lines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         moment = datetime.fromtimestamp(record.created, UTC)
+        ids = "".join(f" {name}={value}" for name, value in _span_ids(record).items())
         return one_line(
             mask(
                 f"{moment:%H:%M:%S}.{moment.microsecond // 1000:03d} {record.levelname:<7} "
-                f"{super().format(record)}"
+                f"{super().format(record)}{ids}"
             )
         )
 
@@ -57,6 +66,7 @@ class _JsonLines(logging.Formatter):
             "level": record.levelname.lower(),
             "event": "log",
             "message": super().format(record),
+            **_span_ids(record),
         }
         return mask(json.dumps(event))
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
@@ -80,10 +80,14 @@ class Transport:
             )
         self._session = session
 
-    async def send(self, call: Call, attempt: Attempt) -> Answer:
+    async def send(
+        self, call: Call, attempt: Attempt, more: Mapping[str, str] | None = None
+    ) -> Answer:
         """Send `call` once, with a slot in hand, and read its answer to the end, whatever its
         status.
 
+        Args:
+            more: Headers beside our own, such as `traceparent`.
         Raises:
             APIConnectionError: No complete answer; `attempt.sent` says whether the request may have
                 been done.
@@ -108,13 +112,16 @@ class Transport:
                 # Left alone, this is what makes aiohttp send again.
                 raise lost(error, attempt) from None
 
+        headers = None if call.body is None else _JSON
+        if more:
+            headers = CIMultiDict((*(headers or {}).items(), *more.items()))
         try:
             async with asyncio.timeout_at(attempt.start_clock()) as attempt.clock:
                 response = await self._session.request(
                     call.method,
                     self._url(call.target),
                     data=call.body,
-                    headers=None if call.body is None else _JSON,
+                    headers=headers,
                     allow_redirects=False,
                     raise_for_status=False,
                     timeout=_connect_limit(attempt.timeout.connect, self._own is not None),

@@ -57,6 +57,7 @@ class Call(Struct, frozen=True, gc=False):
         price: The most it can cost in credits.
         units: URLs in an analyze batch, as its time limit grows with them; else 0.
         endpoint: The route, where it is known beforehand.
+        operation: What the call is for, as telemetry names it.
     """
 
     method: str
@@ -66,6 +67,7 @@ class Call(Struct, frozen=True, gc=False):
     body: bytes | None = None
     units: int = 0
     endpoint: str = ""
+    operation: str = "request"
 
     @property
     def route(self) -> str:
@@ -81,7 +83,14 @@ _ID_SEGMENT = re.compile(r"/(?:[0-9]+|tkc_[0-9a-f]+)(?=/|\Z)")
 
 def build_get_post(post_id: str) -> Call:
     """`GET /v1/posts/:id`. `post_id` comes from `ids`, so it is digits and needs no quoting."""
-    return Call("GET", f"/v1/posts/{post_id}", Kind.READ, POST_PRICE, endpoint="GET /v1/posts/:id")
+    return Call(
+        "GET",
+        f"/v1/posts/{post_id}",
+        Kind.READ,
+        POST_PRICE,
+        endpoint="GET /v1/posts/:id",
+        operation="posts.get",
+    )
 
 
 def build_comments(post_id: str, cursor: int, limit: int) -> Call:
@@ -92,6 +101,7 @@ def build_comments(post_id: str, cursor: int, limit: int) -> Call:
         Kind.READ,
         COMMENT_PAGE_PRICE,
         endpoint="GET /v1/posts/:id/comments",
+        operation="posts.comments",
     )
 
 
@@ -105,6 +115,7 @@ def build_analyze(urls: list[str], force: bool) -> Call:
         ANALYZE_PRICE * len(urls),
         msgspec.json.encode(body),
         len(urls),
+        operation="posts.analyze",
     )
 
 
@@ -151,6 +162,7 @@ def build_request(method: str, path: str, params: Mapping[str, Any] | None, json
 def _query(params: Any) -> str:
     """Parameters as a query: values as JSON writes them, but texts without quotes. A list repeats
     its name; None is left out, in lists too."""
+    given: Any = params
     if not isinstance(params, Mapping):
         raise ValueError(f"params is of type {type(params).__name__}, not a dict")
     given: Mapping[Any, Any] = params
