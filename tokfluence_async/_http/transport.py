@@ -112,16 +112,13 @@ class Transport:
                 # Left alone, this is what makes aiohttp send again.
                 raise lost(error, attempt) from None
 
-        headers = None if call.body is None else _JSON
-        if more:
-            headers = CIMultiDict((*(headers or {}).items(), *more.items()))
         try:
             async with asyncio.timeout_at(attempt.start_clock()) as attempt.clock:
                 response = await self._session.request(
                     call.method,
                     self._url(call.target),
                     data=call.body,
-                    headers=headers,
+                    headers=_headers(call, more),
                     allow_redirects=False,
                     raise_for_status=False,
                     timeout=_connect_limit(attempt.timeout.connect, self._own is not None),
@@ -209,6 +206,11 @@ class Transport:
         if self._own is not None:
             self._session.detach()
             await self._own.close()
+
+
+def _headers(call: Call, more: Mapping[str, str] | None) -> CIMultiDict[str] | None:
+    headers = None if call.body is None else _JSON
+    return CIMultiDict((*(headers or {}).items(), *more.items())) if more else headers
 
 
 def _whole(content: aiohttp.StreamReader) -> bytes | None:

@@ -19,7 +19,6 @@ __all__ = ["check_ip", "check_shared", "open_store", "shown"]
 
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://", re.ASCII)
 _SCHEMES: Final = ("redis", "rediss", "unix")
-_PASSWORD: Final = re.compile(r"(?<=//).*@", re.DOTALL)
 
 
 def shown(shared: str) -> str:
@@ -27,7 +26,9 @@ def shown(shared: str) -> str:
     text = str.__str__(shared)
     if not _SCHEME.match(text):
         return text
-    return _PASSWORD.sub("***@", text).partition("?")[0]
+    scheme, _, rest = text.partition("//")
+    _, at, host = rest.rpartition("@")
+    return f"{scheme}//{'***@' if at else ''}{host}".partition("?")[0]
 
 
 def check_shared(shared: str | os.PathLike[str] | None) -> str | None:

@@ -47,26 +47,17 @@ _URL = re.compile(r"https?://[^\s\"'<>(),;{}\[\]]+")
 _DATE = re.compile(r"(?:date|time)\s*:", re.IGNORECASE)
 # White space, and what is drawn as nothing: zero-width marks, byte order marks, marks of direction,
 # variation selectors, tags. People copy them along, and files that were put together have them.
-_INVISIBLE = "".join(
-    map(
-        chr,
-        (
-            *range(0x21),
-            *range(0x7F, 0xA1),
-            *(0xAD, 0x34F, 0x61C, 0x115F, 0x1160, 0x1680, 0x17B4, 0x17B5, 0x3000, 0x3164),
-            *range(0x180B, 0x1810),
-            *range(0x2000, 0x2010),
-            *range(0x2028, 0x2030),
-            *range(0x205F, 0x2070),
-            *range(0xFE00, 0xFE10),
-            *(0xFEFF, 0xFFA0),
-            *range(0xFFF9, 0xFFFC),
-            *range(0xE0000, 0xE0080),
-        ),
-    )
+_INVISIBLE_RANGES = (
+    *((0x00, 0x20), (0x7F, 0xA0), (0xAD, 0xAD), (0x34F, 0x34F), (0x61C, 0x61C), (0x115F, 0x1160)),
+    *((0x1680, 0x1680), (0x17B4, 0x17B5), (0x180B, 0x180F), (0x2000, 0x200F), (0x2028, 0x202F)),
+    *((0x205F, 0x206F), (0x3000, 0x3000), (0x3164, 0x3164), (0xFE00, 0xFE0F), (0xFEFF, 0xFEFF)),
+    *((0xFFA0, 0xFFA0), (0xFFF9, 0xFFFB), (0xE0000, 0xE007F)),
 )
+_INVISIBLE = "".join(chr(code) for low, high in _INVISIBLE_RANGES for code in range(low, high + 1))
 _MARKS = "".join(mark for mark in _INVISIBLE if mark > "\xa0")
-_INVISIBLE_INSIDE = re.compile(f"[{re.escape(_MARKS)}]")
+_INVISIBLE_INSIDE = re.compile(
+    "[" + "".join(f"{chr(low)}-{chr(high)}" for low, high in _INVISIBLE_RANGES[2:]) + "]"
+)
 _SHORT_HOSTS = frozenset({"vm.tiktok.com", "vt.tiktok.com"})
 _KINDS = frozenset({"video", "photo"})
 
@@ -154,7 +145,9 @@ def parse_post(value: object) -> PostRef:
         raise InvalidPostError(given, "it is empty")
     if len(text) > 4096:
         raise InvalidPostError(given, "it is longer than 4096 characters")
-    text = _LABEL.sub("", text, 1) if _LABEL.match(text) else text
+    label = _LABEL.match(text)
+    if label is not None:
+        text = text[label.end() :]
     try:
         return _parse_text(text, given)
     except InvalidPostError:
