@@ -76,7 +76,9 @@ def test_a_merge_says_what_is_missing(
     run("crawl", urls, "-o", folders[1], "--shard", "1/3", "--sandbox", "--max-credits", "3")
 
     result = run("merge", folders[0], folders[1], "-o", tmp_path / "merged")
-    told = run("merge", folders[0], folders[1], "-o", tmp_path / "merged", "--json-logs")
+    told = run(
+        "merge", folders[0], folders[1], "-o", tmp_path / "merged", "--json-logs", "--sandbox"
+    )
 
     assert (result.exit_code, told.exit_code) == (1, 1)
     assert "Shard 2/3 was not given." in result.stderr

@@ -12,13 +12,14 @@ from .._crawl.merge import MergeReport
 from .._crawl.merge import merge as merge_folders
 from .._text import plural
 from .inputs import UsageError, from_home
-from .options import JsonLogs, Quiet
+from .options import with_common_options
 from .screen import open_screen
-from .session import Exit
+from .session import Common, Exit
 
 __all__ = ["merge"]
 
 
+@with_common_options
 def merge(
     folders: Annotated[
         list[Path], typer.Argument(metavar="OUT…", help="The folders of all shards of one job.")
@@ -27,15 +28,15 @@ def merge(
         Path,
         typer.Option("-o", "--out", metavar="DIR", help="Folder for the merged files."),
     ],
-    quiet: Quiet = False,
-    json_logs: JsonLogs = False,
+    *,
+    common: Common,
 ) -> None:
     """Put the shards of a crawl together: posts, comments, failures, and the tables that are
-    there. Sends nothing.
+    there. Sends nothing, so what options say of the service changes nothing.
 
     What is missing is told, and then the exit status is 1; what is there is merged all the same.
     """
-    screen = open_screen(quiet=quiet, as_json=json_logs, live=False)
+    screen = open_screen(quiet=common.quiet, as_json=common.json_logs, live=False)
     try:
         into = from_home(out)
         report = merge_folders([from_home(folder) for folder in folders], into)

@@ -169,10 +169,6 @@ def with_common_options(command: Callable[..., None]) -> Callable[..., None]:
         common = Common(**{name: given.pop(name) for name in _COMMON_OPTIONS})
         if common.sandbox and common.base_url is not None:
             raise typer.BadParameter("--sandbox and --base-url exclude each other")
-        if common.shared_budget is not None and common.max_credits is None:
-            raise typer.BadParameter(
-                "--shared-budget needs --max-credits N: what all processes may spend together"
-            )
         command(common=common, **given)
 
     hints = get_type_hints(command, include_extras=True)

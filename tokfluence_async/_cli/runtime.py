@@ -155,7 +155,10 @@ def _limit(common: Common) -> int | SharedBudget | None:
     """What may be spent: by this run, or by all processes that name the same budget."""
     if common.shared_budget is None:
         return common.max_credits
-    assert common.max_credits is not None
+    if common.max_credits is None:
+        raise UsageError(
+            "--shared-budget needs --max-credits N: what all processes may spend together"
+        )
     try:
         url = urlsplit(common.shared_budget)
     except ValueError:  # without its text, which may hold a password
