@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import socket
-import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -69,57 +66,3 @@ def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Any]:
     if request.param == "sqlite":
         return lambda: SQLiteJournal(tmp_path / "journal.sqlite")
     return request.getfixturevalue("store").journal  # type: ignore[no-any-return]
-
-
-class RedisServer:
-    """A redis-server of its own on a port of loopback."""
-
-    def __init__(self, folder: Path, *options: str) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.folder = folder
-        self._options = options
-        self._process: subprocess.Popen[bytes] | None = None
-        self.start()
-
-    @property
-    def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
-
-    def start(self) -> None:
-        self._process = subprocess.Popen(
-            [
-                "redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "",
-                "--dir", str(self.folder), *self._options,
-            ],
-            stdout=subprocess.DEVNULL,
-        )  # fmt: skip
-        for _ in range(500):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
-            time.sleep(0.01)
-        raise RuntimeError("redis-server does not listen")
-
-    def kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
-
-@pytest.fixture
-def redis_server(tmp_path: Path) -> Iterator[Callable[..., RedisServer]]:
-    """Starts a real server, with its options, once or more."""
-    if shutil.which("redis-server") is None:
-        pytest.skip("redis-server is not installed: THE SHARED JOURNAL IS NOT TESTED ON A REAL ONE")
-    servers: list[RedisServer] = []
-
-    def start(*options: str) -> RedisServer:
-        servers.append(RedisServer(tmp_path, *options))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.kill()

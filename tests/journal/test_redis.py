@@ -100,6 +100,24 @@ async def test_what_one_call_takes_up_another_of_its_process_does_not_send(store
     assert entry.status == "analyzed"
 
 
+@pytest.mark.parametrize("unsure", [False, True])
+async def test_what_a_call_settles_for_the_dead_it_does_not_send_for_itself(
+    store: Store, unsure: bool
+) -> None:
+    """One of its workers settled the batch by a 409; another had the posts among its inputs."""
+    dead = await store.journal().open()
+    await dead.sending("id-1", posts(*IDS[:2]), replaces=None)
+    await kill(dead)
+    await asyncio.sleep(40)
+
+    async with store.journal() as journal:
+        await journal.take_up()
+        outcomes = analyzed(*IDS[:2], status="duplicate_request")
+        await journal.settled("id-1", outcomes, unsure=unsure)
+        with pytest.raises(TakenError):
+            await journal.sending("id-2", posts(*IDS[1:3]), replaces=None)
+
+
 async def test_a_call_replaces_its_own_batches_only(store: Store) -> None:
     """The id of another call's batch is not its to use up."""
     async with store.journal() as journal:

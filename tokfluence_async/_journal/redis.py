@@ -175,8 +175,9 @@ class RedisCall(Journal):
     def __init__(self, session: Session) -> None:
         self._session = session
         self._owners: dict[str, str] = {}  # request id -> owner, of this call's batches
-        # Records that this call has found wanting or may, by post: those that only a 409 speaks
-        # for. A batch that is to replace one says which it has seen.
+        # Records that only a 409 speaks for, as this call has looked them up, by post. Whoever
+        # looked may find one wanting, and replace it. Nothing is added when a batch is settled: it
+        # may be one of a dead process, and this call have its posts among its own inputs, too.
         self._seen: dict[str, str] = {}
 
     # --- batches ----------------------------------------------------------------------------------
@@ -246,8 +247,6 @@ class RedisCall(Journal):
             known = ("", None) if value is None else (value.status, value.url)
             sure = value is not None and not unsure
             rows += [outcome.post_id, "1" if sure else "0", msgspec.json.encode(known).decode()]
-            if not sure or known[0] == DUPLICATE:
-                self._seen[outcome.post_id] = request_id
         await self._session.call(
             "settled", request_id, self._owners.get(request_id, ""), max(age, 0.0), *rows
         )

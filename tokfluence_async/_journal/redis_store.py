@@ -312,7 +312,7 @@ def _explain(error: Exception) -> _Failure:
         return _Failure(
             "the server is full (OOM command not allowed); make room and run again", passes=False
         )
-    if "READONLY" in text:
+    if "READONLY" in text or "read only replica" in text:
         return _Failure("the server is read-only: a replica", passes=False)
     if "MISCONF" in text:
         return _Failure("the server cannot write to its disk (MISCONF)", passes=False)
