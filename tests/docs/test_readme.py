@@ -38,3 +38,17 @@ def test_links_into_the_checkout_lead_somewhere(page: object) -> None:
         if target.startswith("https://"):
             continue
         assert (ROOT / target.partition("#")[0]).exists(), target
+
+
+def test_rooms_that_contributors_are_sent_to_exist() -> None:
+    """A map with wrong names leads astray."""
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    named = set(re.findall(r"`((?:[\w.]+/)*[\w.]+\.(?:py|md|toml))`", text))
+
+    assert len(named) > 10
+    missing = {
+        name
+        for name in named
+        if not (ROOT / name).exists() and not (ROOT / "tokfluence_async" / name).exists()
+    }
+    assert missing == set()
