@@ -493,3 +493,28 @@ async def test_the_throttle_in_use_can_be_asked(sandbox: Sandbox, client: Tokflu
 
     assert client.with_options(max_retries=0).throttle is client.throttle
     assert client.throttle.statistics().pace > 0
+
+
+@pytest.mark.parametrize("url", ["https://exa mple.com", "https://a\tb.com", "https://a.com/x\ny"])
+def test_a_blank_in_a_base_url_is_refused_at_once(url: str) -> None:
+    """urlsplit would take a tab or a line break out without a word."""
+    with pytest.raises(ConfigurationError, match="blank or a control character"):
+        TokfluenceClient("x", base_url=url)
+
+
+async def test_a_blank_around_a_base_url_is_left_out(sandbox: Sandbox) -> None:
+    """What a line of a .env file or a terminal leaves there."""
+    async with TokfluenceClient(sandbox.token, base_url=f" {sandbox.url}/ \n") as client:
+        assert (await client.posts.get("7")).post_id == "7"
+
+
+@pytest.mark.parametrize(
+    "proxy", ["", "proxy:3128", "socks5://h:1", "http://", "http://a b", "http://h:x"]
+)
+def test_what_is_no_proxy_is_refused_without_showing_it(proxy: str) -> None:
+    """It may hold a password."""
+    with pytest.raises(ConfigurationError, match="proxy is not the URL") as caught:
+        TokfluenceClient("x", proxy=proxy)
+    assert proxy in ("", "http://") or proxy not in str(caught.value)
+    with pytest.raises(ConfigurationError, match="proxy must be"):
+        TokfluenceClient("x", proxy=3128)  # type: ignore[arg-type]

@@ -85,6 +85,8 @@ class TokfluenceClient:
             `APIResponseValidationError`.
         session: An `aiohttp.ClientSession` to use instead of an own one; it is not closed, and
             belongs to one event loop.
+        proxy: The URL of an HTTP proxy to connect by, such as `http://user:password@host:3128`.
+            None for a direct connection, whatever the environment says.
         tracer_provider, meter_provider: Where spans and metrics of OpenTelemetry go; None for the
             global ones, if `opentelemetry` has been imported before (extra `[otel]`). A
             `NoOpTracerProvider` switches spans off, and leaves requests to automatic
@@ -113,6 +115,7 @@ class TokfluenceClient:
         keep_credits: int | None = None,
         max_body: int = MAX_BODY,
         session: aiohttp.ClientSession | None = None,
+        proxy: str | None = None,
         tracer_provider: TracerProvider | None = None,
         meter_provider: MeterProvider | None = None,
     ) -> None:
@@ -144,6 +147,7 @@ class TokfluenceClient:
             throttle=_check_throttle(throttle),
             max_body=_check_count("max_body", max_body, 1),
             session=_check_session(session),
+            proxy=_check_proxy(proxy),
             telemetry=_telemetry(base, tracer_provider, meter_provider),
         )
         self._set_up(engine, options, owner=True)
@@ -360,6 +364,10 @@ def _check_token(token: str | None) -> Secret:
     return Secret(token)
 
 
+_BREAK = re.compile(r"[\x00-\x1f\x7f]")
+_BLANK = re.compile(r"[\s\x00-\x1f\x7f]")
+
+
 class _WrongTypeError(ConfigurationError, ValueError):
     """A `ValueError` as well, which is what these were before."""
 
@@ -367,11 +375,18 @@ class _WrongTypeError(ConfigurationError, ValueError):
 def _check_base_url(url: str) -> tuple[str, str]:
     if not isinstance(url, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise _WrongTypeError(f"The base URL must be a str, not {type(url).__name__}.")
+    url = url.strip()
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError as error:
         raise ConfigurationError(f"The base URL {url!r} cannot be read: {error}.") from None
+    # urlsplit takes line breaks and tabs out of an address without a word.
+    if _BLANK.search(parts.netloc) or _BREAK.search(url):
+        raise ConfigurationError(
+            f"The base URL {url!r} has a blank or a control character in its host "
+            "(check TOKFLUENCE_BASE_URL)."
+        )
     if "@" in parts.netloc:
         raise ConfigurationError(
             "The base URL carries a login; the token is all that this API takes."
@@ -452,3 +467,24 @@ def _check_session(session: aiohttp.ClientSession | None) -> aiohttp.ClientSessi
                 f"{type(session).__name__}."
             )
     return session
+
+
+def _check_proxy(proxy: str | None) -> str | None:
+    if proxy is None:
+        return None
+    if not isinstance(proxy, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise _WrongTypeError(f"proxy must be a URL as str, or None, not {type(proxy).__name__}.")
+    proxy = proxy.strip()
+    # Not quoted in the message: it may hold a password.
+    wrong = ConfigurationError(
+        "proxy is not the URL of an HTTP proxy; give its scheme and host, such as "
+        "http://proxy.example.com:3128."
+    )
+    try:
+        parts = urlsplit(proxy)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise wrong from None
+    if parts.scheme not in ("http", "https") or not host or _BLANK.search(proxy):
+        raise wrong
+    return proxy

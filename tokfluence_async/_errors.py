@@ -44,11 +44,10 @@ class ClosedError(RuntimeError):
     answer of the service. So it is no `TokfluenceError`, and ends a bulk call instead of becoming
     an outcome."""
 
-    def __init__(self) -> None:
-        super().__init__("This client is closed; make a new one, or close it later.")
-
-    def __reduce__(self) -> tuple[type[ClosedError], tuple[()]]:
-        return ClosedError, ()
+    def __init__(
+        self, message: str = "This client is closed; make a new one, or close it later."
+    ) -> None:
+        super().__init__(message)
 
 
 class TokfluenceError(Exception):

@@ -409,6 +409,8 @@ class Usage(Struct, frozen=True, kw_only=True):
             somebody shares the budget, or it has become smaller.
         credits_reserved: Credits set aside for calls under way or about to go. The service may have
             charged them already; they move to `credits_spent` with the answer, or are given back.
+        no_connection_for: Seconds since which no connection could be made, and jobs wait; 0.0 while
+            one can.
     """
 
     requests: int = 0
@@ -420,6 +422,7 @@ class Usage(Struct, frozen=True, kw_only=True):
     pace: float | None = None
     slowed: bool = False
     credits_reserved: int = 0
+    no_connection_for: float = 0.0
 
     def _repr_html_(self) -> str:
         pace = "not limited" if self.pace is None else f"{self.pace:.1f}/s"

@@ -30,7 +30,8 @@ from tokfluence_async import (
 from tokfluence_async._cli.app import app
 from tokfluence_async._errors import APIStatusError, status_error
 from tokfluence_async._posts import Posts
-from tokfluence_async._wire.prices import is_charged, price_of
+from tokfluence_async._wire.prices import price_of
+from tokfluence_async._wire.statuses import is_charged
 
 __all__ = ["TABLES"]
 

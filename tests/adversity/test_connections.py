@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
 import subprocess
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
-from tokfluence_async import APIConnectionError, TokfluenceClient
+from tokfluence_async import APIConnectionError, ClosedError, Sandbox, TokfluenceClient
 
-from .conftest import GOOD_POST, POST_ID, TOKEN, ids, raw_rig
+from .conftest import GOOD_POST, POST_ID, TOKEN, http, ids, raw_rig, raw_server, rig
 
 
 def free_port() -> int:
@@ -52,11 +54,7 @@ async def test_a_server_that_comes_back_is_found() -> None:
     async with TokfluenceClient(
         TOKEN, base_url=f"http://127.0.0.1:{port}", max_retries=8
     ) as client:
-        from tokfluence_async import Sandbox
-
         sandbox = Sandbox(token=TOKEN, port=port, indexed=0.0)
-        import asyncio
-
         call = asyncio.create_task(client.posts.analyze(ids(3), batch_size=3))
         await asyncio.sleep(1)
         async with sandbox:
@@ -156,3 +154,114 @@ async def test_a_trusted_service_is_reached_over_tls(
     ):
         assert (await client.posts.get(POST_ID)).post_id == POST_ID
         assert len(server.requests) == client.usage.requests == 1
+
+
+# --- connections that are dead in the pool --------------------------------------------------------
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["own session", "user's session"])
+@pytest.mark.parametrize("silent", [False, True], ids=["reset", "silent"])
+async def test_a_repeat_after_a_loss_leaves_on_a_new_connection(own: bool, silent: bool) -> None:
+    """A balancer that lost its state has lost them all: six in the pool are not six attempts."""
+    async with AsyncExitStack() as stack:
+        session = None if own else await stack.enter_async_context(aiohttp.ClientSession())
+        sandbox, client = await stack.enter_async_context(rig({"session": session}, latency=1.0))
+        await asyncio.gather(*(client.posts.get(post_id) for post_id in ids(6)))
+        assert sandbox.lose_connections(silent=silent) == 6
+        before = client.usage.requests
+
+        await client.posts.get(POST_ID)
+
+        assert client.usage.requests == before + 2
+        assert client.usage.retries == 1
+
+
+# --- proxies --------------------------------------------------------------------------------------
+
+
+async def test_a_proxy_is_used_where_it_is_given() -> None:
+    """The whole address goes to it, with the token, as with any HTTP proxy."""
+    async with (
+        raw_server(GOOD_POST) as proxy,
+        TokfluenceClient(
+            TOKEN,
+            base_url="http://api.invalid/gate",
+            proxy=proxy.url.replace("://", "://user:s3cret@"),
+        ) as client,
+    ):
+        assert (await client.posts.get(POST_ID)).post_id == POST_ID
+
+        [request] = proxy.requests
+        assert request.head.startswith(b"GET http://api.invalid/gate/v1/posts/")
+        assert request.header("proxy-authorization") == "Basic dXNlcjpzM2NyZXQ="
+
+
+async def test_a_proxy_that_refuses_is_said_to_be_the_one() -> None:
+    """Nothing was sent, and its password is in no message."""
+    refusal = http(b"", "407 Proxy Authentication Required")
+    async with (
+        raw_server(refusal) as proxy,
+        TokfluenceClient(
+            TOKEN,
+            base_url="https://api.invalid",
+            proxy=proxy.url.replace("://", "://user:s3cret@"),
+            max_retries=0,
+        ) as client,
+    ):
+        with pytest.raises(APIConnectionError, match=r"proxy refused to connect \(407") as caught:
+            await client.posts.get(POST_ID)
+
+        assert not caught.value.sent
+        assert "Nothing was sent" in str(caught.value)
+        assert "s3cret" not in str(caught.value) + repr(caught.value)
+        assert client.usage.requests == 0
+
+
+async def test_a_proxy_that_is_not_there_is_named() -> None:
+    """And not the address behind it."""
+    proxy = f"http://user:s3cret@127.0.0.1:{free_port()}"
+    async with TokfluenceClient(TOKEN, proxy=proxy, max_retries=0) as client:
+        with pytest.raises(APIConnectionError, match="Check proxy= and the network") as caught:
+            await client.posts.get(POST_ID)
+
+    assert not caught.value.sent
+    assert "s3cret" not in str(caught.value)
+
+
+async def test_a_failed_connection_says_a_word_of_proxy_variables(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """People who set them expect them to be obeyed."""
+    url = f"http://127.0.0.1:{free_port()}"
+    async with TokfluenceClient(TOKEN, base_url=url, max_retries=0) as client:
+        for name in ("http_proxy", "https_proxy", "all_proxy"):
+            monkeypatch.delenv(name, raising=False)
+            monkeypatch.delenv(name.upper(), raising=False)
+        with pytest.raises(APIConnectionError) as plain:
+            await client.posts.get(POST_ID)
+        monkeypatch.setenv("HTTPS_PROXY", "http://user:s3cret@proxy:3128")
+        with pytest.raises(APIConnectionError) as told:
+            await client.posts.get(POST_ID)
+
+    assert "proxy" not in str(plain.value)
+    assert "HTTPS_PROXY is set, and this client reads no proxy from the environment" in str(
+        told.value
+    )
+    assert "s3cret" not in str(told.value)
+
+
+async def test_a_users_session_that_is_closed_in_mid_job_is_said_to_be() -> None:
+    """Not a group of empty AssertionErrors, nor an outcome that blames the network."""
+    session = aiohttp.ClientSession()
+    async with rig({"session": session}, latency=2.0) as (_, client):
+        asyncio.get_running_loop().call_later(
+            5, lambda: closing.append(asyncio.ensure_future(session.close()))
+        )
+        closing: list[asyncio.Future[None]] = []
+
+        with pytest.raises(ClosedError, match="session that this client uses"):
+            async for _ in client.posts.get_many(ids(300)):
+                pass
+        with pytest.raises(ClosedError, match="session that this client uses"):
+            await client.posts.get(POST_ID)
+        await closing[0]

@@ -51,6 +51,10 @@ FAULTS: dict[str, Callable[..., Fault]] = {
 }
 
 
+# A body that arrived whole and cannot be used: the same request brings the same bytes again, at
+# full price.
+REPEATED_ONCE = {"200 with HTML", "200 with nothing", "200 with half a body"}
+
 # Whether a 500 was charged, and whether it used up its id, is not documented. A batch keeps its id
 # over a 500, so a service that charges every 500 anew under one id, or that burns an id for work it
 # did not do, cannot be told from one that did the work ("409 by history" in design.md). Neither is
@@ -77,12 +81,12 @@ def grid() -> list[Any]:
 async def test_a_passing_fault_is_invisible_and_paid_for_once(
     call: str, fault: str, burn: bool
 ) -> None:
-    """Whatever happens to two requests of a call, its user gets what was asked for, and the ledgers
-    agree."""
+    """Whatever happens to two requests of a call (or to one), its user gets what was asked for, and
+    the ledgers agree."""
     route, do, options = CALLS[call]
     async with rig(refusals_burn_ids=burn, **options) as (sandbox, client):
         expected = await do(client) if call.startswith("comments") else None
-        FAULTS[fault](sandbox, to=route, times=2)
+        FAULTS[fault](sandbox, to=route, times=1 if fault in REPEATED_ONCE else 2)
 
         result = await do(client)
 
@@ -110,7 +114,8 @@ async def test_a_fault_without_end_ends_the_call_and_hides_no_charge(
             raised = list(error.exceptions) if isinstance(error, ExceptionGroup) else [error]
 
         assert all(isinstance(error, TokfluenceError) for error in raised)
-        assert {getattr(error, "attempts", 3) for error in raised} <= {3}
+        attempts = 2 if fault in REPEATED_ONCE else 3
+        assert {getattr(error, "attempts", attempts) for error in raised} <= {attempts}
         check_money(sandbox, client)
 
         # Nothing is left taken: as soon as the weather is better, the same client works, with its

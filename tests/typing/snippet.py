@@ -266,6 +266,7 @@ async def main(folder: Path) -> None:
             max_retries=3,
             max_credits=None,
             session=None,
+            proxy=None,
         ) as client,
     ):
         assert_type(client, TokfluenceClient)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tokfluence_async._wire.calls import build_request
-from tokfluence_async._wire.prices import is_charged
+from tokfluence_async._wire.statuses import is_charged
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ class Requests:
         fare better."""
         if isinstance(error, _FINAL):
             return error
-        return self.engine.not_the_api
+        return self.engine.final_error
 
     def analysis_failed(self, error: TokfluenceError) -> None:
         """An analysis ended in `error`: halt the job if all others would end alike."""

@@ -93,9 +93,9 @@ async def unwrapped(work: Awaitable[T]) -> T:
     try:
         return await work
     except BaseExceptionGroup as group:
-        if group.split(ClosedError)[1] is None:
-            raise ClosedError from None
         first, *others = _leaves(group)
+        if group.split(ClosedError)[1] is None:
+            raise first from None
         if all(other is first for other in others) or group.split(JournalError)[1] is None:
             raise first from first.__cause__
         raise

@@ -182,6 +182,7 @@ class Session:
             slowed=usage.slowed,
             processes=throttle.processes if self._has_shared else None,
             sharing=throttle.shared,
+            no_connection_for=usage.no_connection_for,
         )
 
     def bill(self) -> str:

@@ -38,6 +38,7 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     # None unless the throttle is shared: how many share it, and whether this one can at present.
     processes: int | None = None
     sharing: bool = False
+    no_connection_for: float = 0.0
 
     @property
     def eta(self) -> float | None:
@@ -73,6 +74,8 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     def facts(self) -> list[tuple[str, str]]:
         """Short phrases with their styles, the most important first."""
         facts: list[tuple[str, str]] = []
+        if self.no_connection_for:
+            facts.append((f"no connection for {duration(self.no_connection_for)}", "red"))
         if self.comments is not None:
             facts.append((plural(self.comments, "comment"), ""))
         if self.failed:

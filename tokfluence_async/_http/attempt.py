@@ -53,6 +53,7 @@ class Attempt:
         sent: Whether its bytes may have left.
         new_connection: Whether it may only leave on a connection that has carried no request.
         reused: Whether it left on a connection that had carried a request before.
+        unreachable: Whether no connection could be made: refused, no such name, no answer in time.
         waited: Seconds spent waiting for a slot of the throttle.
         order: The place of this send among all sends of the process. Answers are ordered by it, not
             by arrival.
@@ -62,7 +63,6 @@ class Attempt:
 
     __slots__ = (
         "_halt",
-        "_heard_at",
         "_heard_at",
         "_is_ours",
         "_key",
@@ -79,6 +79,7 @@ class Attempt:
         "sent",
         "timeout",
         "token",
+        "unreachable",
         "waited",
     )
 
@@ -100,6 +101,7 @@ class Attempt:
         self.new_connection = False
         self.sent = False
         self.reused = False
+        self.unreachable = False
         self.waited = 0.0
         self.order = 0
         self.clock: asyncio.Timeout | None = None

@@ -15,18 +15,25 @@ import random
 from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from .._credits.budget import Budget
-from .._errors import APIError, APIStatusError, DuplicateRequestError, TokfluenceError
+from .._errors import (
+    APIConnectionError,
+    APIError,
+    APIResponseValidationError,
+    APIStatusError,
+    DuplicateRequestError,
+    TokfluenceError,
+)
 from .._models import Timeout
 from .._throttle.lanes import GateClosedError
 from .._wire.answers import Answer, charge_of, parse_answer
 from .._wire.calls import Call, Kind
-from .._wire.prices import is_charged
 from .._wire.request_ids import next_request_id
 from .._wire.secret import Secret
 from .._wire.shapes import Shape
+from .._wire.statuses import meaning_of
 from .attempt import Attempt, UnconfirmedError
 from .charge import Charge
 from .retry import Again, Decision, GiveUp, Past, RetryPolicy, Settled, decide, effect_of
@@ -51,6 +58,7 @@ class Options(Struct, frozen=True, kw_only=True):
 
     Attributes:
         per_url: Seconds that an analyze attempt gets for each of its URLs on top of the timeout.
+        waits_out_outages: While no connection can be made, wait for it instead of failing.
     """
 
     token: Secret
@@ -60,6 +68,11 @@ class Options(Struct, frozen=True, kw_only=True):
     max_concurrency: int
     analyze_concurrency: int
     budget: Budget
+    waits_out_outages: bool = False
+
+    def of_a_job(self) -> Options:
+        """The options of one call of a bulk call: an outage must not fail its inputs."""
+        return structs.replace(self, waits_out_outages=True)
 
 
 class Ids(Protocol):
@@ -125,6 +138,7 @@ class CallUnderWay(Generic[T]):
         "_foreign_server",
         "_ids",
         "_key",
+        "_new_connection",
         "_options",
         "_past",
         "_refusals",
@@ -133,6 +147,7 @@ class CallUnderWay(Generic[T]):
         "_slots",
         "_state",
         "_timeout",
+        "_unusable",
     )
 
     def __init__(
@@ -169,6 +184,8 @@ class CallUnderWay(Generic[T]):
         self._attempts = 0
         self._since: float | None = None  # the end of the first attempt, less waits for a turn
         self._refusals = 0
+        self._unusable = 0  # bodies that arrived whole and could not be used
+        self._new_connection = False  # a pooled one was lost, so the others may be as well
         key.ledger.began()
 
     # --- reserve ----------------------------------------------------------------------------------
@@ -204,6 +221,7 @@ class CallUnderWay(Generic[T]):
             self._budget.halt,
             None if self._call.kind is Kind.READ else self._ids.holds,
         )
+        self._attempt.new_connection = self._new_connection
 
     # --- wait, and send ---------------------------------------------------------------------------
 
@@ -211,7 +229,10 @@ class CallUnderWay(Generic[T]):
         """Wait for a turn, send, and return the answer, whatever its status."""
         attempt = self._attempt
         assert attempt is not None
+        outage = self._state.outage
         while True:
+            if outage.since is not None and self._options.waits_out_outages:
+                await outage.passed()
             asked = None if self._since is None else self._state.loop.time()
             await self._slots.acquire()
             waited = attempt.waited
@@ -277,6 +298,7 @@ class CallUnderWay(Generic[T]):
         attempt = self._attempt
         assert attempt is not None
         self._state.counts.bytes_received += len(answer.body)
+        self._state.outage.reached()
         if answer.credits_remaining is not None:
             self._key.ledger.note(attempt.order, answer.credits_remaining)
             if self._budget.keeps:
@@ -298,7 +320,7 @@ class CallUnderWay(Generic[T]):
     def _tell_throttle(self, answer: Answer) -> None:
         too_many = False  # at once: then it says nothing about the pace
         if self._batches is not None:
-            if answer.status in (429, 503):
+            if meaning_of(answer.status, None).crowded:
                 too_many = self._batches.refused(again=self._refusals > 0)
                 self._refusals += 1
             else:
@@ -315,13 +337,15 @@ class CallUnderWay(Generic[T]):
         """What follows an attempt that ended in `error`."""
         attempt = self._attempt
         assert attempt is not None
-        if self._budget.closed_by(error):
+        if self._budget.closed_by(error) or error is self._state.outage.error:
             return GiveUp()  # this attempt has not been sent, and did not end so
         if isinstance(error, APIError):
             error.attempts = self._attempts
             self._foreign_server.spoke(error)
         if isinstance(error, APIStatusError) and not attempt.sent:
             return GiveUp()  # from the closed gate: the service was not asked
+        if isinstance(error, APIConnectionError) and self._waits_out(error, attempt):
+            return Again(0.0, new_id=False)
         now = self._state.loop.time()
         if self._since is None:
             self._since = now
@@ -334,7 +358,9 @@ class CallUnderWay(Generic[T]):
             policy=self._options.policy,
             elapsed=now - self._since,
             rand=random.random(),
+            unusable=self._unusable,
         )
+        self._unusable += isinstance(error, APIResponseValidationError)
         effect = effect_of(error)
         self._note_charge(error, effect, attempt)
         self._ids.note(error)
@@ -354,6 +380,21 @@ class CallUnderWay(Generic[T]):
             error.advice = "An earlier attempt of this call was done; its answer is not replayed."
         return decision
 
+    def _waits_out(self, error: APIConnectionError, attempt: Attempt) -> bool:
+        """Note a connection that was lost or not made. Whether the call waits for the network:
+        nothing was sent then, and it is no attempt."""
+        outage = self._state.outage
+        self._new_connection = self._new_connection or attempt.reused
+        if not attempt.unreachable:
+            if attempt.sent and not attempt.reused:
+                outage.reached()
+            return False
+        outage.failed(error)
+        if not self._options.waits_out_outages or outage.error is not None:
+            return False
+        self._attempts -= 1
+        return True
+
     def _note_charge(self, error: TokfluenceError, effect: Past, attempt: Attempt) -> None:
         charge = self._charge
         if effect & Past.MAYBE:
@@ -362,7 +403,7 @@ class CallUnderWay(Generic[T]):
             # 409 for an id that was never sent before: something in between has sent it twice, and
             # the answer that is lost was charged.
             sent_twice = error.status == 409 and self._past is Past.FRESH
-            if sent_twice or is_charged(error.status, error.code):
+            if sent_twice or meaning_of(error.status, error.code).charged:
                 charge.owed = self._call.price
         elif attempt.sent:
             charge.owed = self._call.price

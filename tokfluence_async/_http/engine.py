@@ -61,6 +61,7 @@ class Engine:
         throttle: Throttle,
         max_body: int,
         session: aiohttp.ClientSession | None,
+        proxy: str | None,
         telemetry: Telemetry | None = None,
     ) -> None:
         self.origin = origin
@@ -70,6 +71,7 @@ class Engine:
         self._base_url = base_url
         self._max_body = max_body
         self._session = session
+        self._proxy = proxy
         self._states: States = {}
         self._counts: list[Counts] = []
         self._wallets: dict[str, Ledger] = {}
@@ -103,8 +105,10 @@ class Engine:
             close_elsewhere(gone)
             counts = Counts()
             self._counts.append(counts)
-            transport = Transport(self._base_url, max_body=self._max_body, session=self._session)
-            state = self._states[loop] = LoopState(self._states, transport, counts)
+            transport = Transport(
+                self._base_url, max_body=self._max_body, session=self._session, proxy=self._proxy
+            )
+            state = self._states[loop] = LoopState(self._states, transport, counts, self.origin)
         return state
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
@@ -154,6 +158,7 @@ class Engine:
     def usage(self, options: Options) -> Usage:
         statistics = self.throttle.statistics()
         counts = list(self._counts)
+        states = list(self._states.values())
         return Usage(
             requests=sum(each.requests for each in counts),
             retries=sum(each.retries for each in counts),
@@ -164,13 +169,14 @@ class Engine:
             bytes_received=sum(each.bytes_received for each in counts),
             pace=None if math.isinf(statistics.pace) else statistics.pace,
             slowed=statistics.slowed,
+            no_connection_for=max((each.outage.lasts for each in states), default=0.0),
         )
 
     @property
-    def not_the_api(self) -> APIError | None:
-        """What the rest of a job ends in, where it is plain that something else than the API
-        answers."""
-        return self._foreign_server.error
+    def final_error(self) -> APIError | None:
+        """What the rest of a job ends in: something else than the API answers, or nobody has been
+        reached for a long time. None as long as requests may fare better."""
+        return self._foreign_server.error or self.loop_state().outage.error
 
     # --- calls ------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ Every message says what happened, what it may have cost, and what to do.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from typing import TypeVar
@@ -71,8 +72,9 @@ def late(error: TimeoutError, attempt: Attempt) -> APITimeoutError:
         advice = "If that is too short, raise timeout=."
     elif isinstance(error, aiohttp.ConnectionTimeoutError):
         attempt.sent = False
+        attempt.unreachable = True
         what = f"No connection within {timeout.connect:g} s"
-        advice = f"{_LOOK}; if that is too short, raise timeout=Timeout(connect=...)."
+        advice = f"{_look(False)}; if that is too short, raise timeout=Timeout(connect=...)."
     elif expired:
         what = f"The answer stalled for {timeout.read:g} s"
         advice = "If that is too short, raise timeout=Timeout(read=...)."
@@ -87,10 +89,17 @@ def lost(error: Exception, attempt: Attempt) -> APIConnectionError:
     advice = ""
     if isinstance(error, aiohttp.ClientConnectorError):
         attempt.sent = False
+        # A certificate that is refused is not an outage: nobody has to wait for it.
+        attempt.unreachable = not isinstance(error, aiohttp.ClientSSLError)
         # It names the kind of encryption, of an http address too: ` ssl:default`, or a context's
         # repr.
         kind = "default" if error.ssl is True else error.ssl
-        what, advice = str(error).replace(f" ssl:{kind}", "", 1), f" {_LOOK}."
+        what = str(error).replace(f" ssl:{kind}", "", 1)
+        advice = f" {_look(isinstance(error, aiohttp.ClientProxyConnectionError))}."
+    elif isinstance(error, aiohttp.ClientHttpProxyError):
+        attempt.sent = False
+        what = f"The proxy refused to connect ({error.status} {error.message})"
+        advice = " Check proxy=."
     elif isinstance(error, aiohttp.ClientResponseError):
         # Its text quotes what arrived, its repr what was sent; only the former is told, and without
         # the token, which a server may have echoed.
@@ -108,7 +117,20 @@ _CHARGED = {
         "batch under its request id nothing."
     ),
 }
-_LOOK = "Check base_url (TOKFLUENCE_BASE_URL) and the network"
+_PROXY_VARIABLES = ("https_proxy", "http_proxy", "all_proxy")
+
+
+def _look(by_proxy: bool) -> str:
+    if by_proxy:
+        return "Check proxy= and the network"
+    advice = "Check base_url (TOKFLUENCE_BASE_URL) and the network"
+    named = [name for name in os.environ if name.lower() in _PROXY_VARIABLES and os.environ[name]]
+    if named:
+        advice += (
+            f"; {named[0]} is set, and this client reads no proxy from the environment: give it "
+            "proxy=... if one is needed"
+        )
+    return advice
 
 
 def _failed(error: _E, attempt: Attempt) -> _E:

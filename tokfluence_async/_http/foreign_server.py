@@ -8,13 +8,12 @@ taken for a failure of its own.
 from __future__ import annotations
 
 from .._errors import APIError, APIResponseValidationError, APIStatusError
+from .._wire.statuses import meaning_of
 
 __all__ = ["ForeignServer"]
 
 # Answers in a row, from the first, that were not the API's.
 _ENOUGH = 10
-# What a proxy says while the API behind it is busy, down or slow. It passes.
-_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
 class ForeignServer:
@@ -62,5 +61,5 @@ class ForeignServer:
 
 def _is_strange(error: APIError) -> bool:
     if isinstance(error, APIStatusError):
-        return error.status not in _PASSING
+        return not meaning_of(error.status, error.code).passes  # what a busy proxy says, passes
     return isinstance(error, APIResponseValidationError) and error.malformed

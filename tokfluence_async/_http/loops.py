@@ -21,6 +21,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from .keys import KeyState
+from .outage import Outage
 
 if TYPE_CHECKING:
     from .transport import Transport
@@ -68,11 +69,12 @@ class LoopState:
         "keys",
         "looking",
         "loop",
+        "outage",
         "tasks",
         "transport",
     )
 
-    def __init__(self, states: States, transport: Transport, counts: Counts) -> None:
+    def __init__(self, states: States, transport: Transport, counts: Counts, origin: str) -> None:
         self.loop = asyncio.get_running_loop()
         self.transport = transport
         self.counts = counts
@@ -80,6 +82,7 @@ class LoopState:
         self.calls: set[asyncio.Task[Any]] = set()
         self.ended: set[asyncio.Task[Any]] = set()
         self.looking = asyncio.Lock()
+        self.outage = Outage(origin)
         self._closed = False
         self._pid = os.getpid()
         self.keys: dict[str, KeyState] = {}

@@ -2,27 +2,25 @@
 
     decide(error, attempt, kind, past, ...) -> Again(after, new_id) | Settled(verify) | GiveUp()
 
-What makes retries hard here is the request id. The service remembers ids it has processed and
-answers a repeated one with 409, without the answer that was lost [public]. Whether a *failed*
-attempt uses up its id is not documented. So a 409 is read in the light of what its id has been
-through before (`Past`):
+Promises: a batch keeps its request id until a definite refusal, a read never keeps one, and nothing
+that may have been done is paid for a second time.
 
-    past of the id                              read            batch (analyze)
-    other write ------------------------------------------- ---------------
-    ------------------------------- ----------- nothing (FRESH)                             again,
-    new id   verify: someone sent it twice   give up refusals only: 429, 402, the API's own 502
-    again, new id   again, new id: it is used up    again, new id may have run: lost answer, 500, a
-    proxy's   again, new id   settled: it was done            give up: it was
-       502, 503, 504, a 200 cut short
-       done
-    both                                        again, new id   verify: read every post         give
-    up
+Hard: the service remembers ids it has processed and answers a repeated one with 409, without the
+answer that was lost [public]. Whether a *failed* attempt uses up its id is not documented. So a 409
+is read in the light of what its id has been through before (`Past`):
 
-*Verify* means: read every post of the batch (1 credit each); what is readable after the visibility
-delay was done, the rest goes out again under a new id. A read never keeps an id: every physical
-send has a new one.
+    past of the id          read             batch (analyze)      other write
+    ----------------------  ---------------  -------------------  -----------
+    nothing (FRESH)         again, new id    verify: sent twice   give up
+    refusals only           again, new id    again, new id        again, new id
+    may have run            again, new id    settled: was done    give up
+    both                    again, new id    verify               give up
 
-Source: the Tokfluence API page, *Idempotency*.
+A refusal is a 429, a 402 or the API's own 502. *May have run* is a lost answer, a 500, a proxy's
+502, 503 or 504, a 200 cut short. *Verify* means: read every post of the batch (1 credit each); what
+is readable after the visibility delay was done, the rest goes out again under a new id.
+
+What each status says is in `_wire/statuses.py`. Source: the Tokfluence API page, *Idempotency*.
 """
 
 from __future__ import annotations
@@ -38,6 +36,7 @@ from .._errors import (
     TokfluenceError,
 )
 from .._wire.calls import Kind
+from .._wire.statuses import Work, meaning_of
 
 __all__ = [
     "Again",
@@ -110,12 +109,13 @@ def backoff(policy: RetryPolicy, attempt: int, rand: float) -> float:
     return rand * min(policy.cap, policy.base * 2.0 ** min(attempt - 1, 60))
 
 
+_EFFECTS = {Work.NONE: Past.FRESH, Work.REFUSED: Past.REFUSED, Work.POSSIBLE: Past.MAYBE}
+
+
 def effect_of(error: TokfluenceError) -> Past:
     """What an attempt that ended in `error` has done to its request id."""
     if isinstance(error, APIStatusError):
-        if error.status in (402, 429) or (error.status == 502 and error.code == "upstream_error"):
-            return Past.REFUSED
-        return Past.MAYBE if error.status >= 500 or error.status == 408 else Past.FRESH
+        return _EFFECTS[meaning_of(error.status, error.code).work]
     if isinstance(error, APIConnectionError):
         return Past.MAYBE if error.sent else Past.FRESH
     # A 2xx whose body cannot be used is a lost answer.
@@ -132,6 +132,7 @@ def decide(
     policy: RetryPolicy = DEFAULT_POLICY,
     elapsed: float = 0.0,
     rand: float = 1.0,
+    unusable: int = 0,
 ) -> Decision:
     """Choose what follows an attempt.
 
@@ -143,6 +144,7 @@ def decide(
         batch: An analyze batch, whose posts can be read to find out what a 409 means.
         elapsed: Seconds since the end of the call's first attempt.
         rand: A number from 0 to 1, the jitter.
+        unusable: Earlier attempts of this call whose body arrived whole and could not be used.
     """
     read = kind is Kind.READ
     if isinstance(error, APIStatusError) and error.status == 409:
@@ -151,7 +153,7 @@ def decide(
         if not batch:
             return GiveUp()
         return Settled(verify=past is not Past.MAYBE)
-    if not _is_transient(error, read):
+    if not _may_pass(error, read, unusable):
         return GiveUp()
     after = backoff(policy, attempt, rand)
     asked = getattr(error, "retry_after", None)
@@ -168,11 +170,12 @@ def _again(
     return Again(after, new_id)
 
 
-def _is_transient(error: TokfluenceError, read: bool) -> bool:
+def _may_pass(error: TokfluenceError, read: bool, unusable: int) -> bool:
     if isinstance(error, APIStatusError):
-        return error.status in (408, 429, 500, 502, 503, 504)
+        return meaning_of(error.status, error.code).passes
     if isinstance(error, APIResponseValidationError):
-        # Well-formed JSON of another shape comes back the same next time and is paid for again. For
-        # a write the repeat under the same id costs nothing and shows whether it was done.
-        return (error.malformed or not read) and error.status is not None
+        # The same request brings the same bytes, at full price: one repeat, as it may have been a
+        # proxy's bad moment. Of well-formed JSON of another shape, none. For a write the repeat
+        # under the same id costs nothing and shows whether it was done.
+        return error.status is not None and (error.malformed or not read) and not unusable
     return isinstance(error, APIConnectionError)

@@ -23,11 +23,17 @@ from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 import aiohttp
-from aiohttp import ClientHandlerType, ClientRequest, ClientResponse, hdrs
+from aiohttp import (
+    ClientHandlerType,
+    ClientMiddlewareType,
+    ClientRequest,
+    ClientResponse,
+    hdrs,
+)
 from multidict import CIMultiDict, istr
 from yarl import URL
 
-from .._errors import APIResponseValidationError
+from .._errors import APIResponseValidationError, ClosedError
 from .._version import __version__
 from .._wire.answers import Answer
 from .._wire.calls import Call
@@ -45,6 +51,12 @@ __all__ = ["Transport", "read_body"]
 # chance. It is 19 page faults for each page of 200 comments, a sixth of its CPU.
 bytes(1024 * 1024)
 
+_SESSION_CLOSED = (
+    "The aiohttp session that this client uses (session=...) is closed. Close the client first, or "
+    "let it make a session of its own."
+)
+# What leaves aiohttp; a session that is closed under a request, by an assertion or a RuntimeError.
+_FOREIGN = (TimeoutError, aiohttp.ClientError, OSError, AssertionError, RuntimeError)
 _REQUEST_ID = istr("X-Request-Id")
 _HEADERS = {hdrs.USER_AGENT: f"tokfluence_async/{__version__}"}
 _JSON = CIMultiDict({hdrs.CONTENT_TYPE: "application/json"})
@@ -58,16 +70,23 @@ class Transport:
             else.
         max_body: Bytes of one answer's body after decompression.
         session: A session of the caller's, which is used and never closed.
+        proxy: The URL of an HTTP proxy, as checked by the client.
     """
 
     def __init__(
-        self, base_url: str, *, max_body: int, session: aiohttp.ClientSession | None
+        self,
+        base_url: str,
+        *,
+        max_body: int,
+        session: aiohttp.ClientSession | None,
+        proxy: str | None,
     ) -> None:
         base = URL(base_url)  # quotes what its path may need
         self._scheme = base.scheme
         self._authority = base.raw_authority
         self._prefix = base.raw_path.rstrip("/")
         self._max_body = max_body
+        self._proxy = None if proxy is None else URL(proxy)
         self._own: Connector | None = None
         self._used: WeakSet[ResponseHandler] = WeakSet()
         if session is None:
@@ -94,9 +113,48 @@ class Transport:
             APIResponseValidationError: The body is larger than the cap.
             GateClosedError: Nothing was sent.
         """
+        try:
+            async with asyncio.timeout_at(attempt.start_clock()) as attempt.clock:
+                response = await self._session.request(
+                    call.method,
+                    self._url(call.target),
+                    data=call.body,
+                    headers=_headers(call, more),
+                    allow_redirects=False,
+                    raise_for_status=False,
+                    proxy=self._proxy,
+                    timeout=_connect_limit(attempt.timeout.connect, self._own is not None),
+                    middlewares=(self._middleware(attempt),),
+                )
+                try:
+                    if not attempt.sent:  # somebody answers in the session's place
+                        attempt.leaves()
+                    body = _whole(response.content)
+                    if body is None:
+                        body = await self._read(response, attempt)
+                    elif len(body) > self._max_body:
+                        raise self._too_large(response, attempt)
+                except BaseException:
+                    response.close()
+                    raise
+        except _FOREIGN as error:
+            raise self._in_our_words(error, attempt) from None
+        finally:
+            if not attempt.sent:
+                attempt.forfeit_slot()
+        return answer_of(response.status, response.headers, body, attempt.request_id)
 
-        # The client middleware: runs once for each request that leaves. A function, not an object:
-        # recorders such as aioresponses copy what they are given, deeply, but not functions.
+    def _in_our_words(self, error: Exception, attempt: Attempt) -> Exception:
+        if isinstance(error, TimeoutError):
+            return late(error, attempt)
+        if self._session.closed:  # aiohttp has no error of its own for that
+            return ClosedError(_SESSION_CLOSED) if self._own is None else ClosedError()
+        return lost(error, attempt) if isinstance(error, (aiohttp.ClientError, OSError)) else error
+
+    def _middleware(self, attempt: Attempt) -> ClientMiddlewareType:
+        """What runs once for each request that leaves. A function and not an object: recorders such
+        as aioresponses copy what they are given, deeply, but not functions."""
+
         async def leave(request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
             # Here and not in `session.request`: what traces are given at its start holds no token.
             request.headers[_REQUEST_ID] = attempt.request_id
@@ -112,37 +170,7 @@ class Transport:
                 # Left alone, this is what makes aiohttp send again.
                 raise lost(error, attempt) from None
 
-        try:
-            async with asyncio.timeout_at(attempt.start_clock()) as attempt.clock:
-                response = await self._session.request(
-                    call.method,
-                    self._url(call.target),
-                    data=call.body,
-                    headers=_headers(call, more),
-                    allow_redirects=False,
-                    raise_for_status=False,
-                    timeout=_connect_limit(attempt.timeout.connect, self._own is not None),
-                    middlewares=(leave,),
-                )
-                try:
-                    if not attempt.sent:  # somebody answers in the session's place
-                        attempt.leaves()
-                    body = _whole(response.content)
-                    if body is None:
-                        body = await self._read(response, attempt)
-                    elif len(body) > self._max_body:
-                        raise self._too_large(response, attempt)
-                except BaseException:
-                    response.close()
-                    raise
-        except TimeoutError as error:
-            raise late(error, attempt) from None
-        except (aiohttp.ClientError, OSError) as error:
-            raise lost(error, attempt) from None
-        finally:
-            if not attempt.sent:
-                attempt.forfeit_slot()
-        return answer_of(response.status, response.headers, body, attempt.request_id)
+        return leave
 
     def _url(self, target: str) -> URL:
         # As it is built here it needs no parsing, which is 4 µs of a request.

@@ -1,4 +1,4 @@
-"""What a call costs in credits, and whether an error was charged.
+"""What a call costs in credits.
 
 Source: the Tokfluence API page, *Credits*.
 """
@@ -13,7 +13,6 @@ __all__ = [
     "ANALYZE_PRICE",
     "COMMENT_PAGE_PRICE",
     "POST_PRICE",
-    "is_charged",
     "length_of",
     "price_of",
 ]
@@ -54,16 +53,3 @@ def length_of(json: Any, name: str) -> int:
     """How long the list `name` of a request's body is; 0 where there is none."""
     items = cast("Mapping[str, Any]", json).get(name) if isinstance(json, Mapping) else None
     return len(cast("list[Any]", items)) if isinstance(items, (list, tuple)) else 0
-
-
-def is_charged(status: int, code: str | None) -> bool:
-    """Whether a request that ended in an error status was charged. Where the page does not say, it
-    is taken as charged.
-
-    Cache misses, validation errors and other 4xx are not refunded. A request that was turned away
-    before the work (401, 402, 409, 429) was never debited. `upstream_error` is refunded. Of a 500
-    nothing is known [public].
-    """
-    if status in (401, 402, 409, 429) or 300 <= status < 400:
-        return False
-    return not (status == 502 and code == "upstream_error")

@@ -1,0 +1,132 @@
+"""While no connection can be made at all: jobs wait, and one of them tries now and then.
+
+Promises: an outage of the network fails no input of a job. It is said in the log when it begins and
+when it ends. It is waited out for a limited time; then the job ends with the error, and inputs that
+were not sent are not tried one by one.
+
+Relies on: the caller tells of every connection that could not be made, and of every sign that the
+other side is there.
+
+Hard: a wrong address looks the same. So where no connection was ever made, the limit is shorter.
+A single call does not wait here: it keeps its own errors and limits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+
+from .._errors import APIConnectionError
+from .._text import plural
+
+__all__ = ["Outage"]
+
+logger = logging.getLogger("tokfluence_async")
+
+# Seconds from the beginning of an outage that jobs wait for its end: as long as a closed gate is
+# waited for, and less where nobody has ever been reached.
+_LONGEST = 900.0
+_LONGEST_AT_FIRST = 60.0
+# Seconds between two tries: twice as long each time, and no longer than this.
+_FIRST_TRY = 0.5
+_LAST_TRY = 5.0
+
+
+class Outage:
+    """Whether the other side of one event loop's connections is there.
+
+    Attributes:
+        since: The loop's time when the first connection failed, with none made after it; None
+            while connections can be made.
+        error: What a job ends in, once it has waited long enough; None before.
+    """
+
+    __slots__ = ("_line", "_loop", "_origin", "_reached", "_tried", "_tries", "error", "since")
+
+    def __init__(self, origin: str) -> None:
+        self._origin = origin
+        self._loop = asyncio.get_running_loop()
+        self._reached = False
+        self._line: deque[asyncio.Future[None]] = deque()
+        self._tries: asyncio.TimerHandle | None = None
+        self._tried = 0
+        self.since: float | None = None
+        self.error: APIConnectionError | None = None
+
+    @property
+    def lasts(self) -> float:
+        """Seconds since it began; 0.0 while there is none."""
+        return 0.0 if self.since is None else self._loop.time() - self.since
+
+    def failed(self, error: APIConnectionError) -> None:
+        """A connection could not be made."""
+        if self.since is None:
+            self.since = self._loop.time()
+            self._tried = 0
+            logger.warning(
+                "No connection to %s: jobs wait for it, %.0f s at most. (%s)",
+                self._origin,
+                self._longest,
+                error.message,
+            )
+        elif self.error is None and self.lasts >= self._longest:
+            self.error = error
+            self._wake(len(self._line))
+
+    def reached(self) -> None:
+        """A connection was made, or an answer came."""
+        self._reached = True
+        if self.since is None:
+            return
+        logger.warning(
+            "%s is reached again, after %.0f s; %s had waited for it.",
+            self._origin,
+            self.lasts,
+            plural(len(self._line), "call"),
+        )
+        self.since = self.error = None
+        if self._tries is not None:
+            self._tries.cancel()
+            self._tries = None
+        self._wake(len(self._line))
+
+    async def passed(self) -> None:
+        """Wait until the outage is over, or it is this call's turn to try.
+
+        Raises:
+            APIConnectionError: It has lasted for too long.
+        """
+        if self.error is not None:
+            raise self.error.with_traceback(None)
+        turn: asyncio.Future[None] = self._loop.create_future()
+        self._line.append(turn)
+        if self._tries is None:
+            self._try_later()
+        await turn
+        if self.error is not None:
+            raise self.error.with_traceback(None)
+
+    @property
+    def _longest(self) -> float:
+        return _LONGEST if self._reached else _LONGEST_AT_FIRST
+
+    def _try_later(self) -> None:
+        wait = min(_FIRST_TRY * 2.0**self._tried, _LAST_TRY)
+        self._tried = min(self._tried + 1, 10)
+        self._tries = self._loop.call_later(wait, self._try)
+
+    def _try(self) -> None:
+        self._tries = None
+        self._wake(1)
+        # One that was woken may be cancelled before it has tried: the next one does not wait for
+        # it.
+        if self._line:
+            self._try_later()
+
+    def _wake(self, count: int) -> None:
+        while count and self._line:
+            turn = self._line.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                count -= 1
