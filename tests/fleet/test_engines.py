@@ -33,7 +33,7 @@ from .support import (
 EXAMPLES = ROOT / "examples" / "fleet"
 IDS = [str(7_234_567_890_123_456_000 + 7 * number) for number in range(24)]
 
-pytestmark = [pytest.mark.real_time, pytest.mark.timeout(170)]
+pytestmark = [pytest.mark.real_time, pytest.mark.timeout(240)]
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ yaml = pytest.importorskip("yaml")
 EXAMPLES = ROOT / "examples" / "fleet"
 IDS = [str(7_234_567_890_123_456_000 + 7 * number) for number in range(16)]
 
-pytestmark = [pytest.mark.real_time, pytest.mark.timeout(170)]
+pytestmark = [pytest.mark.real_time, pytest.mark.timeout(240)]
 
 
 @pytest.fixture

@@ -81,7 +81,7 @@ def check(found: dict[str, Any], posts: int) -> None:
     assert set(found["analyzed"]) <= set(IDS[:posts])
 
 
-@pytest.mark.timeout(170)
+@pytest.mark.timeout(240)
 def test_shards_that_are_killed_lose_nothing_and_pay_once(tmp_path: Path) -> None:
     """Three workers, ten kills: the lines of `merge` and the bill are those of a quiet day."""
     found = crawl_in_shards(tmp_path, posts=45, shards=3, kills=10, seed=1)

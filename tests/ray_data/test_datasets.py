@@ -22,7 +22,7 @@ IDS = [str(7_234_567_890_123_456_000 + number) for number in range(600)]
 
 pytestmark = [
     pytest.mark.real_time,
-    pytest.mark.timeout(170),
+    pytest.mark.timeout(240),
     pytest.mark.filterwarnings(r"ignore::DeprecationWarning:ray\..*"),
     pytest.mark.filterwarnings(r"ignore::FutureWarning:ray\..*"),
 ]
