@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 __all__ = [
+    "HERE",
     "ROOT",
     "LedgerServer",
     "environment",
