@@ -17,6 +17,7 @@ from tokfluence_async import Journal, Sandbox, Throttle, TokfluenceClient, crawl
 JOURNAL = r"C:\jobs\posts.sqlite"
 LOCKED = r"D:\jobs\own.sqlite"
 OUT = r"C:\out"
+SHARED = r"C:\run\throttle"
 
 IDS = [str(7_234_567_890_123_456_000 + number) for number in range(12)]
 URLS = [f"https://www.tiktok.com/@a/video/{post_id}" for post_id in IDS]
@@ -55,6 +56,16 @@ async def crawls(client: TokfluenceClient, sandbox: Sandbox) -> dict[str, Any]:
     }
 
 
+async def shared() -> dict[str, Any]:
+    """Two clients that share their budgets by a file, as two processes would."""
+    options = {"base_url": "", "throttle": Throttle(shared=SHARED, per_ip=6_000, per_key=None)}
+    async with Sandbox(throttle=None) as sandbox:
+        options["base_url"] = sandbox.url
+        async with TokfluenceClient(sandbox.token, **options) as client:
+            read = [outcome.ok async for outcome in client.posts.get_many(IDS)]
+            return {"shared": [sum(read), client.throttle.statistics().shared]}
+
+
 async def main() -> dict[str, Any]:
     options = {"seconds_per_url": 0.01, "visibility_delay": 0.05, "comments_per_post": 30}
     async with (
@@ -70,6 +81,7 @@ async def main() -> dict[str, Any]:
             "read_comments": len(comments),
             **await bulk_calls(client, sandbox),
             **await crawls(client, sandbox),
+            **await shared(),
             "twice": sandbox.billed_twice(),
         }
 

@@ -69,11 +69,13 @@ def test_the_whole_story(tmp_path: Path) -> None:
     assert {"posts.jsonl", "comments.jsonl", "failures.jsonl", "journal.sqlite"} <= set(
         told["files"]
     )
+    assert told["shared"] == [12, True]
     # By the two journals that know nothing of each other.
     assert told["twice"] == IDS[:3]
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         r"C:\jobs\posts.sqlite",
         r"C:\out",
+        r"C:\run\throttle",
         r"D:\jobs\own.sqlite",
     ]
 
