@@ -32,6 +32,7 @@ from .support import (
 
 EXAMPLES = ROOT / "examples" / "fleet"
 IDS = [str(7_234_567_890_123_456_000 + 7 * number) for number in range(24)]
+MANY = [str(int(IDS[0]) + 7 * number) for number in range(240)]
 
 pytestmark = [pytest.mark.real_time, pytest.mark.timeout(240)]
 
@@ -56,7 +57,12 @@ def nats_server(folder: Path) -> Generator[str]:
 
 
 def kill_one_after_another(
-    command: list[str], variables: dict[str, str], ledger: LedgerServer, data: Path, kills: int
+    command: list[str],
+    variables: dict[str, str],
+    ledger: LedgerServer,
+    data: Path,
+    posts: int,
+    kills: int,
 ) -> None:
     """Run one worker at a time and kill it while it works, so often; the last one ends the job."""
     for _ in range(kills):
@@ -66,7 +72,7 @@ def kill_one_after_another(
             # All of it: an engine that starts processes of its own is a group.
             os.killpg(process.pid, signal.SIGKILL)
     with run_group(command, EXAMPLES, environment(**variables)):
-        wait_until(lambda: len(written(data)) == len(IDS))
+        wait_until(lambda: len(written(data)) == posts)
 
 
 def wait_until(there: object, seconds: float = 90) -> None:
@@ -88,8 +94,21 @@ def written(data: Path) -> Counter[str]:
 @pytest.mark.parametrize("engine", ["streaq", "taskiq"])
 def test_a_killed_workers_shard_is_finished_by_the_next(engine: str, tmp_path: Path) -> None:
     """Lost 0, written twice 0, billed twice 0."""
+    finish_under_kills(engine, tmp_path, IDS, kills=2)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("engine", ["streaq", "taskiq"])
+def test_many_kills(engine: str, tmp_path: Path) -> None:
+    """The same, with more of both."""
+    finish_under_kills(engine, tmp_path, MANY, kills=20)
+    print(f"{engine}: 20 kills, {len(MANY)} posts; lost 0, written twice 0, billed twice 0")
+
+
+def finish_under_kills(engine: str, tmp_path: Path, ids: list[str], kills: int) -> None:
     pytest.importorskip(engine)
-    (tmp_path / "urls.txt").write_text("\n".join(IDS), "utf-8")
+    (tmp_path / "urls.txt").write_text("\n".join(ids), "utf-8")
     (tmp_path / "store").mkdir()
     command = {
         "streaq": ["-m", "streaq", "run", "streaq_app:worker"],
@@ -114,8 +133,10 @@ def test_a_killed_workers_shard_is_finished_by_the_next(engine: str, tmp_path: P
         variables["PYTHONPATH"] = os.pathsep.join([str(EXAMPLES), os.environ.get("PYTHONPATH", "")])
         producer = [f"{engine}_app.py", str(tmp_path / "urls.txt"), str(tmp_path / "out"), "2"]
         with run_group([sys.executable, *producer], EXAMPLES, environment(**variables)):
-            kill_one_after_another([sys.executable, *command], variables, ledger, tmp_path, 2)
+            kill_one_after_another(
+                [sys.executable, *command], variables, ledger, tmp_path, len(ids), kills
+            )
         billed_twice = ledger.summary()["billed_twice"]
 
-    assert sorted(written(tmp_path).items()) == [(post_id, 1) for post_id in IDS]
+    assert sorted(written(tmp_path).items()) == [(post_id, 1) for post_id in ids]
     assert billed_twice == []

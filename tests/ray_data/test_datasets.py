@@ -134,6 +134,7 @@ def test_actors_that_die_pay_for_nothing_twice(cluster: Any, tmp_path: Path) -> 
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(0)
 def test_many_actors_that_die(cluster: Any, tmp_path: Path) -> None:
     """At least fifty, over several jobs."""
     killed = 0
