@@ -44,6 +44,9 @@ async def work(options: dict[str, Any]) -> dict[str, Any]:
     seen: list[tuple[float, int, bool]] = []
     refuse_after: float | None = options.get("refuse_after")
     refused = 0
+    log = None
+    if "log" in options:
+        log = os.open(options["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     async def caller(number: int) -> None:
         nonlocal refuse_after, refused
@@ -55,6 +58,8 @@ async def work(options: dict[str, Any]) -> dict[str, Any]:
             await asyncio.sleep(chance.uniform(0, options.get("transit", 0.01)))
             calls[number] += 1
             arrived.append(time.monotonic())
+            if log is not None:
+                os.write(log, b"%.6f\n" % arrived[-1])  # survives a kill
             if await service.ask() == 429:
                 refused += 1
                 lanes.refused(options.get("period", 6.0) / 10)

@@ -273,6 +273,10 @@ def test_a_refused_try_leaves_the_gate_closed_and_says_nothing_of_later_answers(
     assert gate.opens == 2 * DAY + 1.0
 
 
+def test_a_day_is_one():
+    assert DAY == 24 * 60 * 60
+
+
 def test_an_answered_try_opens_the_gate_once():
     gate = Gate()
     gate.close(0.0, 1e308)

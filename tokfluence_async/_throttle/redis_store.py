@@ -35,19 +35,27 @@ if TYPE_CHECKING:
 __all__ = ["RedisStore"]
 
 _COMMON: Final = "{tokfluence}:throttle"
-# Seconds. A trip to a store far away takes 0.2; who waits longer goes on alone.
-_TRIP: Final = 1.5
+# Seconds for one trip: the first, and any after one that failed. Then four times what the last one
+# took, and the least. A trip to a store far away takes 0.2; who waits longer goes on alone.
+_TRIP: Final = 2.0
+_TRIP_LEAST: Final = 0.6
 _CONNECT: Final = 2.0
+
+
+# Errors of a connection that works.
+_SAYS_NO: Final = (exceptions.AuthenticationError, exceptions.BusyLoadingError)
 
 
 class _Connection:
     """One loop's connections, and what is under way on them."""
 
-    __slots__ = ("client", "script", "tasks")
+    __slots__ = ("client", "script", "tasks", "within")
 
     def __init__(self, client: Redis) -> None:
         self.client = client
         self.script: AsyncScript = client.register_script(SCRIPT)
+        #: Seconds for the next trip.
+        self.within = _TRIP
         self.tasks: set[asyncio.Task[None]] = set()
 
 
@@ -115,20 +123,24 @@ class RedisStore:
         answer: Answer | StoreError | None = None
         sent = now()
         try:
-            try:
-                answer = await self._exchange(connection, ask)
-            except exceptions.ConnectionError as error:
-                if isinstance(error, (exceptions.AuthenticationError, exceptions.BusyLoadingError)):
-                    raise
-                sent = now()
-                # A connection of the pool that the server has closed meanwhile.
-                answer = await self._exchange(connection, ask)
+            async with asyncio.timeout(connection.within):
+                try:
+                    answer = await self._exchange(connection, ask)
+                except exceptions.ConnectionError as error:
+                    if isinstance(error, _SAYS_NO):
+                        raise
+                    sent = now()
+                    # A connection of the pool that the server has closed meanwhile.
+                    answer = await self._exchange(connection, ask)
+            connection.within = min(_TRIP, max(_TRIP_LEAST, 4 * (now() - sent)))
         except (exceptions.RedisError, OSError, TimeoutError) as error:
             answer = self._explain(error)
         except (ValueError, TypeError, IndexError):
             answer = self._something_else("an answer that is not ours")
         finally:
             # Half a trip for each way, as nothing else is known of them.
+            if not isinstance(answer, Answer):
+                connection.within = _TRIP
             done(answer, (sent + now()) / 2)
 
     async def _exchange(self, connection: _Connection, ask: Ask) -> Answer:

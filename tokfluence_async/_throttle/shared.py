@@ -38,8 +38,11 @@ _HEARTBEAT = 2.5
 _KEEP = 60.0
 # How long a store that has never worked may take to be there.
 _START = 8.0
-# Between two tries to reach it after that, and at the start.
-_RETRY = 1.0
+# Between two tries to reach it after that: as many slots, and so many seconds at least and at most.
+# As long as some are back and others alone, all together send a little too much.
+_RETRY = 10
+_RETRY_SECONDS = (0.1, 1.0)
+# And at the start.
 _RETRY_AT_START = 0.3
 # Leases that all processes together hold at most, apart from one each.
 _MOST_AHEAD = 20
@@ -302,7 +305,7 @@ class SharedOrigin(Origin):
                         ),
                     )
             return None
-        self._retry_at = now + _RETRY * random.uniform(0.8, 1.2)
+        self._retry_at = now + self._pause() * random.uniform(0.8, 1.2)
         if self.alone or (not error.lasting and since < self.store.patience):
             if not self.alone:
                 self._retry_at = now + self.store.patience / 20
@@ -312,6 +315,12 @@ class SharedOrigin(Origin):
             f"The shared throttle is away ({error}). This process goes on alone, at its part of "
             f"the limit ({self.processes} shared it), and comes back by itself."
         )
+
+    def _pause(self) -> float:
+        """Seconds between two tries to reach a store that is away."""
+        least, most = _RETRY_SECONDS
+        paces = [lane.pacer.pace(-math.inf) for lane in (self.address, *self._lanes())]
+        return min(most, max(least, _RETRY / (self.processes * min(paces))))
 
     def _go_alone(self, now: float, alone: bool) -> None:
         self.alone = alone
@@ -329,7 +338,10 @@ class SharedOrigin(Origin):
                 del key.asked[gone]
         if self.line.waiting or any(now - key.used < _KEEP for key in self._lanes()):
             busy = any(key.waiting and not self.closed_for(key, now) for key in self._lanes())
-            when = loop.time() + (_LOOK if busy else _HEARTBEAT)
+            pause = _LOOK if busy else _HEARTBEAT
+            if self.alone:
+                pause = max(self._retry_at - now, 0.0)
+            when = loop.time() + pause
             timer = self._beats.get(loop)
             if timer is None or timer.when() > when:
                 if timer is not None:
@@ -347,7 +359,7 @@ class SharedOrigin(Origin):
                     continue
                 if self.alone:
                     if now >= self._retry_at:
-                        self._retry_at = now + _RETRY
+                        self._retry_at = now + self._pause()
                         self._ask(key, loop)
                     continue
                 open_line = key.waiting and self.closed_for(key, now) == 0.0
