@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+import math
+import random
+
+import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -262,3 +266,37 @@ def test_a_size_can_be_bounded_from_outside_unless_it_was_asked_for() -> None:
     assert planner.next_size(10_000, 0) == 1
     assert Planner(8).next_size(10_000, 3) == 3
     assert Planner(8, 25).next_size(10_000, 3) == 25
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_fit_is_least_squares(seed: int) -> None:
+    """As numpy reads it: `a` less its standard error, twice and more where few were seen, and `b`
+    so that all seconds stay accounted for."""
+    chance = random.Random(seed)
+    a, b, noise = chance.uniform(0, 30), chance.uniform(0.05, 4), chance.choice((0.05, 0.5, 2.0))
+    count = (4, 5, 7, 12, 60)[seed % 5]
+    data = [
+        (urls, max(0.1, a + b * urls + chance.gauss(0, noise)))
+        for urls in (chance.randint(1, 50) for _ in range(count))
+    ]
+    n, t = np.array(data).T
+    design = np.stack([np.ones(count), n], axis=1)
+    (intercept, slope), *_ = np.linalg.lstsq(design, t, rcond=None)
+    variance = ((t - design @ (intercept, slope)) ** 2).sum() / (count - 2)
+    error = math.sqrt(variance * np.linalg.inv(design.T @ design)[0, 0])
+    sure = min(intercept - 2.0 * (1.0 + 3.0 / (count - 2)) * error, t.sum() / count)
+    expected = (sure, max(0.0, (t.sum() - sure * count) / n.sum()))
+    if sure <= 0.0:
+        expected = (0.0, t.sum() / n.sum())
+
+    assert seen(Planner(8), data).fit() == pytest.approx(expected, rel=1e-6)
+
+
+def test_four_batches_are_the_fewest_that_tell_a_request_from_its_urls() -> None:
+    """And they have to differ in size."""
+    exact = [(n, 4.0 + 0.5 * n) for n in (10, 4, 7, 9)]
+    assert seen(Planner(8), exact[:3]).fit() == (0.0, pytest.approx(22.5 / 21))
+    assert seen(Planner(8), exact).fit() == (pytest.approx(4.0), pytest.approx(0.5))
+    assert seen(Planner(8), [(7, 8.0)] * 9).fit() == (0.0, pytest.approx(8.0 / 7))
+    tiny = [(n, 0.4 + 0.05 * n) for n in (10, 4, 7, 9)]
+    assert seen(Planner(8), tiny).fit() == (pytest.approx(0.4), pytest.approx(0.05))

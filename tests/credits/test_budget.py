@@ -15,6 +15,7 @@ from tokfluence_async import (
     BudgetExceededError,
     InsufficientCreditsError,
     Sandbox,
+    SharedBudget,
     TokfluenceClient,
     TokfluenceError,
 )
@@ -251,6 +252,44 @@ def test_only_whole_numbers_are_budgets(wrong: Any) -> None:
     with pytest.raises(ValueError, match="keep_credits must be an integer of 0 or more"):
         Budget(keep=wrong)
     assert Budget(0).available == 0
+
+
+def test_the_error_says_what_is_left_after_what_was_spent() -> None:
+    budget = Budget(100)
+    budget.reserve(30)
+    budget.settle(30, 20)
+    budget.reserve(15)
+    with pytest.raises(BudgetExceededError) as caught:
+        budget.reserve(66)
+    assert (caught.value.needed, caught.value.available, caught.value.limit) == (66, 65, 100)
+
+
+def test_a_shared_budget_is_reserved_from_as_any_other() -> None:
+    """From what this process has leased of it; a reservation holds in all or in none."""
+    shared = SharedBudget("redis://127.0.0.1/0", "job", 1_000)
+    shared.leases.held = 50
+    above = Budget(45)
+    budget = Budget(shared, above)
+    assert (budget.leases, above.leases, Budget(None, budget).leases) == (True, False, True)
+    assert (budget.limit, budget.available) == (None, 45)
+    budget.reserve(20)
+    assert (shared.leases.reserved, above.reserved, budget.reserved) == (20, 20, 20)
+    with pytest.raises(BudgetExceededError) as caught:
+        budget.reserve(26)  # the client's own limit is in the way
+    assert caught.value.limit == 45
+    assert (shared.leases.reserved, shared.leases.held) == (20, 50)
+    assert (above.reserved, budget.reserved) == (20, 20)
+    budget.settle(20, 18)
+    assert (shared.leases.reserved, shared.leases.held) == (0, 32)
+    assert (above.spent, budget.spent) == (18, 18)
+    assert (budget.available, budget.tightest) == (27, 45)
+    alone = Budget(shared)
+    assert (alone.available, alone.tightest) == (32, 1_000)
+    with pytest.raises(BudgetExceededError) as caught:
+        alone.reserve(33)
+    assert (caught.value.needed, caught.value.available, caught.value.limit) == (33, 32, 1_000)
+    alone.reserve(32)
+    assert alone.available == 0
 
 
 def test_a_halted_job_sends_nothing_and_settles_what_was_sent() -> None:
