@@ -162,10 +162,9 @@ def build_request(method: str, path: str, params: Mapping[str, Any] | None, json
 def _query(params: Any) -> str:
     """Parameters as a query: values as JSON writes them, but texts without quotes. A list repeats
     its name; None is left out, in lists too."""
-    given: Any = params
     if not isinstance(params, Mapping):
         raise ValueError(f"params is of type {type(params).__name__}, not a dict")
-    given: Mapping[Any, Any] = params
+    given = cast("Mapping[Any, Any]", params)
     pairs: list[tuple[str, str]] = []
     for key, value in given.items():
         name = _text(key, "a name")
