@@ -9,7 +9,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from conftest import Store
+from shared_store import Store
 
 from tokfluence_async import (
     Analysis,

@@ -29,7 +29,7 @@ from tokfluence_async._journal.store import Store
 def _hurry() -> None:
     """The sandbox is quick here, as the clock is real. In the child only: the tests' own process
     imports this file too."""
-    _visibility.FIRST_READ = 0.02
+    vars(_visibility)["FIRST_READ"] = 0.02
     _intake._LINGER = 0.01
     _writer.LAZY = 0.004  # more boundaries
 
