@@ -90,11 +90,14 @@ class SharedJournal(RuleBasedStateMachine):
 
     @initialize(target=processes)
     def first(self) -> Process:
-        return self.begin()
+        return self.start()
 
     @rule(target=processes)
     def begin(self) -> Process:
         """Another process begins."""
+        return self.start()
+
+    def start(self) -> Process:
         process = Process(self.run(self.store.journal().open()))
         self.known.append(process)
         return process
