@@ -31,8 +31,10 @@ __all__ = ["SharedOrigin"]
 
 _log = logging.getLogger("tokfluence_async")
 
-# Seconds. Who waits looks at the gates that often, at least; who does not, says that it is alive.
+# Who waits looks at the gates that often, at least: seconds, or a number of slots if that is less.
 _LOOK = 0.25
+_LOOK_SLOTS = 10
+# Seconds. Who waits for nothing, or at a gate, says that often that it is alive.
 _HEARTBEAT = 2.5
 # For how long a process that asks for nothing says so: what it has sent counts for a window.
 _KEEP = 60.0
@@ -244,7 +246,7 @@ class SharedOrigin(Origin):
             now = self.now(loop)
             key.asked[loop] = key.asked.get(loop, 0) - ask.slots
             if isinstance(answer, Answer):
-                message = self._learn(key, answer, at, now, loop)
+                self._learn(key, answer, at, now, loop)
             else:
                 self.address.leased.untold(ask.ip)
                 key.leased.untold(ask.key)
@@ -264,8 +266,7 @@ class SharedOrigin(Origin):
         at: float,
         now: float,
         loop: asyncio.AbstractEventLoop,
-    ) -> str | None:
-        message = None
+    ) -> None:
         self.worked = True
         self._trouble_since = None
         self._retry_at = -math.inf
@@ -273,7 +274,7 @@ class SharedOrigin(Origin):
         self._trip += (2.0 * (now - at) - self._trip) / 4
         if self.alone:
             self._go_alone(now, False)
-            message = f"The shared throttle is back: {self.store!r}."
+            loop.call_soon(_log.info, "The shared throttle is back: %r.", self.store)
         self.address.leased.load(answer.ip, at, bool(answer.leases))
         key.leased.load(answer.key, at, bool(answer.leases))
         self.processes = max(answer.ip.processes, answer.key.processes, 1)
@@ -281,7 +282,6 @@ class SharedOrigin(Origin):
         for other in self.keys.values():
             if other.waiting and self.closed_for(other, now) > other.patience:
                 self.send_away(other, loop)
-        return message
 
     def _trouble(
         self, error: StoreError, now: float, loop: asyncio.AbstractEventLoop
@@ -305,7 +305,7 @@ class SharedOrigin(Origin):
                         ),
                     )
             return None
-        self._retry_at = now + self._pause() * random.uniform(0.8, 1.2)
+        self._retry_at = now + self._slots(_RETRY, *_RETRY_SECONDS) * random.uniform(0.8, 1.2)
         if self.alone or (not error.lasting and since < self.store.patience):
             if not self.alone:
                 self._retry_at = now + self.store.patience / 20
@@ -316,11 +316,12 @@ class SharedOrigin(Origin):
             f"the limit ({self.processes} shared it), and comes back by itself."
         )
 
-    def _pause(self) -> float:
-        """Seconds between two tries to reach a store that is away."""
-        least, most = _RETRY_SECONDS
-        paces = [lane.pacer.pace(-math.inf) for lane in (self.address, *self._lanes())]
-        return min(most, max(least, _RETRY / (self.processes * min(paces))))
+    def _slots(self, count: int, least: float, most: float) -> float:
+        """Seconds in which so many slots open, for all who share."""
+        pace = min(lane.pacer.pace(-math.inf) for lane in (self.address, *self._lanes()))
+        if self.alone:
+            pace *= self.processes
+        return min(most, max(least, count / pace))
 
     def _go_alone(self, now: float, alone: bool) -> None:
         self.alone = alone
@@ -338,7 +339,7 @@ class SharedOrigin(Origin):
                 del key.asked[gone]
         if self.line.waiting or any(now - key.used < _KEEP for key in self._lanes()):
             busy = any(key.waiting and not self.closed_for(key, now) for key in self._lanes())
-            pause = _LOOK if busy else _HEARTBEAT
+            pause = self._slots(_LOOK_SLOTS, 0.05, _LOOK) if busy else _HEARTBEAT
             if self.alone:
                 pause = max(self._retry_at - now, 0.0)
             when = loop.time() + pause
@@ -359,11 +360,12 @@ class SharedOrigin(Origin):
                     continue
                 if self.alone:
                     if now >= self._retry_at:
-                        self._retry_at = now + self._pause()
+                        self._retry_at = now + self._slots(_RETRY, *_RETRY_SECONDS)
                         self._ask(key, loop)
                     continue
                 open_line = key.waiting and self.closed_for(key, now) == 0.0
-                if now - self._told_at >= (_LOOK if open_line else _HEARTBEAT) * 0.9:
+                pause = self._slots(_LOOK_SLOTS, 0.05, _LOOK) if open_line else _HEARTBEAT
+                if now - self._told_at >= pause * 0.9:
                     self._ask(key, loop)
             self.dispatch(self.now(loop), loop)
 
