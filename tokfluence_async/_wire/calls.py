@@ -164,7 +164,7 @@ def _query(params: Any) -> str:
     its name; None is left out, in lists too."""
     if not isinstance(params, Mapping):
         raise ValueError(f"params is of type {type(params).__name__}, not a dict")
-    given = cast("Mapping[Any, Any]", params)
+    given: Mapping[Any, Any] = params
     pairs: list[tuple[str, str]] = []
     for key, value in given.items():
         name = _text(key, "a name")
