@@ -87,6 +87,16 @@ SharedBudgetUrl = Annotated[
         rich_help_panel=_COMMON,
     ),
 ]
+Proxy = Annotated[
+    str | None,
+    typer.Option(
+        "--proxy",
+        metavar="URL",
+        envvar="TOKFLUENCE_PROXY",
+        help="Connect by an HTTP proxy, http://HOST:PORT. HTTPS_PROXY and its like are not read.",
+        rich_help_panel=_COMMON,
+    ),
+]
 Quiet = Annotated[
     bool,
     typer.Option(
@@ -151,6 +161,7 @@ FileArgument = Annotated[
 _COMMON_OPTIONS: dict[str, tuple[Any, Any]] = {
     "sandbox": (SandboxFlag, False),
     "base_url": (BaseUrl, None),
+    "proxy": (Proxy, None),
     "max_credits": (MaxCredits, None),
     "shared_budget": (SharedBudgetUrl, None),
     "quiet": (Quiet, False),

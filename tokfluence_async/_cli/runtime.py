@@ -180,7 +180,9 @@ async def _open_client(
             raise ConfigurationError(
                 "No API token: set TOKFLUENCE_TOKEN, or add --sandbox to try it without one."
             )
-        async with TokfluenceClient(base_url=common.base_url, max_credits=_limit(common)) as client:
+        async with TokfluenceClient(
+            base_url=common.base_url, proxy=common.proxy, max_credits=_limit(common)
+        ) as client:
             yield client, None
         return
     from .. import Sandbox

@@ -50,6 +50,7 @@ class Common(Struct, frozen=True, kw_only=True):
 
     sandbox: bool = False
     base_url: str | None = None
+    proxy: str | None = None
     max_credits: int | None = None
     shared_budget: str | None = None
     quiet: bool = False

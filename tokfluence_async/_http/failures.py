@@ -128,7 +128,7 @@ def _look(by_proxy: bool) -> str:
     if named:
         advice += (
             f"; {named[0]} is set, and this client reads no proxy from the environment: give it "
-            "proxy=... if one is needed"
+            "proxy=..., or --proxy to the command, if one is needed"
         )
     return advice
 
