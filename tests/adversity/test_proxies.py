@@ -178,7 +178,8 @@ FAULTS: dict[str, Callable[[Sandbox, str], Fault]] = {
     "too slow": lambda s, to: s.stall(1.5, to=to, times=1),
     "503 after the work": lambda s, to: s.proxy_error(503, to=to, times=2, when="after"),
     "500": lambda s, to: s.internal_error(to=to, times=2),
-    "garbage": lambda s, to: s.replace_body(b"<html>", to=to, times=2),
+    # Once: what arrived whole and cannot be used is asked for once more, and not again.
+    "garbage": lambda s, to: s.replace_body(b"<html>", to=to, times=1),
 }
 
 
