@@ -27,6 +27,8 @@ from tokfluence_async import (
     Throttle,
     TokfluenceClient,
 )
+from tokfluence_async._bulk.comments import raw_walk
+from tokfluence_async._bulk.requests import Requests
 from tokfluence_async.testing import VirtualLoop
 
 ID = "7234567890123456789"
@@ -827,6 +829,77 @@ async def test_a_passing_fault_loses_no_comment(sandbox: Sandbox, client: Tokflu
 
     assert found == ids_of(sandbox, 500)
     assert len({entry.request_id for entry in sandbox.requests}) == sandbox.requests_received
+
+
+async def test_once_totals_prove_wrong_nothing_is_asked_for_ahead_any_more(
+    answers: aioresponses,
+) -> None:
+    """Thirty comments arrive that `total` does not tell of. Each page is then asked for when it is
+    wanted."""
+    inserted = 0
+
+    def page(cursor: int) -> dict[str, Any]:
+        nonlocal inserted
+        inserted = 30 if len(asked) >= 6 else 0
+        listed = [f"c{n}" for n in range(-inserted, 400)]
+        after = cursor + 20 if cursor + 20 < 400 else None
+        data = [{"comment_id": comment_id} for comment_id in listed[cursor : cursor + 20]]
+        return {"data": data, "meta": {"total": 400, "next_cursor": after}}
+
+    asked = scripted(answers, page)
+    async with TokfluenceClient(TOKEN) as client:
+        pages = client.posts.comment_pages(ID, limit=20, prefetch=5)
+        read = 0
+        while read < 10:
+            await anext(pages)
+            read += 1
+        await asyncio.sleep(100)
+        before = len(asked)
+        for more in range(1, 6):
+            await anext(pages)
+            await asyncio.sleep(100)
+            assert len(asked) == before + more
+        await pages.aclose()
+
+
+@pytest.mark.sandbox(comments_per_post=400, latency=1.0, throttle=None)
+@pytest.mark.client(throttle=Throttle(per_ip=None, per_key=None))
+async def test_a_walk_in_bytes_is_wound_up_without_asking_for_more(
+    sandbox: Sandbox, client: TokfluenceClient
+) -> None:
+    """A crawl that stops writes the pages that are bought, and buys none."""
+    options = client._options
+    requests = Requests(client._engine, options, options.budget)
+    walk = raw_walk(requests, ID, cursor=0, limit=20, max_items=None, prefetch=3)
+    pages = walk.pages()
+    given: list[str] = []
+    for _ in range(5):
+        page = await anext(pages)
+        given += [json.loads(bytes(comment))["comment_id"] for comment in page.items]
+    await asyncio.sleep(100)
+    asked = len(sandbox.requests)
+    assert walk.wind_up()
+    while walk.wind_up():
+        page = await anext(pages)
+        given += [json.loads(bytes(comment))["comment_id"] for comment in page.items]
+    await pages.aclose()
+
+    assert len(sandbox.requests) == asked
+    assert given == ids_of(sandbox, 400)[: 20 * asked]
+
+
+@pytest.mark.parametrize("comment", [b"5", b"{}", b'{"comment_id": 5}'])
+async def test_a_comment_without_an_id_ends_a_walk_in_bytes(
+    sandbox: Sandbox, client: TokfluenceClient, comment: bytes
+) -> None:
+    """Nobody could tell whether it was given before."""
+    body = b'{"data": [' + comment + b'], "meta": {"next_cursor": null, "total": 1}}'
+    sandbox.replace_body(body, to=COMMENTS)
+    requests = Requests(client._engine, client._options, client._options.budget)
+    walk = raw_walk(requests, ID, cursor=0, limit=20, max_items=None, prefetch=0)
+
+    with pytest.raises(APIResponseValidationError, match="charged"):
+        await anext(walk.pages())
 
 
 # --- memory ---------------------------------------------------------------------------------------

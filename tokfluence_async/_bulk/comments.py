@@ -46,10 +46,8 @@ _RAW_PAGE: Shape[RawCommentsBody] = Shape(RawCommentsBody)
 # Empty pages in a row that are taken for a gap and not for a list without an end; each costs 2
 # credits.
 _MAX_EMPTY = 5
-# How far back a page is compared with what was given, beyond the few hundred that always are
-# (`_recent`), where `total` is another one than on the page before; and by how many comments it may
-# have grown for that to be enough.
-_CHANGED = 1_000
+# By how many comments `total` may have grown for the few hundred ids that are always looked at
+# (`recent`) to be enough.
 _FEW = NEAR // 2
 _MAX_CURSOR = 2**63 - 1
 # Foretold pages in a row that open the window again after a page ahead was useless, and how many
@@ -123,7 +121,6 @@ class Walk(Generic[C, P]):
         self._total: int | None = None
         self._grown = 0  # by how much `total` has, since the walk began
         self._jump = 0  # and since the last page
-        self._changed = False  # whether it is another one than on the last page
         self._repeats = 0  # in all
         self._useless = (
             0  # pages in a row that neither gave anything nor can be put down to what arrived
@@ -178,9 +175,8 @@ class Walk(Generic[C, P]):
         )
 
     def _to_look_back(self) -> int:
-        if self._behind or not self._told or self._jump > _FEW:
-            return REMEMBERED
-        return _CHANGED if self._changed else 0
+        far = self._behind or not self._told or self._jump > _FEW
+        return REMEMBERED if far else 0
 
     async def _go_on(self, next_cursor: int) -> None:
         if self._repeats > self._grown and self._prefetch:
@@ -239,7 +235,6 @@ class Walk(Generic[C, P]):
     def _noted(self, body: Any) -> Any:
         total = body.meta.total
         self._told = total is not None
-        self._changed = total != self._total
         self._jump = 0
         if total is not None:
             if self._total is not None and total > self._total:
