@@ -159,14 +159,13 @@ def build_request(method: str, path: str, params: Mapping[str, Any] | None, json
     return Call(method, target, Kind.READ if method == "GET" else Kind.WRITE, price, body, units)
 
 
-def _query(params: Any) -> str:
+def _query(params: Mapping[Any, Any]) -> str:
     """Parameters as a query: values as JSON writes them, but texts without quotes. A list repeats
     its name; None is left out, in lists too."""
-    if not isinstance(params, Mapping):
+    if not isinstance(params, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ValueError(f"params is of type {type(params).__name__}, not a dict")
-    given: Mapping[Any, Any] = params
     pairs: list[tuple[str, str]] = []
-    for key, value in given.items():
+    for key, value in params.items():
         name = _text(key, "a name")
         several = isinstance(value, (list, tuple, set, frozenset))
         items = cast("Iterable[Any]", value) if several else (value,)
