@@ -35,7 +35,7 @@ _FENCE = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 _MAINTAIN = re.compile(
-    r"(?:\.venv/bin/)?(?:nox|python -m benchmarks|(?:python -m )?pytest .*tests/)|#"
+    r"(?:\.venv/bin/)?(?:nox\b|python -m benchmarks|(?:python -m )?pytest .*tests/)|#"
 )
 # How far a job is, told every few seconds where there is no terminal: a matter of the machine.
 _PROGRESS = re.compile(r"^\d[\d,]* of .* gone\n", re.MULTILINE)
