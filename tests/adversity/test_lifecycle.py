@@ -15,7 +15,14 @@ from typing import Any
 
 import pytest
 
-from tokfluence_async import Outcome, Sandbox, Throttle, TokfluenceClient, TokfluenceError
+from tokfluence_async import (
+    ClosedError,
+    Outcome,
+    Sandbox,
+    Throttle,
+    TokfluenceClient,
+    TokfluenceError,
+)
 from tokfluence_async._sandbox.ledger import ANALYZE, COMMENTS, POST
 from tokfluence_async.testing import VirtualLoop
 
@@ -156,6 +163,26 @@ async def test_closing_from_inside_a_callback_and_twice_at_once() -> None:
         await anext(source)
         async with asyncio.timeout(10):
             await asyncio.gather(client.aclose(), client.aclose(), source.aclose())
+
+
+async def test_closing_that_is_cancelled_twice_closes_all_the_same() -> None:
+    """What is waited for while being cancelled is waited for to its end."""
+    async with rig() as (sandbox, client):
+        source = client.posts.resolve(ids(50))
+        await anext(source)
+        closing = asyncio.create_task(client.aclose())
+        await asyncio.sleep(0)
+        closing.cancel()
+        await asyncio.sleep(0)
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        with suppress(ClosedError):
+            await source.aclose()
+        await asyncio.sleep(0.01)
+
+        assert sandbox.open_connections == 0
+        assert client._options.budget.reserved == 0
 
 
 # --- generators -----------------------------------------------------------------------------------

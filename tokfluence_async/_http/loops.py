@@ -20,6 +20,7 @@ from collections.abc import AsyncGenerator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from .._tasks import end, finish
 from .keys import KeyState
 from .outage import Outage
 
@@ -107,18 +108,16 @@ class LoopState:
             return
         self._closed = True
         here = asyncio.current_task()
-        tasks = [task for task in self.tasks if task is not here]
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
-        # Whoever awaits a call now gets `ClosedError`, however long it would still wait: as
-        # `asyncio.timeout` does it, by a cancellation that is turned into an error before it leaves
-        # the call.
-        for task in list(self.calls):
-            self.ended.add(task)
-            task.cancel()
-        await self.transport.aclose()
+        try:
+            await end(task for task in self.tasks if task is not here)
+        finally:
+            # Whoever awaits a call now gets `ClosedError`, however long it would still wait: as
+            # `asyncio.timeout` does it, by a cancellation that is turned into an error before it
+            # leaves the call.
+            for task in list(self.calls):
+                self.ended.add(task)
+                task.cancel()
+            await finish(self.transport.aclose())
 
     def close_soon(self) -> None:
         """As `aclose`, for nobody who waits for it. Only in its own loop."""
