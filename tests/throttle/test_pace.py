@@ -683,3 +683,127 @@ def test_a_slot_given_back_after_a_refusal_opens_no_second_one_at_the_gate() -> 
 
     assert grants[0] == 5.0
     assert all(later - earlier > 0.09 for earlier, later in itertools.pairwise(grants))
+
+
+def at_once(lane: Pacer, now: float) -> int:
+    """How many slots are free at one moment."""
+    count = 0
+    while lane.free_at <= now:
+        lane.take(now)
+        count += 1
+    return count
+
+
+def test_a_smaller_burst_holds_for_what_was_saved_before() -> None:
+    lane = pacer(burst=10)
+    lane.take(0.0)
+    lane.take(1000.0)  # nine are saved
+
+    lane.configure(600, 60.0, burst=3, jitter=0.6, now=1000.0)
+
+    assert at_once(lane, 1000.0) == 2
+
+
+def test_a_limit_below_one_is_a_longer_window_for_what_is_learnt_too() -> None:
+    """One request in two minutes: a lowered share is held for 1.45 of these."""
+    lane = pacer(0.5, 60.0)
+
+    lane.refused(1000.0, 20.0)
+
+    assert lane.share(1000.0 + 1.45 * 120 - 1) == 0.5
+    lane.configure(600, 60.0, burst=10, jitter=0.6, now=1000.0)
+    assert lane.share(1000.0 + 1.45 * 120 + 0.3 * 60 + 1) == pytest.approx(math.sqrt(0.675))
+
+
+def test_slots_that_pass_at_a_lowered_pace_are_not_saved() -> None:
+    """Nor are any used unpaid: the pace stays what it was lowered to."""
+    lane = pacer(burst=10)
+    saturate(lane, 0.0, 100.0)
+    lane.refused(100.0, 20.0)
+    saturate(lane, 120.0, 150.0)
+
+    idle_until = 160.0
+
+    assert at_once(lane, idle_until) == 1
+    granted = saturate(lane, idle_until, 180.0)
+    gaps = [later - earlier for earlier, later in itertools.pairwise(granted)]
+    assert min(gaps) == pytest.approx(2 * 60.6 / 600)
+
+
+def test_a_late_timer_is_made_up_for_at_a_lowered_pace_too() -> None:
+    lane = pacer(burst=10)
+    lane.refused(100.0, 2.0)
+    saturate(lane, 102.0, 130.0)
+    late = lane.free_at + 3.5 * 2 * 60.6 / 600
+
+    made_up = saturate(lane, late, late + 1e-6)
+
+    assert len(made_up) == 4
+
+
+def test_what_is_saved_before_a_refusal_is_gone_after_it() -> None:
+    lane = pacer(burst=10)
+    lane.take(0.0)
+    lane.take(1000.0)  # nine are saved
+
+    lane.refused(1000.0, 0.0, False)
+
+    assert at_once(lane, 1000.0) == 0
+    assert at_once(lane, 1000.0 + 60.6 / 600) == 1
+    assert lane.refused_total == 1
+
+
+def test_the_pace_that_is_told_is_less_what_is_owed() -> None:
+    lane = pacer(burst=10)
+    lane.take(0.0)
+    for _ in range(10):
+        lane.take(1000.0)
+
+    assert lane.pace(1000.0) == pytest.approx(591 / 60.6)
+    assert lane.pace(1060.7) == pytest.approx(600 / 60.6)
+
+
+def test_a_lane_counted_again_begins_now() -> None:
+    """What its schedule did while it was implied says nothing."""
+    ip, key = pacer(), pacer(1200)
+    key.implied = True
+    key.refresh(0.0)
+    ip.take(500.0)
+
+    key.count_again(ip, 500.0)
+
+    assert key.free_at == 500.0
+    key.take(500.0, queued=True)
+    assert key.free_at == pytest.approx(500.0 + 60.6 / 1200)
+
+
+def test_an_answered_try_lets_the_next_slot_open_one_interval_later() -> None:
+    lane = pacer()
+    lane.refused(0.0, 1e308, False)
+    lane.take(86_400.0, True)
+
+    assert lane.free_at == 2 * 86_400.0
+    assert lane.answered(86_401.0) is True
+    assert lane.free_at == pytest.approx(86_401.0 + 60.6 / 600)
+    assert lane.answered(86_402.0) is False
+
+
+def test_an_idle_lane_with_a_gate_closed_for_long_lets_one_pass() -> None:
+    """Long after the time of the try: nothing was saved meanwhile."""
+    lane = pacer()
+    lane.take(0.0)
+    lane.refused(10.0, 1e308, False)
+
+    assert at_once(lane, 100_000.0) == 1
+    assert lane.free_at == 186_400.0
+
+
+def test_a_slot_of_a_try_that_never_left_is_free_again() -> None:
+    lane = pacer()
+    lane.refused(0.0, 1e308, False)
+    lane.take(86_400.0, True)
+
+    lane.refund(86_400.0, 86_405.0)
+
+    assert lane.free_at <= 86_405.0 + 60.6 / 600
+    assert lane.gate.closed_for(86_405.0) == 0.0
