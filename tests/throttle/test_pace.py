@@ -348,6 +348,10 @@ def test_other_numbers_count_what_was_granted_before():
     lane.configure(100, 60.0, burst=1, jitter=0.6, now=60.0)
 
     assert lane.free_at == pytest.approx(granted[-100] + 60.6)
+    lane.configure(100, 30.0, burst=1, jitter=0.6, now=60.0)
+    assert (lane.limit, lane.period) == (100, 30.0)
+    assert lane.pace(60.0) == pytest.approx(100 / 30.6)
+    assert len(lane._log) == 100
 
 
 async def test_the_pace_is_that_of_aiolimiter():

@@ -131,6 +131,26 @@ async def test_a_redis_that_holds_something_else_is_left_alone(redis_url: str, o
             assert other.keys() == [b"{tokfluence}:throttle"]
 
 
+async def test_the_script_paces_on_the_virtual_clock(origin, monkeypatch):
+    """By fakeredis, whose time is the loop's; hours of it are in tests/throttle/test_soak.py."""
+    fakeredis = pytest.importorskip("fakeredis")
+    pytest.importorskip("lupa")
+    from tokfluence_async._throttle.redis_store import RedisStore
+
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr("time.time", loop.time)
+    client = fakeredis.FakeAsyncRedis(decode_responses=True)
+    monkeypatch.setattr(RedisStore, "_client", lambda _: client)
+    lanes = Throttle(shared="redis://127.0.0.1:1/0").lanes(origin, "key")
+    await lanes.acquire()
+    began = loop.time()
+
+    await asyncio.gather(*(lanes.acquire() for _ in range(200)))
+
+    assert loop.time() - began == pytest.approx(200 * 60.57 / 600, abs=0.02)
+    await lanes.aclose()
+
+
 # -------------------------------------------------------------------------------------------------
 # loops, threads, forks
 
