@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from shared_store import Store, install
 
 from tokfluence_async import SQLiteJournal
+
+if TYPE_CHECKING:
+    from shared_store import Store
 
 
 @pytest.fixture
 def store(monkeypatch: pytest.MonkeyPatch) -> Store:
     """A store that `RedisJournal` reaches whatever its URL."""
+    pytest.importorskip("fakeredis", reason="fakeredis is not installed")
+    pytest.importorskip("lupa", reason="lupa, which runs the store's scripts, is not installed")
+    from shared_store import install
+
     return install(monkeypatch)
 
 

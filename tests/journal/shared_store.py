@@ -7,12 +7,11 @@ import time
 from types import SimpleNamespace
 from typing import Any
 
+import fakeredis
 import pytest
 
 from tokfluence_async import RedisJournal
 from tokfluence_async._journal import redis_store
-
-fakeredis = pytest.importorskip("fakeredis", reason="fakeredis (with lupa) is not installed")
 
 EPOCH = 1_700_000_000.0
 
@@ -29,7 +28,7 @@ class Store:
         self.config = {"appendonly": "yes", "appendfsync": "always"}
 
     def connect(self, _: Any) -> Any:
-        client = fakeredis.FakeAsyncRedis(server=self.server, decode_responses=True)
+        client: Any = fakeredis.FakeAsyncRedis(server=self.server, decode_responses=True)
         client.config_get = self._config_get
         return client
 

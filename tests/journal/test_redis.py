@@ -6,10 +6,9 @@ import asyncio
 import logging
 import pickle
 from collections import Counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from shared_store import Store
 
 from tokfluence_async import (
     Analysis,
@@ -30,6 +29,9 @@ from tokfluence_async._journal.redis import RedisCall
 from tokfluence_async._journal.scripts import SCRIPTS
 from tokfluence_async._tasks import end
 from tokfluence_async._wire.ids import PostRef
+
+if TYPE_CHECKING:
+    from shared_store import Store
 
 ANALYZE = "POST /v1/posts/analyze"
 GET = "GET /v1/posts/:id"
@@ -193,6 +195,19 @@ async def test_a_record_that_was_found_wanting_may_be_replaced_once(store: Store
             await other.sending("id-3", posts(IDS[0]), replaces=None)
         await other.look_up(IDS[0])
         await other.sending("id-4", posts(IDS[0]), replaces=None)
+
+
+async def test_a_batch_that_was_taken_over_is_not_given_back(store: Store) -> None:
+    """Its first owner comes back, finds that no attempt of it ran, and gives it up."""
+    async with store.journal() as slow, store.journal() as journal, store.journal() as third:
+        await slow.sending("id-1", posts(IDS[0]), replaces=None)
+        await stop(slow)
+        await asyncio.sleep(40)
+        [doubt] = await journal.take_up()
+        await slow.released("id-1")
+        with pytest.raises(TakenError):
+            await third.sending("id-2", posts(IDS[0]), replaces=None)
+        await journal.confirm(doubt.request_id)
 
 
 async def test_what_is_sure_stays_sure(store: Store) -> None:

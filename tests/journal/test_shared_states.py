@@ -13,13 +13,15 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
-from shared_store import install
 
 from tokfluence_async import Analysis, Journal, Outcome, RedisJournal
 from tokfluence_async._journal.records import TakenError
 from tokfluence_async._tasks import end
 from tokfluence_async._wire.ids import PostRef
 from tokfluence_async.testing import VirtualLoop
+
+pytest.importorskip("fakeredis", reason="fakeredis is not installed")
+pytest.importorskip("lupa", reason="lupa, which runs the store's scripts, is not installed")
 
 POSTS = [str(7234567890123456789 + n) for n in range(5)]
 
@@ -73,6 +75,8 @@ class SharedJournal(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
+        from shared_store import install
+
         self.patch = pytest.MonkeyPatch()
         self.store = install(self.patch)
         self.runner = asyncio.Runner(loop_factory=VirtualLoop)

@@ -26,6 +26,8 @@ from tokfluence_async import JournalError, RedisJournal, Sandbox, Throttle, Tokf
 from tokfluence_async._journal import redis_store
 from tokfluence_async._sandbox.ledger import ANALYZE
 
+pytest.importorskip("redis", reason="redis-py is not installed")
+
 pytestmark = [pytest.mark.real_time, pytest.mark.timeout(300)]
 
 POSTS = [str(7234567890123456789 + 7 * number) for number in range(60)]
