@@ -288,6 +288,59 @@ def test_the_bounds_of_backoff_are_these() -> None:
     ]
 
 
+UNUSABLE = APIResponseValidationError("NaN", status=200, malformed=True)
+OTHER_SHAPE = APIResponseValidationError("a list", status=200, malformed=False)
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_a_body_that_arrived_whole_is_asked_for_once_more(kind: Kind) -> None:
+    """The same bytes again, at full price: a second repeat buys nothing."""
+    assert isinstance(decide(UNUSABLE, 1, kind, policy=ROOMY, unusable=0), Again)
+    assert decide(UNUSABLE, 2, kind, policy=ROOMY, unusable=1) == GiveUp()
+    assert decide(OTHER_SHAPE, 2, kind, policy=ROOMY, unusable=1) == GiveUp()
+
+
+def test_other_faults_are_repeated_after_one_of_those() -> None:
+    """A proxy that answers nonsense once, and is away then."""
+    assert isinstance(decide(status(503), 2, READ, policy=ROOMY, unusable=1), Again)
+    assert isinstance(decide(APIConnectionError("x"), 2, WRITE, policy=ROOMY, unusable=1), Again)
+
+
+def test_a_proxys_503_with_the_apis_word_is_no_refund() -> None:
+    """Taken for a refusal, the batch behind it would be billed again under a new id."""
+    error = status(503, "upstream_error")
+
+    assert effect_of(error) == MAYBE
+    assert decide(error, 1, WRITE, batch=True, policy=ROOMY, rand=1.0) == Again(0.5, False)
+    assert decide(DUPLICATE, 2, WRITE, effect_of(error), batch=True, policy=ROOMY) == Settled()
+
+
+@pytest.mark.parametrize(
+    ("attempt", "elapsed", "again"),
+    [(5, 0.0, True), (6, 0.0, False), (1, 899.5, True), (1, 899.6, False)],
+)
+def test_the_last_retry_and_the_last_moment_are_these(
+    attempt: int, elapsed: float, again: bool
+) -> None:
+    """Five retries, and none that begins more than a quarter of an hour after the first failure."""
+    policy = RetryPolicy(base=0.5, cap=0.5)
+    decision = decide(status(503), attempt, READ, policy=policy, elapsed=elapsed)
+
+    assert decision == (Again(0.5, True) if again else GiveUp())
+
+
+def test_the_defaults_are_these() -> None:
+    """Of the policy, and of a decision that is asked for without more."""
+    assert RetryPolicy() == RetryPolicy(max_retries=5, base=0.5, cap=30.0, deadline=900.0)
+    assert decide(status(503), 1, READ) == Again(0.5, True)
+    assert decide(status(503), 5, WRITE) == Again(8.0, False)
+    assert decide(status(503), 6, READ) == GiveUp()
+    assert decide(status(429, retry_after=900.0), 1, READ) == Again(900.0, True)
+    assert decide(DUPLICATE, 1, WRITE) == GiveUp()
+    assert decide(DUPLICATE, 1, WRITE, batch=True) == Settled(verify=True)
+    assert backoff(RetryPolicy(cap=1e300), 62, 1.0) == backoff(RetryPolicy(cap=1e300), 61, 1.0)
+
+
 def test_cancellation_is_none_of_these_errors() -> None:
     """`decide` is only ever asked about our own tree, of which CancelledError, SystemExit and their
     like are no part."""

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from tokfluence_async._wire.calls import build_request
-from tokfluence_async._wire.statuses import is_charged
 
 
 @pytest.mark.parametrize(
@@ -35,26 +34,3 @@ def test_the_documented_prices_are_reserved(method: str, path: str, body: Any, p
     """What a budget holds back before it is sent [public]; an endpoint without a known price holds
     back nothing."""
     assert build_request(method, path, None, body).price == price
-
-
-@pytest.mark.parametrize(
-    ("status", "code", "charged"),
-    [
-        (401, "unauthorized", False),
-        (402, "insufficient_credits", False),
-        (403, "plan_required", True),
-        (404, "post_not_found", True),
-        (409, "duplicate_request", False),
-        (422, "missing_parameter", True),
-        (429, "rate_limited", False),
-        (500, "internal_error", True),
-        (502, "upstream_error", False),
-        (502, None, True),
-        (503, None, True),
-        (302, None, False),
-    ],
-)
-def test_what_an_error_cost(status: int, code: str | None, charged: bool) -> None:
-    """As the page says [public]; where it says nothing, the charge is taken as made, so a budget is
-    never overrun."""
-    assert is_charged(status, code) is charged
