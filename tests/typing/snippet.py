@@ -47,7 +47,10 @@ from tokfluence_async import (
     PostNotReadyError,
     Progress,
     RateLimitError,
+    RedisJournal,
     Sandbox,
+    SharedBudget,
+    SQLiteJournal,
     Throttle,
     Timeout,
     TokfluenceClient,
@@ -296,6 +299,19 @@ def hours_pass() -> None:
     loop.advance(3600.0)
     assert_type(loop.time(), float)
     loop.close()
+
+
+async def several_processes(client: TokfluenceClient, folder: Path) -> None:
+    """For the type checkers only: it needs a Redis."""
+    budget = SharedBudget("redis://127.0.0.1:6379/0", "job", 5_000)
+    async with RedisJournal("redis://127.0.0.1:6379/0", "job") as shared:
+        report = await client.posts.analyze([ID], journal=shared, max_credits=budget)
+        assert_type(report.credits_spent, int)
+    assert_type(SQLiteJournal(folder / "own.sqlite"), SQLiteJournal)
+    done = await crawl(client, [URL], folder / "out", shard=(0, 3), max_credits=budget)
+    assert_type(done.posts, int)
+    throttle = Throttle(shared="redis://127.0.0.1:6379/0", ip="first")
+    assert_type(throttle, Throttle)
 
 
 if __name__ == "__main__":
