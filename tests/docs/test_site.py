@@ -152,7 +152,7 @@ QUESTIONS = {
     "stop at 5,000 credits": "do/budget/",
     "disk is full": "look-up/errors/",
     "failures.jsonl": "look-up/files/",
-    "behind a proxy": "do/proxy/",
+    "corporate proxy": "do/proxy/",
     "FastAPI lifespan": "do/application/",
     "TOKFLUENCE_LOG": "look-up/environment/",
     "exit status": "look-up/command/",
