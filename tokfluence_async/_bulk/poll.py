@@ -80,24 +80,35 @@ class Poller(Generic[P]):
         missing: list[Item] = []
 
         async def poll(item: Item) -> None:
-            outcome = await self._poll(item, began, patience)
+            outcome = await self._poll(item, began, patience, ahead)
             if outcome is None:
                 missing.append(item)
             else:
                 await emit(item, outcome)
 
+        async def lead(item: Item) -> None:
+            try:
+                await poll(item)
+            finally:
+                ahead.set()
+
         items = [item for item, _ in answered]
-        # One goes ahead, the one that was worked last. The rest follow at the age that it finds, or
-        # at the end of patience.
-        await poll(items.pop())
+        # One goes ahead, the one that was worked last. The rest follow at the age that it finds, at
+        # the end of patience, or when it is later than the posts of other batches were: it may
+        # never become readable.
+        ahead = anyio.Event()
         async with anyio.create_task_group() as group:
+            group.start_soon(lead, items.pop())
+            await ahead.wait()
             for item in items:
                 group.start_soon(poll, item)
         return missing
 
-    async def _poll(self, item: Item, began: float, patience: float) -> Outcome[P] | None:
+    async def _poll(
+        self, item: Item, began: float, patience: float, late: anyio.Event
+    ) -> Outcome[P] | None:
         """Read until the post is there, or patience has run out. None if it has to be analyzed
-        again instead."""
+        again instead. Sets `late` when a read fails at an age at which all others were readable."""
         loop = asyncio.get_running_loop()
         polls = 0
         age: float | None = min(max(self.visibility.first(), loop.time() - began), patience)
@@ -111,6 +122,8 @@ class Poller(Generic[P]):
                     return failed(item, error)
                 polls += 1
                 self.visibility.failed(asked_at)
+                if asked_at >= self.visibility.latest:
+                    late.set()
                 age = self.visibility.after(asked_at, patience)
             else:
                 self._unsure.discard(post_id_of(item))

@@ -11,6 +11,8 @@ goes ahead, and the others wait for what it finds.
 
 from __future__ import annotations
 
+import math
+
 from .._credits.reads import FIRST_READ, READ_GROWTH
 from .._wire.prices import ANALYZE_PRICE, POST_PRICE
 
@@ -87,12 +89,14 @@ class Visibility:
     Attributes:
         known: The age at which posts are expected to be readable, or None as long as no read has
             succeeded.
+        latest: The highest age at which a read has found its post; infinite as long as none has.
     """
 
-    __slots__ = ("_failed_at", "known")
+    __slots__ = ("_failed_at", "known", "latest")
 
     def __init__(self) -> None:
         self.known: float | None = None
+        self.latest = math.inf
         self._failed_at = 0.0
 
     def expect(self, age: float | None) -> None:
@@ -118,6 +122,7 @@ class Visibility:
 
     def succeeded(self, age: float) -> None:
         """A read at `age` found its post."""
+        self.latest = age if math.isinf(self.latest) else max(self.latest, age)
         if self.known is None or age < self.known:
             self.known = age if age > self._failed_at else self.known or age
 
