@@ -64,6 +64,7 @@ def test_the_metadata_is_true(project: dict[str, Any]) -> None:
     pythons = [c.rsplit(" ", 1)[1] for c in project["classifiers"] if ":: Python :: 3." in c]
     lowest = min(pythons, key=Version)
 
+    assert sorted(set(project["classifiers"])) == sorted(project["classifiers"])
     assert project["requires-python"] == f">={lowest}"
     assert project["license"] == "MIT"
     assert (ROOT / "LICENSE").read_text("utf-8").startswith("MIT License")
