@@ -26,6 +26,9 @@ MOST_LINES = 520
 MOST_LINES_OF_A_FUNCTION = 66
 MOST_LINES_OF_A_HEAD = 16
 
+# What the heads of wings name in backticks beside rooms.
+NO_ROOMS = {"TOKFLUENCE_LOG", "_bulk", "tokfluence"}
+
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -98,6 +101,14 @@ def test_a_wing_says_what_it_is_for(wing: Path) -> None:
     named = set(re.findall(r"`(\w+)`", head))
     rooms = {path.stem for path in wing.glob("*.py")}
     assert named & rooms, "no room is named"
+    assert named - rooms - NO_ROOMS == set(), "no such room"
+    elsewhere = re.findall(r"`(_\w+\.\w+)`", head)
+    missing = {
+        name
+        for name in elsewhere
+        if not PACKAGE.joinpath(*name.split(".")).with_suffix(".py").exists()
+    }
+    assert missing == set(), "no such room in that wing"
 
 
 def test_tests_mirror_the_wings() -> None:
