@@ -24,6 +24,7 @@ LOOK_UP = "".join(path.read_text("utf-8") for path in (DOCS / "look-up").glob("*
         "budget",
         "several-processes",
         "several-machines",
+        "shared",
         "ray",
         "own-tests",
         "telemetry",
