@@ -15,6 +15,7 @@ import pytest
 
 import tokfluence_async
 import tokfluence_async.frames
+import tokfluence_async.ray
 import tokfluence_async.testing
 from tokfluence_async._posts import Posts
 
@@ -72,7 +73,10 @@ CONTRACT = [
     "Analysis",
     "AnalyzeReport",
     "Throttle",
+    "SharedBudget",
     "Journal",
+    "SQLiteJournal",
+    "RedisJournal",
     "crawl",
     "CrawlReport",
     "Sandbox",
@@ -84,6 +88,7 @@ CONTRACT = [
     "CommentPage",
     "TokfluenceError",
     "ConfigurationError",
+    "ClosedError",
     "InvalidPostError",
     "BudgetExceededError",
     "PostNotReadyError",
@@ -166,7 +171,10 @@ NO_DEFAULT = inspect.Parameter.empty
                 "session": None,
             },
         ),
-        (tokfluence_async.Throttle, {"per_ip": 600, "per_key": 1200, "period": 60.0}),
+        (
+            tokfluence_async.Throttle,
+            {"per_ip": 600, "per_key": 1200, "period": 60.0, "shared": None, "ip": "default"},
+        ),
         (
             tokfluence_async.crawl,
             {
@@ -178,6 +186,7 @@ NO_DEFAULT = inspect.Parameter.empty
                 "refresh": "missing",
                 "max_credits": None,
                 "on_progress": None,
+                "shard": None,
             },
         ),
         (
@@ -203,7 +212,12 @@ def test_the_promised_parameters_have_the_promised_defaults(
 
 
 def documented() -> Iterator[tuple[str, Any]]:
-    for module in (tokfluence_async, tokfluence_async.testing, tokfluence_async.frames):
+    for module in (
+        tokfluence_async,
+        tokfluence_async.frames,
+        tokfluence_async.ray,
+        tokfluence_async.testing,
+    ):
         yield module.__name__, module
         for name in module.__all__:
             value = getattr(module, name)

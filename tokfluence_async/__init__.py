@@ -6,9 +6,9 @@ by URL.
     async with TokfluenceClient() as client:
         post = await client.posts.get("7234567890123456789")
 
-Everything public is here; `tokfluence_async.testing` and `tokfluence_async.frames` are the only
-other doors. Names are loaded when they are first asked for, so that importing the package costs
-little and loads nothing it does not need.
+Everything public is here; `tokfluence_async.frames`, `tokfluence_async.ray` and
+`tokfluence_async.testing` are the only other doors. Names are loaded when they are first asked for,
+so that importing the package costs little and loads nothing it does not need.
 """
 
 from __future__ import annotations
