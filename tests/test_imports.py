@@ -17,7 +17,9 @@ import tokfluence_async
 import tokfluence_async.frames
 import tokfluence_async.ray
 import tokfluence_async.testing
+from tokfluence_async._journal.redis_store import connect
 from tokfluence_async._posts import Posts
+from tokfluence_async._wire.secret import Secret
 
 
 def loaded_by(code: str) -> set[str]:
@@ -62,6 +64,28 @@ def test_a_client_loads_no_server_no_screen_and_no_frames() -> None:
     code = "import tokfluence_async as t\nt.TokfluenceClient('x', base_url='http://127.0.0.1:1')"
 
     assert not loaded_by(code) & (HEAVY - {"anyio", "sqlite3", "aiolimiter"})
+
+
+def test_what_needs_redis_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the same words, whatever is shared, and before anything is sent."""
+    for name in [*sys.modules]:
+        if name.partition(".")[0] == "redis":
+            monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setitem(sys.modules, "redis", None)
+    url = "redis://127.0.0.1:1/0"
+    makers = {
+        "A shared throttle": lambda: tokfluence_async.Throttle(shared=url),
+        "A shared budget": lambda: tokfluence_async.SharedBudget(url, "spring", 100),
+        "A journal in Redis": lambda: connect(Secret(url)),
+    }
+    for what, make in makers.items():
+        with pytest.raises(tokfluence_async.ConfigurationError) as caught:
+            make()
+
+        assert str(caught.value) == (
+            f"{what} needs redis-py, which is not installed: pip install 'tokfluence_async[redis]' "
+            "(or from a checkout: pip install '.[redis]'). Nothing was sent."
+        )
 
 
 # --- the public surface ---------------------------------------------------------------------------

@@ -95,7 +95,8 @@ def _connect(url: Secret) -> Redis:
         from redis.backoff import NoBackoff
     except ModuleNotFoundError:
         raise ConfigurationError(
-            "A shared budget needs redis-py: pip install 'tokfluence_async[redis]'. "
+            "A shared budget needs redis-py, which is not installed: "
+            "pip install 'tokfluence_async[redis]' (or from a checkout: pip install '.[redis]'). "
             "Nothing was sent."
         ) from None
     try:

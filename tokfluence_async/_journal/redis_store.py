@@ -271,7 +271,8 @@ def connect(url: Secret) -> Redis:
         from redis.backoff import NoBackoff
     except ModuleNotFoundError:
         raise ConfigurationError(
-            "A journal in Redis needs redis-py: pip install 'tokfluence_async[redis]'. "
+            "A journal in Redis needs redis-py, which is not installed: "
+            "pip install 'tokfluence_async[redis]' (or from a checkout: pip install '.[redis]'). "
             "Nothing was sent."
         ) from None
     try:

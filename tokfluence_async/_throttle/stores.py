@@ -60,7 +60,9 @@ def check_shared(shared: str | os.PathLike[str] | None) -> str | None:
         )
     if importlib.util.find_spec("redis") is None:
         raise ConfigurationError(
-            "a throttle shared through Redis needs redis-py: pip install 'tokfluence-async[redis]'"
+            "A shared throttle needs redis-py, which is not installed: "
+            "pip install 'tokfluence_async[redis]' (or from a checkout: pip install '.[redis]'). "
+            "Nothing was sent."
         )
     return text
 
