@@ -151,7 +151,7 @@ async def test_closing_ends_calls_in_flight_with_a_clear_error(scene: str) -> No
                 assert scene == "in the throttle"
         await source.aclose()
         await pages.aclose()
-        assert client._options.budget.reserved == 0
+        assert client.usage.credits_reserved == 0
         assert client.usage.credits_spent >= sandbox.credits_spent
     assert asyncio.all_tasks() == before
 
@@ -182,7 +182,7 @@ async def test_closing_that_is_cancelled_twice_closes_all_the_same() -> None:
         await asyncio.sleep(0.01)
 
         assert sandbox.open_connections == 0
-        assert client._options.budget.reserved == 0
+        assert client.usage.credits_reserved == 0
 
 
 # --- generators -----------------------------------------------------------------------------------
@@ -239,7 +239,7 @@ async def test_a_generator_left_early_leaves_nothing(name: str, how: str) -> Non
         )  # the sandbox finishes what it was at; longer than its keep-alive, so its own tasks go
 
         assert asyncio.all_tasks() <= tasks
-        assert client._options.budget.reserved == 0
+        assert client.usage.credits_reserved == 0
         assert client.usage.credits_spent >= sandbox.credits_spent
         async with asyncio.timeout(100):
             await client.posts.get(POST_ID)

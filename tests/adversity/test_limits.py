@@ -227,7 +227,7 @@ async def test_a_callers_timeout_is_prompt_everywhere(
 
         sandbox.clear_faults()
         sandbox.latency = 0.0
-        assert client._options.budget.reserved == 0
+        assert client.usage.credits_reserved == 0
         assert (await posts.get(POST_ID)).post_id == POST_ID
         (await posts.analyze(ids(1, start=500))).raise_for_errors()
         assert client.usage.credits_spent >= sandbox.credits_spent
@@ -334,7 +334,7 @@ def test_cancelling_at_any_turn_leaves_nothing(name: str) -> None:
                 if "tokfluence_async" in repr(task.get_coro())
             }
             assert not {task for task in ours if "_sandbox" not in repr(task.get_coro())}
-            assert client._options.budget.reserved == 0
+            assert client.usage.credits_reserved == 0
             assert client.usage.credits_spent >= sandbox.credits_spent
             assert client.usage.requests >= sandbox.requests_received
             assert sandbox.open_connections <= 2

@@ -136,7 +136,7 @@ def test_on_any_bad_day_the_money_is_right(
             await asyncio.sleep(1000)  # what nobody waited for ends at the service, charged
 
             check_money(sandbox, client)
-            assert client._options.budget.reserved == 0
+            assert client.usage.credits_reserved == 0
             if max_credits is not None:
                 assert sandbox.credits_spent <= client.usage.credits_spent <= max_credits
 

@@ -97,7 +97,7 @@ async def test_waiters_that_give_up_swallow_no_slot() -> None:
 
         assert asyncio.get_running_loop().time() - began < 110
         assert sandbox.rate_limited == 0
-        assert client._options.budget.reserved == 0
+        assert client.usage.credits_reserved == 0
 
 
 async def test_a_shared_budget_is_slowed_down_for() -> None:
@@ -217,8 +217,8 @@ async def test_those_in_line_for_a_slot_learn_at_once_of_a_wait_that_is_too_long
             assert error.retry_after > 86_000
         assert sandbox.rate_limited == 1
         assert sandbox.requests_received == len(outcomes) - len(failed) + len(report.succeeded) + 1
-        assert client._engine.throttle.statistics().waiting == 0
-        assert client._options.budget.reserved == 0
+        assert client.throttle.statistics().waiting == 0
+        assert client.usage.credits_reserved == 0
 
 
 async def test_a_gate_that_is_closed_again_and_again_holds_a_call_no_longer_than_its_deadline() -> (

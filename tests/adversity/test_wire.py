@@ -374,7 +374,7 @@ async def test_calls_that_wait_at_a_closed_gate_go_in_the_order_they_came() -> N
         await asyncio.sleep(1)
         waiting[3].cancel()
         await asyncio.sleep(0)
-        assert client._engine.throttle.statistics().waiting == 19
+        assert client.throttle.statistics().waiting == 19
 
         await asyncio.gather(refused, *waiting, return_exceptions=True)
 

@@ -1,5 +1,5 @@
 """Real processes that share a throttle by a file and by a real Redis, in real time at a tenth of
-the scale; figures and hours are in tests/soak."""
+the scale; figures and hours are in test_soak.py."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_four_processes_are_never_refused_and_get_equal_shares(shared: str) -> N
     assert jain(len(each["arrived"]) for each in alive) >= 0.8
     assert {each["seen"][-1][1] for each in alive} == {3}
     assert all(each["seen"][-1][2] for each in alive)
-    # What it uses of the rate, and how evenly, says much of the machine: `tests/soak` has the
+    # What it uses of the rate, and how evenly, says much of the machine: test_soak.py has the
     # figures.
     assert len(arrived) >= 0.4 * 11.0 * LIMIT / PERIOD
 
