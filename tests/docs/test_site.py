@@ -150,6 +150,7 @@ QUESTIONS = {
     "analyze_iter": "#tokfluence_async._posts.Posts.analyze_iter",
     "duplicate_request": "look-up/errors/",
     "stop at 5,000 credits": "do/budget/",
+    "two machines": "do/several-machines/",
     "disk is full": "look-up/errors/",
     "failures.jsonl": "look-up/files/",
     "corporate proxy": "do/proxy/",
