@@ -168,7 +168,7 @@ def soak(session: nox.Session) -> None:
     """What takes longer than CI has: the tests marked `soak`."""
     # With the engines that `nox -s ray` installs: what does not find its engine skips.
     _install(session, ".[cli,frames,redis,ray,fast]", groups="fleet")
-    session.run("pytest", "-m", "soak", "--timeout", "0", "-s", *session.posargs)
+    session.run("python", "-m", "pytest", "-m", "soak", "--timeout", "0", "-s", *session.posargs)
 
 
 @nox.session
