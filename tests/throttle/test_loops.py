@@ -14,10 +14,12 @@ from typing import Any
 
 import pytest
 
-from tokfluence_async._throttle import registry
+from tokfluence_async._throttle import registry, stores
 from tokfluence_async._throttle.lanes import GateClosedError, Lanes
 from tokfluence_async._throttle.throttle import Throttle
 from tokfluence_async.testing import VirtualLoop
+
+from .memory import MemoryStore, Schedules
 
 real_time = pytest.mark.real_time
 
@@ -262,6 +264,39 @@ async def test_waiters_of_a_loop_that_stands_still_keep_their_place(origin):
 
     assert throttle.statistics().waiting == 0
     other.close()
+
+
+@real_time
+def test_a_loop_that_stands_still_with_a_trip_under_way_holds_nobody_up(
+    origin, tmp_path, monkeypatch
+):
+    """A notebook's cell is interrupted while it waits for a shared store; the next loop asks for
+    itself."""
+    schedules = Schedules()
+    schedules.trip = 100.0
+    store = MemoryStore(schedules, "one")
+    monkeypatch.setattr(stores, "open_store", lambda shared, clock: store)
+    lanes = Throttle(**QUICK, shared=tmp_path / "budget").lanes(origin, "key")
+
+    async def interrupted() -> None:
+        waiter = asyncio.ensure_future(lanes.acquire())
+        await asyncio.sleep(0)
+        assert len(schedules.asks) == 1
+        waiter.cancel()
+        await asyncio.gather(waiter, return_exceptions=True)
+
+    async def take() -> None:
+        async with asyncio.timeout(10):
+            await lanes.acquire()
+
+    standing = asyncio.new_event_loop()
+    standing.run_until_complete(interrupted())
+    schedules.trip = 0.001
+
+    asyncio.run(take())
+
+    assert [ask.slots for _, ask in schedules.asks[:2]] == [1, 1]
+    standing.close()
 
 
 async def both(*tasks: asyncio.Task[Any]) -> None:

@@ -270,6 +270,22 @@ async def test_a_loop_that_stands_still_lets_its_leases_lapse(join):
         each.cancel()
 
 
+async def test_a_trip_of_a_loop_that_stands_still_does_not_silence_the_others(join, schedules):
+    """A notebook's loop between two cells, whose answer nobody fetches."""
+    process = join()
+    await process.lanes.acquire()
+    (key,) = process.lanes._origin._lanes()
+    standing = asyncio.new_event_loop()
+    key.asked[standing] = 1
+    before = len(schedules.asks)
+
+    await asyncio.sleep(10)
+    assert len(schedules.asks) >= before + 3  # that the process is alive
+    async with asyncio.timeout(1):
+        await process.lanes.acquire()
+    standing.close()
+
+
 async def test_statistics_say_how_many_share(join):
     processes = [join() for _ in range(3)]
     before = processes[0].statistics

@@ -84,6 +84,11 @@ class _SharedKeyLane(KeyLane):
         #: When somebody waited last.
         self.used = -math.inf
 
+    def expected(self, loop: asyncio.AbstractEventLoop) -> int:
+        """Slots that are on their way to `loop` and to those that run. One that stands still, as a
+        notebook's does between two cells, may never fetch its answer."""
+        return sum(n for at, n in self.asked.items() if at is loop or at.is_running())
+
     def configure(self, now: float) -> None:
         super().configure(now)
         if self.leased.leases is None:
@@ -189,7 +194,7 @@ class SharedOrigin(Origin):
             if key.waiting:
                 key.used = now
                 if self.closed_for(key, now) == 0.0:
-                    held = len(pacer.leases or ()) + sum(key.asked.values())
+                    held = len(pacer.leases or ()) + key.expected(loop)
                     wanted = max(0, min(key.waiting, self._ahead(key, now)) - held)
             back = pacer.surplus(key.waiting)
             if wanted or back or pacer.has_news or self.address.leased.has_news:
@@ -356,7 +361,7 @@ class SharedOrigin(Origin):
             self._beats.pop(loop, None)
             now = self.now(loop)
             for key in self._lanes():
-                if any(key.asked.values()) or not (key.waiting or now - key.used < _KEEP):
+                if key.expected(loop) or not (key.waiting or now - key.used < _KEEP):
                     continue
                 if self.alone:
                     if now >= self._retry_at:
