@@ -13,7 +13,9 @@ DAY = 86400.0
 IDS = [str(7234567890123456789 + n) for n in range(10)]
 
 
-@pytest.mark.parametrize("text", ["9" * 308, "Fri, 31 Dec 9999 23:59:59 GMT"])
+@pytest.mark.parametrize(
+    "text", ["1e308", "1e999", "9" * 308, "9" * 400, "Fri, 31 Dec 9999 23:59:59 GMT"]
+)
 async def test_one_request_a_day_finds_out_whether_an_absurd_pause_is_over(
     sandbox: Sandbox, client: TokfluenceClient, text: str, caplog: pytest.LogCaptureFixture
 ) -> None:

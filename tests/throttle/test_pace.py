@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
+import sys
 from email.utils import formatdate
 
 import pytest
@@ -558,6 +559,14 @@ NOW = 1_700_000_000.0
         ("2.", 2.0),
         ("31536000", 31536000.0),
         ("99999999999999", 99999999999999.0),
+        ("1e3", 1000.0),
+        ("1E3", 1000.0),
+        ("1e+3", 1000.0),
+        ("2.5e-1", 0.25),
+        ("1e308", 1e308),
+        ("1e309", sys.float_info.max),  # longer than a float can say
+        ("1e999", sys.float_info.max),
+        ("9" * 400, sys.float_info.max),
         (formatdate(NOW + 90, usegmt=True), 90.0),
         (formatdate(NOW + 90), 90.0),
         (formatdate(NOW - 90, usegmt=True), 0.0),
@@ -578,10 +587,16 @@ def test_retry_after_that_can_be_followed(text, seconds):
         "-1",
         "-0.5",
         "+3",
-        "1e3",
+        "-1e308",
+        "e3",
+        "1e",
+        "1e+",
+        "1e3.5",
+        "1 e3",
         "nan",
         "inf",
-        "9" * 400,
+        "-inf",
+        "infinity",
         "1_000",
         "٣",
         "²",

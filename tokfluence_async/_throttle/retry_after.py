@@ -6,14 +6,14 @@ What the service asks for is never shortened. Relies on nothing but the standard
 
 from __future__ import annotations
 
-import math
 import re
+import sys
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 __all__ = ["parse_date", "parse_retry_after", "plan_pause"]
 
-_SECONDS = re.compile(r"[0-9]+(\.[0-9]*)?|\.[0-9]+", re.ASCII)
+_SECONDS = re.compile(r"([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?", re.ASCII)
 # Without Retry-After: the first pause, doubled for each further refusal in a row, up to a period.
 _FIRST_PAUSE = 1.0
 
@@ -21,7 +21,8 @@ _FIRST_PAUSE = 1.0
 def parse_retry_after(text: str | None, now_epoch: float) -> float | None:
     """Seconds to wait from a `Retry-After` header, or None where it cannot be followed.
 
-    Seconds may have a fraction. An HTTP date is taken relative to `now_epoch` (seconds since 1970);
+    Seconds may have a fraction and an exponent. What no float can hold is the largest float, and
+    so a wait that does not end. An HTTP date is taken relative to `now_epoch` (seconds since 1970);
     it gives 0.0 when it is past. A missing header, a negative number and anything else give None.
 
     Source: api/tokfluence-api.md, Throttles ("`Retry-After` in seconds" [public]); RFC 9110, 10.2.3
@@ -31,8 +32,8 @@ def parse_retry_after(text: str | None, now_epoch: float) -> float | None:
         return None
     text = text.strip(" \t")
     if _SECONDS.fullmatch(text):
-        seconds = float(text)
-        return seconds if math.isfinite(seconds) else None
+        # An absurd wait is honoured as well: the gate tries it once a day.
+        return min(float(text), sys.float_info.max)
     moment = parse_date(text)
     return None if moment is None else max(0.0, moment - now_epoch)
 
