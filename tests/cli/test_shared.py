@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from credits.redis_server import RedisServer, running
+from redis_server import DURABLE, RedisServer, require_redis, running
 
 from tokfluence_async import Sandbox
 
@@ -23,9 +22,8 @@ IDS = [f"72345678901234500{n:02}" for n in range(40)]
 @pytest.fixture
 def redis(tmp_path: Path) -> Iterator[RedisServer]:
     pytest.importorskip("redis")
-    if shutil.which("redis-server") is None:
-        pytest.skip("redis-server is not installed: shared budgets and journals are not tested")
-    with running(tmp_path, "--appendonly", "yes", "--appendfsync", "always") as server:
+    require_redis()
+    with running(*DURABLE, folder=tmp_path) as server:
         yield server
 
 

@@ -7,7 +7,6 @@ import logging
 import os
 import pickle
 import random
-import shutil
 import signal
 import socket
 import subprocess
@@ -23,6 +22,7 @@ import pytest
 import redis.asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from redis_server import DURABLE, RedisServer, free_port, needs_redis, running
 
 from tokfluence_async import (
     BudgetExceededError,
@@ -35,14 +35,8 @@ from tokfluence_async import (
 )
 from tokfluence_async._credits.shared import Leases
 
-from .redis_server import RedisServer, free_port, running
-
 IDS = [str(7200000000000000000 + n) for n in range(200)]
 ANALYZE = "POST /v1/posts/analyze"
-
-needs_redis = pytest.mark.skipif(
-    shutil.which("redis-server") is None, reason="redis-server is not installed"
-)
 
 
 @pytest.fixture
@@ -293,7 +287,7 @@ def run_virtually(work: Any) -> None:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[RedisServer]:
-    with running(tmp_path) as started:
+    with running(folder=tmp_path) as started:
         yield started
 
 
@@ -406,7 +400,7 @@ async def test_while_the_store_is_away_nothing_new_is_spent(server: RedisServer)
 @pytest.mark.real_time
 async def test_a_store_that_persists_goes_on_after_a_kill(tmp_path: Path) -> None:
     """`appendfsync always`: what it has answered is on disk."""
-    with running(tmp_path, "--appendonly", "yes", "--appendfsync", "always") as server:
+    with running(*DURABLE, folder=tmp_path) as server:
         shared = budget(10, url=server.url)
         async with Sandbox(indexed=1.0, throttle=None) as sandbox, fast(sandbox) as client:
             async for _ in client.posts.get_many(IDS[:6], max_credits=shared):
@@ -440,7 +434,7 @@ async def test_a_server_that_takes_nothing_is_told_of_in_one_line(
 ) -> None:
     """Nothing is sent, and no password is shown."""
     caplog.set_level(logging.DEBUG)
-    with running(tmp_path, *options) as server:
+    with running(*options, folder=tmp_path) as server:
         shared = budget(100, url=server.url.replace("//", f"//{login}"))
         async with Sandbox(throttle=None) as sandbox, fast(sandbox, max_credits=shared) as client:
             with pytest.raises(error, match=says) as caught:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -16,7 +15,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
-import pytest
+from redis_server import DURABLE, free_port, running
 
 __all__ = [
     "HERE",
@@ -103,34 +102,15 @@ def run_group(
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @contextlib.contextmanager
 def redis_server(folder: Path) -> Generator[str]:
     """A Redis that writes every command to disk before it answers; gives its URL.
 
-    Skips aloud where there is no `redis-server`.
+    Skips aloud where there is none.
     """
-    program = shutil.which("redis-server") or shutil.which("valkey-server")
-    if program is None:
-        pytest.skip("redis-server is not installed")
-    port = free_port()
-    arguments = ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", ""]
-    durable = ["--appendonly", "yes", "--appendfsync", "always"]
-    with subprocess.Popen(
-        [program, *arguments, *durable], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as process:
-        try:
-            wait_for(port, b"PING\r\n", b"+PONG")
-            yield f"redis://127.0.0.1:{port}/0"
-        finally:
-            process.terminate()
-            process.wait(timeout=60)
+    with running(*DURABLE, folder=folder) as server:
+        wait_for(server.port, b"PING\r\n", b"+PONG")
+        yield server.url
 
 
 def wait_for(port: int, greeting: bytes, answer: bytes) -> None:

@@ -10,17 +10,14 @@ import logging
 import multiprocessing
 import os
 import random
-import shutil
 import signal
-import socket
-import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import mortal
 import pytest
+from redis_server import DURABLE, RedisServer, require_redis
 
 from tokfluence_async import JournalError, RedisJournal, Sandbox, Throttle, TokfluenceClient
 from tokfluence_async._journal import redis_store
@@ -31,50 +28,18 @@ pytest.importorskip("redis", reason="redis-py is not installed")
 pytestmark = [pytest.mark.real_time, pytest.mark.timeout(300)]
 
 POSTS = [str(7234567890123456789 + 7 * number) for number in range(60)]
-DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
-
-
-class RedisServer:
-    """A redis-server on a loopback port of its own."""
-
-    def __init__(self, folder: Path, *options: str) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self._folder = folder
-        self._options = options
-        self.start()
-
-    @property
-    def journal(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0?job=killed"
-
-    def start(self) -> None:
-        place = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._folder)]
-        self._process = subprocess.Popen(
-            ["redis-server", *place, "--save", "", *self._options], stdout=subprocess.DEVNULL
-        )
-        for _ in range(500):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
-            time.sleep(0.01)
-        raise RuntimeError("redis-server does not listen")
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
+JOB = "?job=killed"
 
 
 @pytest.fixture
 def redis_server(tmp_path: Path) -> Iterator[Callable[..., RedisServer]]:
     """Starts a real server with its options."""
-    if shutil.which("redis-server") is None:
-        pytest.skip("redis-server is not installed: THE SHARED JOURNAL IS NOT TESTED ON A REAL ONE")
+    require_redis()
     servers: list[RedisServer] = []
 
     def start(*options: str) -> RedisServer:
         servers.append(RedisServer(tmp_path, *options))
+        servers[-1].start()
         return servers[-1]
 
     yield start
@@ -143,12 +108,12 @@ async def test_processes_that_are_killed_pay_for_nothing_twice(
     """Three at once over the same inputs; each that dies is started again."""
     chance = random.Random(seed)
     server = redis_server(*DURABLE)
-    async with world(seed=seed) as sandbox:
+    async with world(seed=seed, seconds_per_url=0.02) as sandbox:
 
         async def lives(number: int) -> int:
             kills = 0
             while True:
-                worker = Worker(processes, sandbox, server.journal, (3, 7, 20)[number])
+                worker = Worker(processes, sandbox, server.url + JOB, (3, 7, 20)[number])
                 after = chance.uniform(0.05, 0.6) * (1 + kills / 10)
                 if kills < 8:
                     try:
@@ -175,7 +140,7 @@ async def test_processes_that_are_stopped_beyond_their_heartbeat_pay_for_nothing
     chance = random.Random(seed)
     server = redis_server(*DURABLE)
     async with world(seed=seed, seconds_per_url=0.02) as sandbox:
-        workers = [Worker(processes, sandbox, server.journal, size) for size in (2, 5, 10)]
+        workers = [Worker(processes, sandbox, server.url + JOB, size) for size in (2, 5, 10)]
         for worker in workers[:2] * 2:
             await asyncio.sleep(chance.uniform(0.1, 0.4))
             worker.signal(signal.SIGSTOP)
@@ -192,7 +157,7 @@ async def test_a_server_that_is_killed_and_has_its_data_goes_on(
     """Everything that was acknowledged is in the append-only file."""
     server = redis_server(*DURABLE)
     async with world(seconds_per_url=0.03) as sandbox:
-        workers = [Worker(processes, sandbox, server.journal, size) for size in (2, 5)]
+        workers = [Worker(processes, sandbox, server.url + JOB, size) for size in (2, 5)]
         for _ in range(3):
             await asyncio.sleep(0.4)
             server.kill()
@@ -217,7 +182,7 @@ async def test_a_server_that_is_killed_without_persistence_is_not_gone_on_with(
             analyze_concurrency=2,
         ) as client,
     ):
-        async with RedisJournal(server.journal) as journal:
+        async with RedisJournal(server.url + JOB) as journal:
             call = asyncio.create_task(client.posts.analyze(POSTS, batch_size=3, journal=journal))
             await asyncio.sleep(0.5)
             server.kill()
@@ -249,7 +214,7 @@ async def test_a_real_server_is_asked_how_durable_it_is(
     """`appendfsync always`, or a warning."""
     server = redis_server(*options)
     with caplog.at_level(logging.WARNING):
-        async with RedisJournal(server.journal):
+        async with RedisJournal(server.url + JOB):
             pass
 
     told = [record.getMessage() for record in caplog.records]

@@ -12,13 +12,11 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -181,35 +179,6 @@ def jain(counts: Iterable[float]) -> float:
 def refusals(rule: Any, arrived: Iterable[float]) -> int:
     """How many of these requests a service with that rule refuses."""
     return sum(float(rule.allow(moment)) > 0 for moment in sorted(arrived))
-
-
-@contextmanager
-def redis_server(*options: str, port: int | None = None) -> Iterator[tuple[str, Any]]:
-    """A Redis of its own on loopback: its URL, and the process."""
-    with tempfile.TemporaryDirectory() as folder:
-        if port is None:
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                port = probe.getsockname()[1]
-        server = subprocess.Popen(
-            [
-                *("redis-server", "--port", str(port), "--bind", "127.0.0.1"),
-                *("--save", "", "--appendonly", "no", "--dir", folder, "--daemonize", "no"),
-                *options,
-            ],
-            stdout=subprocess.DEVNULL,
-        )
-        try:
-            for _ in range(200):
-                try:
-                    socket.create_connection(("127.0.0.1", port), 0.2).close()
-                    break
-                except OSError:
-                    time.sleep(0.02)
-            yield f"redis://127.0.0.1:{port}/0", server
-        finally:
-            server.kill()
-            server.wait(10)
 
 
 if __name__ == "__main__":

@@ -4,14 +4,14 @@ the scale; figures and hours are in test_soak.py."""
 from __future__ import annotations
 
 import itertools
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from redis_server import needs_redis, running
 
-from .fleet import jain, redis_server, refusals, start
+from .fleet import jain, refusals, start
 from .service import ALGORITHMS
 
 pytestmark = pytest.mark.real_time
@@ -19,24 +19,13 @@ pytestmark = pytest.mark.real_time
 LIMIT, PERIOD = 600, 6.0
 
 
-@pytest.fixture(
-    params=[
-        "file",
-        pytest.param(
-            "redis",
-            marks=pytest.mark.skipif(
-                shutil.which("redis-server") is None,
-                reason="redis-server is not installed: nothing is shared through a real one",
-            ),
-        ),
-    ]
-)
+@pytest.fixture(params=["file", pytest.param("redis", marks=needs_redis)])
 def shared(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "file":
         yield str(tmp_path / "throttle")
         return
-    with redis_server() as (url, _):
-        yield url
+    with running() as server:
+        yield server.url
 
 
 def test_four_processes_are_never_refused_and_get_equal_shares(shared: str) -> None:

@@ -7,9 +7,7 @@ On a quiet machine: what is asserted of the rate is what the machine lets throug
 from __future__ import annotations
 
 import asyncio
-import shutil
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis_server import free_port, needs_redis, running
 
 from tokfluence_async._throttle.redis_store import RedisStore
 from tokfluence_async._throttle.throttle import Throttle
 
-from .fleet import Process, jain, redis_server, refusals, start
+from .fleet import Process, jain, refusals, start
 from .service import ALGORITHMS, Service, crawl
 
 # The servers of the benchmarks stand in the checkout: `python -m pytest` finds them, `pytest` not.
@@ -33,10 +32,6 @@ pytestmark = [pytest.mark.soak, pytest.mark.real_time]
 LIMIT, PERIOD = 600, 6.0
 RATE = LIMIT / PERIOD
 SECONDS = 24.0
-
-needs_redis = pytest.mark.skipif(
-    shutil.which("redis-server") is None, reason="redis-server is not installed"
-)
 
 
 class Run:
@@ -89,8 +84,8 @@ def shared(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "file":
         yield str(tmp_path / "throttle")
         return
-    with redis_server() as (url, _):
-        yield url
+    with running() as server:
+        yield server.url
 
 
 def four(shared: str, **more: Any) -> list[dict[str, Any]]:
@@ -157,27 +152,25 @@ def test_some_are_killed_and_others_join(shared: str, tmp_path: Path) -> None:
 @needs_redis
 @pytest.mark.parametrize("what", ["stopped for 5 s", "killed, and back empty, three times"])
 def test_the_server_is_away(what: str) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     if what.startswith("stopped"):
-        with redis_server(port=port) as (url, server):
-            run = Run(four(url))
+        with running(port=port) as server:
+            run = Run(four(server.url))
             run.sleep_until(8.0)
-            server.send_signal(signal.SIGSTOP)
+            server.signal(signal.SIGSTOP)
             run.sleep_until(13.0)
-            server.send_signal(signal.SIGCONT)
+            server.signal(signal.SIGCONT)
             run.finish(f"Redis {what}")
     else:
-        with redis_server(port=port) as (url, _):
-            run = Run(four(url))
+        with running(port=port) as server:
+            run = Run(four(server.url))
             run.sleep_until(5.0)
         for number in range(2):
             time.sleep(0.3)
-            with redis_server(port=port):
+            with running(port=port):
                 run.sleep_until(11.0 + 6.0 * number)
         time.sleep(0.3)
-        with redis_server(port=port):
+        with running(port=port):
             run.finish(f"Redis {what}")
 
     assert run.use >= 0.9
@@ -217,12 +210,10 @@ def far_away(port: int, seconds: float) -> Iterator[int]:
 @needs_redis
 def test_a_server_200_ms_away() -> None:
     """At the real scale: ten slots a second, and trips of two slots."""
-    with redis_server() as (url, _):
-        port = int(url.rpartition(":")[2].partition("/")[0])
-        with far_away(port, 0.2) as far:
-            options = four(url.replace(str(port), str(far)), period=60.0, jitter=0.57)
-            run = Run(options, 60.0)
-            run.results = [process.result() for process in run.processes]
+    with running() as server, far_away(server.port, 0.2) as far:
+        options = four(server.url.replace(str(server.port), str(far)), period=60.0, jitter=0.57)
+        run = Run(options, 60.0)
+        run.results = [process.result() for process in run.processes]
 
     arrived = [moment for moment in run.arrived if moment >= run.begin + 5.0]
     use = len(arrived) / 55.0 / 10.0

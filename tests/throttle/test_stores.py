@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import shutil
 import subprocess
 import sys
 import textwrap
@@ -17,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from redis_server import needs_redis, running
 
 from tokfluence_async import ConfigurationError, Sandbox, TokfluenceClient
 from tokfluence_async._platform import lock_file, unlock_file
@@ -26,8 +26,6 @@ from tokfluence_async._throttle.lanes import Lanes
 from tokfluence_async._throttle.store import Answer, Ask, LaneAsk, StoreError
 from tokfluence_async._throttle.throttle import Throttle
 
-from .fleet import redis_server
-
 POST = "7234567890123456789"
 TOKEN = "tkf_live_" + "s3cret" * 6
 PASSWORD = "p4ssw0rd"
@@ -35,16 +33,12 @@ PASSWORD = "p4ssw0rd"
 QUICK = {"per_ip": 500, "per_key": None, "period": 1.0, "jitter": 0.1}
 
 real_time = pytest.mark.real_time
-needs_redis = pytest.mark.skipif(
-    shutil.which("redis-server") is None,
-    reason="redis-server is not installed: the shared throttle is not tested on a real one",
-)
 
 
 @pytest.fixture(scope="module")
 def redis_url() -> Iterator[str]:
-    with redis_server() as (url, _):
-        yield url
+    with running() as server:
+        yield server.url
 
 
 @pytest.fixture(params=["file", pytest.param("redis", marks=needs_redis)])
@@ -96,8 +90,8 @@ async def test_a_client_sends_through_a_shared_throttle(shared: str) -> None:
     ],
 )
 async def test_a_redis_that_does_not_work_is_told_before_anything_is_sent(options, user, says):
-    with redis_server(*options) as (url, _):
-        throttle = Throttle(shared=url.replace("//", f"//{user}"))
+    with running(*options) as server:
+        throttle = Throttle(shared=server.url.replace("//", f"//{user}"))
         async with (
             Sandbox() as sandbox,
             TokfluenceClient(sandbox.token, base_url=sandbox.url, throttle=throttle) as client,
@@ -313,8 +307,8 @@ async def test_no_password_and_no_token_is_shown_or_stored(origin, caplog, tmp_p
     seen: list[str] = []
     stored = b""
     path = tmp_path / "throttle"
-    with redis_server("--requirepass", PASSWORD) as (url, server):
-        named = url.replace("//", f"//:{PASSWORD}@")
+    with running("--requirepass", PASSWORD) as server:
+        named = server.url.replace("//", f"//:{PASSWORD}@")
         throttle = Throttle(shared=named, **QUICK)
         lanes = throttle.lanes(origin, TOKEN)
         await lanes.acquire()
@@ -325,9 +319,10 @@ async def test_no_password_and_no_token_is_shown_or_stored(origin, caplog, tmp_p
             for key in client.scan_iter():
                 stored += key + (client.dump(key) or b"")
         server.kill()
-        server.wait(10)
         await lanes.acquire()
-        wrong = Throttle(shared=url.replace("//", f"//{PASSWORD}:{PASSWORD}@") + f"?x={PASSWORD}")
+        wrong = Throttle(
+            shared=server.url.replace("//", f"//{PASSWORD}:{PASSWORD}@") + f"?x={PASSWORD}"
+        )
         try:
             await wrong.lanes(origin + ":81", TOKEN).acquire()
         except ConfigurationError as error:
