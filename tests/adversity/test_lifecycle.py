@@ -11,6 +11,7 @@ import textwrap
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +25,8 @@ from tokfluence_async import (
     TokfluenceError,
 )
 from tokfluence_async._sandbox.ledger import ANALYZE, COMMENTS, POST
+from tokfluence_async._throttle import stores
+from tokfluence_async._throttle.store import Ask, Done, Store
 from tokfluence_async.testing import VirtualLoop
 
 from .conftest import POST_ID, TOKEN, check_money, ids, rig
@@ -183,6 +186,73 @@ async def test_closing_that_is_cancelled_twice_closes_all_the_same() -> None:
 
         assert sandbox.open_connections == 0
         assert client.usage.credits_reserved == 0
+
+
+class WatchedStore:
+    """A shared throttle's store that keeps what it was asked."""
+
+    patience = 0.0
+
+    def __init__(self, inner: Store) -> None:
+        self.inner = inner
+        self.asks: list[Ask] = []
+        self.closed = 0
+
+    def request(
+        self, ask: Ask, loop: asyncio.AbstractEventLoop, now: Callable[[], float], done: Done
+    ) -> None:
+        self.asks.append(ask)
+        self.inner.request(ask, loop, now, done)
+
+    async def aclose(self) -> None:
+        self.closed += 1
+        await self.inner.aclose()
+
+
+@pytest.mark.parametrize("again", [0, 1, 3])
+async def test_closing_that_is_cancelled_gives_shared_slots_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: int
+) -> None:
+    """While it ends a job whose source takes its time to close; a second `aclose` has nothing left
+    to do."""
+    real, opened = stores.open_store, list[WatchedStore]()
+
+    def open_store(shared: str, clock: str | None) -> Store:
+        opened.append(WatchedStore(real(shared, clock)))
+        return opened[-1]
+
+    monkeypatch.setattr(stores, "open_store", open_store)
+    source_closed = False
+
+    async def inputs() -> AsyncIterator[str]:
+        nonlocal source_closed
+        try:
+            for post_id in ids(500):
+                yield post_id
+        finally:
+            await asyncio.sleep(5)
+            source_closed = True
+
+    async with rig({"throttle": Throttle(shared=tmp_path / "budget")}) as (sandbox, client):
+        job = asyncio.create_task(consume(client.posts.get_many(inputs())))
+        await asyncio.sleep(3)
+        closing = asyncio.create_task(client.aclose())
+        for _ in range(1 + again):
+            await asyncio.sleep(0.1)
+            closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+
+        (store,) = opened
+        assert source_closed
+        assert store.asks[-1].leaving
+        assert store.closed == 1
+        with pytest.raises(ClosedError):
+            await job
+        await client.aclose()
+        await asyncio.sleep(100)
+        assert store.asks[-1].leaving
+        assert sandbox.open_connections == 0
 
 
 # --- generators -----------------------------------------------------------------------------------

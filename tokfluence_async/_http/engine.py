@@ -26,6 +26,7 @@ from .._credits.budget import Budget
 from .._credits.ledger import Ledger
 from .._errors import APIError, APIStatusError, ClosedError, TokfluenceError
 from .._models import Usage
+from .._tasks import finish
 from .._throttle.lanes import Lanes
 from .._throttle.throttle import Throttle
 from .._wire.calls import Call, build_analyze
@@ -125,7 +126,7 @@ class Engine:
 
     async def aclose(self) -> None:
         """End background work and close the connections, of every event loop the client was used
-        in. Idempotent."""
+        in, however often this is cancelled meanwhile. Idempotent."""
         self.closed = True
         with self._lock:
             here = self._states.pop(asyncio.get_running_loop(), None)
@@ -133,8 +134,13 @@ class Engine:
             self._states.clear()
         close_elsewhere(elsewhere)
         if here is not None:
-            await here.aclose()
-            for lanes in self._lanes.values():
+            await finish(self._close_here(here, asyncio.current_task()))
+
+    async def _close_here(self, here: LoopState, caller: asyncio.Task[Any] | None) -> None:
+        try:
+            await here.aclose(caller)
+        finally:
+            for lanes in list(self._lanes.values()):
                 await lanes.aclose()
 
     # --- counts -----------------------------------------------------------------------------------

@@ -97,19 +97,24 @@ class LoopState:
         """Whether this process is a child that was forked after this was made."""
         return os.getpid() != self._pid
 
-    async def aclose(self) -> None:
-        """End the background tasks and the calls, and close the connections. Idempotent."""
-        await self.close_now()
+    async def aclose(self, caller: asyncio.Task[Any] | None = None) -> None:
+        """End the background tasks and the calls, and close the connections. Idempotent.
+
+        Args:
+            caller: Who waits for this, if in another task; it may be one of the background tasks,
+                which then ends by itself.
+        """
+        await self.close_now(caller)
         with suppress(RuntimeError):  # the loop is ending, and is at it already
             await self._end.aclose()
 
-    async def close_now(self) -> None:
+    async def close_now(self, caller: asyncio.Task[Any] | None = None) -> None:
         if self._closed:
             return
         self._closed = True
-        here = asyncio.current_task()
+        here = (caller, asyncio.current_task())
         try:
-            await end(task for task in self.tasks if task is not here)
+            await end(task for task in self.tasks if task not in here)
         finally:
             # Whoever awaits a call now gets `ClosedError`, however long it would still wait: as
             # `asyncio.timeout` does it, by a cancellation that is turned into an error before it
