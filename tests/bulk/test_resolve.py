@@ -390,3 +390,23 @@ async def test_a_404_of_something_in_between_buys_no_analysis(
 
     assert isinstance(outcome.error, NotFoundError)
     assert not sandbox.times_charged()
+
+
+@pytest.mark.sandbox(indexed=0.0)
+async def test_what_is_always_sent_twice_and_never_readable_is_analyzed_again_once(
+    sandbox: Sandbox, client: TokfluenceClient
+) -> None:
+    """A proxy sends each analysis twice, so that each is answered with 409; it would go on for as
+    long as there are credits."""
+    sandbox.answer(
+        {"error": {"code": "duplicate_request", "message": "Already processed."}},
+        status=409,
+        to=ANALYZE,
+        times=None,
+    )
+
+    async with asyncio.timeout(3600):
+        outcomes = await collect(client.posts.resolve([1, 2], batch_size=2))
+
+    assert {type(outcome.error) for outcome in outcomes.values()} == {PostNotReadyError}
+    assert sum(entry.route == ANALYZE for entry in sandbox.requests) == 2

@@ -368,6 +368,62 @@ async def test_a_time_that_was_asked_for_is_kept_whatever_earlier_batches_show(
     assert sandbox.credits_spent == 300
 
 
+def answer_twice(sandbox: Sandbox, times: int | None = None) -> None:
+    """Something in between sends each analysis twice: the answer that comes is the second one's."""
+    sandbox.answer(
+        {"error": {"code": "duplicate_request", "message": "Already processed."}},
+        status=409,
+        to=ANALYZE,
+        times=times,
+    )
+
+
+async def test_what_is_always_sent_twice_and_never_readable_is_sent_again_once(
+    sandbox: Sandbox, client: TokfluenceClient, tmp_path: Path
+) -> None:
+    """Each time the first of the two may have been charged. The next run reads before it sends."""
+    answer_twice(sandbox)
+
+    report = await client.posts.analyze([1, 2], batch_size=2, journal=tmp_path / "journal")
+
+    assert statuses(report) == ["DuplicateRequestError"] * 2
+    assert len(batches(sandbox)) == 2
+    assert len({entry.request_id for entry in sandbox.requests if entry.route == ANALYZE}) == 2
+    assert report.credits_spent >= 100
+
+    sandbox.index("1")
+    sandbox.index("2")
+    again = await client.posts.analyze([1, 2], batch_size=2, journal=tmp_path / "journal")
+    assert statuses(again) == ["duplicate_request"] * 2
+    assert len(batches(sandbox)) == 2
+
+
+@pytest.mark.parametrize("credits", [60, 100])
+async def test_a_limit_holds_where_each_analysis_is_sent_twice(
+    sandbox: Sandbox, client: TokfluenceClient, credits: int
+) -> None:
+    """What the lost first sending may have cost is not given back."""
+    answer_twice(sandbox)
+
+    await client.posts.analyze([1], max_credits=credits)
+
+    reads = sum(entry.route == GET for entry in sandbox.requests)
+    assert 25 * len(batches(sandbox)) + reads <= credits
+
+
+async def test_what_was_sent_twice_once_is_analyzed_when_it_is_sent_again(
+    sandbox: Sandbox, client: TokfluenceClient
+) -> None:
+    answer_twice(sandbox, times=1)
+
+    report = await client.posts.analyze([1, 2], batch_size=2)
+
+    assert statuses(report) == ["analyzed"] * 2
+    assert sandbox.times_charged() == {"1": 1, "2": 1}
+    reads = sum(entry.route == GET for entry in sandbox.requests)
+    assert report.credits_spent == 100 + reads
+
+
 FAULTS = (
     "rate_limit",
     "upstream_error",

@@ -91,9 +91,9 @@ class BatchIds:
     Attributes:
         current: The id in use, None before the first.
         state: Where the batch is, by the table of `batch`.
-        lost_here: Whether an attempt of *this process* may have run without its answer. A 409 for
-            an id that was never sent before counts too: a proxy has sent it twice (HAProxy's
-            `retry-on` does that to analyze as well).
+        lost_here: Whether an attempt of *this process* may have run without its answer.
+        answered_twice: The 409 of an id that was never sent before: something in between has sent
+            it twice (HAProxy's `retry-on` does that to analyze as well). The first answer is lost.
     """
 
     def __init__(
@@ -102,10 +102,10 @@ class BatchIds:
         self._posts = posts
         self._log = log
         self._resumed = resumed
-        self._new = resumed is None
         self.state = BatchState.PLANNED if resumed is None else BatchState.MIXED
         self.current: str | None = None
         self.lost_here = False
+        self.answered_twice: DuplicateRequestError | None = None
 
     @property
     def past(self) -> Past:
@@ -142,8 +142,9 @@ class BatchIds:
     def note(self, error: TokfluenceError | None) -> None:
         """An attempt ended in `error`; None if it was cancelled after its bytes may have left."""
         event = BatchEvent.LOST if error is None else event_of(error)
-        answered_twice = self._new and isinstance(error, DuplicateRequestError)
-        self.lost_here = self.lost_here or event is BatchEvent.LOST or answered_twice
+        if self.state is BatchState.READY and isinstance(error, DuplicateRequestError):
+            self.answered_twice = error
+        self.lost_here = self.lost_here or event is BatchEvent.LOST
         self.happened(event)
 
     def happened(self, event: BatchEvent) -> None:

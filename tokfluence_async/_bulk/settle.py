@@ -16,7 +16,7 @@ from .._wire.calls import build_analyze
 from .._wire.shapes import Shape
 from .batch import BatchEvent, BatchState
 from .batch_ids import BatchIds, BatchLog
-from .outcomes import analyzed, duplicate, post_id_of, ref_of
+from .outcomes import analyzed, duplicate, failed, post_id_of, ref_of
 from .planner import Planner, match_rows
 from .requests import Requests
 from .sources import Item
@@ -86,6 +86,8 @@ class Settler:
         self._verifies = verify
         self.log: BatchLog | None = None
         self.unsure: set[str] = set()
+        # Posts of which a 409 for a fresh id has come: once more they are sent, and not again.
+        self._answered_twice: set[str] = set()
 
     async def settle(self, items: Sequence[Item], doubt: Doubt | None = None) -> BatchEnd:
         """Send the items until each has an outcome, or until a batch of them fails as a whole.
@@ -155,15 +157,27 @@ class Settler:
         duplicates = {post_id_of(item): duplicate(item) for item in items}
         if ids.state is not BatchState.CLAIMED:
             return _Answer(duplicates)
+        twice = ids.answered_twice
+        last: set[str] = set()
+        if twice is not None:
+            last = self._answered_twice & duplicates.keys()
+            self._answered_twice |= duplicates.keys()
         if not self._verifies:
-            self.unsure.update(duplicates)
+            # Whoever reads them takes a post that is not `unsure` for analyzed, readable or not.
+            self.unsure.update(duplicates.keys() - last)
             return _Answer(duplicates, unsure=True)
         # An attempt of this call, if one may have run, began just now; an earlier process's did
         # `quiet` seconds before.
-        age = 0.0 if ids.lost_here else quiet + loop.time() - began
+        here = ids.lost_here or twice is not None
+        age = 0.0 if here else quiet + loop.time() - began
         found = await self._verifier.verify(items, age)
-        if not found and ids.lost_here:  # it never ran: what was counted as spent was not
+        # It never ran: what was counted as spent was not. Unless it was sent twice: the first may
+        # have been charged each time.
+        if not found and ids.lost_here and twice is None:
             self._requests.budget.settle(0, -call.price)
+        if twice is not None:
+            missing = [i for i in items if post_id_of(i) in last and post_id_of(i) not in found]
+            found.update((post_id_of(item), failed(item, twice)) for item in missing)
         ids.happened(BatchEvent.READABLE if found else BatchEvent.MISSING)
         return _Answer(found, [item for item in items if post_id_of(item) not in found])
 
