@@ -10,13 +10,22 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tokfluence_async import APIConnectionError, Sandbox, Throttle, Timeout, TokfluenceClient
+from tokfluence_async import (
+    APIConnectionError,
+    APITimeoutError,
+    Sandbox,
+    Throttle,
+    Timeout,
+    TokfluenceClient,
+)
 from tokfluence_async._credits.halt import Halt
 from tokfluence_async._credits.ledger import Ledger
 from tokfluence_async._http.attempt import Attempt
 from tokfluence_async._http.failures import late, lost
 from tokfluence_async._http.keys import KeyState
+from tokfluence_async._throttle.origin import Origin
 from tokfluence_async._wire.secret import Secret
+from tokfluence_async.testing import VirtualLoop
 
 CHECK = "Check base_url (TOKFLUENCE_BASE_URL) and the network"
 
@@ -112,3 +121,43 @@ async def test_a_connection_that_broke_is_not_a_wrong_address() -> None:
 
     assert "base_url" not in told
     assert "may have been done and charged" in told
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["our session", "the caller's"])
+@pytest.mark.parametrize("call", ["get", "analyze"])
+async def test_a_call_keeps_its_limits_where_the_loop_was_late_with_its_slot(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, call: str, own: bool
+) -> None:
+    """On a pooled connection, a request that had to take a second slot waited for ever."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop)
+    granted = Origin.tick
+    late_by = [0.0, 0.4]
+
+    def tick(*args: Any) -> None:
+        granted(*args)
+        if late_by:
+            loop.advance(late_by.pop())
+
+    async with aiohttp.ClientSession() as session:
+        async with TokfluenceClient(
+            sandbox.token,
+            base_url=sandbox.url,
+            timeout=5,
+            max_retries=0,
+            throttle=Throttle(burst=1),
+            session=None if own else session,
+        ) as client:
+            await client.posts.get(1)
+            sandbox.stall(times=None)
+            monkeypatch.setattr(Origin, "tick", tick)
+            if call == "get":
+                work = asyncio.ensure_future(client.posts.get(2))
+            else:
+                work = asyncio.ensure_future(client.posts.analyze([2]))
+            await asyncio.wait([work], timeout=3600)
+
+            assert work.done()
+            error = work.exception() if call == "get" else work.result().outcomes[0].error
+            assert isinstance(error, APITimeoutError)
+            assert late_by == [0.0] or not late_by

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from .._credits.halt import Halt
 from .._errors import TokfluenceError
@@ -147,13 +148,13 @@ class Attempt:
         The old one is not given back. Those that connected slowly together would take the slots
         that were given back, and leave at one instant.
         """
-        for _ in range(_MOST_REFRESHED):
-            if self.slot_is_fresh:
-                break
-            self._slot_at = None
-            self.stop_clock()
-            if not self.try_slot():
-                await self.wait_for_slot()
+        with self.untimed():
+            for _ in range(_MOST_REFRESHED):
+                self._slot_at = None
+                if not self.try_slot():
+                    await self.wait_for_slot()
+                if self.slot_is_fresh:
+                    break
 
     def forfeit_slot(self) -> None:
         """Nothing leaves on the slot: it is somebody else's."""
@@ -175,10 +176,16 @@ class Attempt:
             self.clock.reschedule(due)
         return due
 
-    def stop_clock(self) -> None:
-        """Waiting for a slot is not timed."""
+    @contextmanager
+    def untimed(self) -> Iterator[None]:
+        """A wait that is nobody's fault, such as for a slot: the limits count anew from its end.
+        Nothing else stops the clock, so no request is left without its limits."""
         if self.clock is not None:
             self.clock.reschedule(None)
+        try:
+            yield
+        finally:
+            self.start_clock()
 
     def heard(self) -> None:
         """Something of the answer has arrived: the silence counts from now."""

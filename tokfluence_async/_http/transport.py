@@ -43,6 +43,7 @@ from .failures import answer_of, late, lost, too_large
 
 if TYPE_CHECKING:
     from aiohttp.client_proto import ResponseHandler
+    from aiohttp.connector import Connection
 
 __all__ = ["Transport", "read_body"]
 
@@ -199,10 +200,12 @@ class Transport:
         ):  # which keeps no connection to be taken again
             attempt.leaves()
             return await handler(request)
-        attempt.stop_clock()  # its pool may be smaller than our concurrency
-        connect = functools.partial(connector.connect, request, [], _NO_LIMITS)
+
+        async def connect() -> Connection:
+            with attempt.untimed():  # its pool may be smaller than our concurrency
+                return await connector.connect(request, [], _NO_LIMITS)
+
         connection = await connection_for(attempt, connect, self._used)
-        attempt.start_clock()
         connection.release()
         turn = asyncio.get_running_loop().create_future()
         turn.get_loop().call_soon(turn.set_result, None)
