@@ -139,25 +139,27 @@ async def test_a_call_keeps_its_limits_where_the_loop_was_late_with_its_slot(
         if late_by:
             loop.advance(late_by.pop())
 
-    async with aiohttp.ClientSession() as session:
-        async with TokfluenceClient(
+    async with (
+        aiohttp.ClientSession() as session,
+        TokfluenceClient(
             sandbox.token,
             base_url=sandbox.url,
             timeout=5,
             max_retries=0,
             throttle=Throttle(burst=1),
             session=None if own else session,
-        ) as client:
-            await client.posts.get(1)
-            sandbox.stall(times=None)
-            monkeypatch.setattr(Origin, "tick", tick)
-            if call == "get":
-                work = asyncio.ensure_future(client.posts.get(2))
-            else:
-                work = asyncio.ensure_future(client.posts.analyze([2]))
-            await asyncio.wait([work], timeout=3600)
+        ) as client,
+    ):
+        await client.posts.get(1)
+        sandbox.stall(times=None)
+        monkeypatch.setattr(Origin, "tick", tick)
+        if call == "get":
+            work = asyncio.ensure_future(client.posts.get(2))
+        else:
+            work = asyncio.ensure_future(client.posts.analyze([2]))
+        await asyncio.wait([work], timeout=3600)
 
-            assert work.done()
-            error = work.exception() if call == "get" else work.result().outcomes[0].error
-            assert isinstance(error, APITimeoutError)
-            assert late_by == [0.0] or not late_by
+        assert work.done()
+        error = work.exception() if call == "get" else work.result().outcomes[0].error
+        assert isinstance(error, APITimeoutError)
+        assert late_by == [0.0] or not late_by

@@ -151,3 +151,28 @@ async def test_who_is_cancelled_while_waiting_keeps_nobody_waiting() -> None:
 
     assert second.done()
     assert second.exception() is None
+
+
+@pytest.mark.parametrize("call", ["get_many", "analyze", "resolve"])
+async def test_a_job_after_one_that_had_waited_for_too_long_tries_again(
+    sandbox: Sandbox, call: str
+) -> None:
+    """A client that lives for weeks outlives an outage of an hour."""
+
+    async def job() -> list[bool]:
+        if call == "analyze":
+            return [outcome.ok for outcome in await client.posts.analyze(IDS[:50])]
+        return [outcome.ok async for outcome in getattr(client.posts, call)(IDS[:50])]
+
+    async with TokfluenceClient(sandbox.token, base_url=sandbox.url) as client:
+        await client.posts.get(IDS[0])
+        sandbox.lose_network(3000)
+        assert not any(await job())  # 900 s
+        await asyncio.sleep(600)
+        began = now()
+        assert not any(await job())  # waits anew
+        assert 900 <= now() - began < 1000
+
+        await asyncio.sleep(1200)
+        assert all(await job())
+        assert client.usage.no_connection_for == 0.0

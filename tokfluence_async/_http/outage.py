@@ -2,7 +2,7 @@
 
 Promises: an outage of the network fails no input of a job. It is said in the log when it begins and
 when it ends. It is waited out for a limited time; then the job ends with the error, and inputs that
-were not sent are not tried one by one.
+were not sent are not tried one by one. A job that begins later tries, and waits, anew.
 
 Relies on: the caller tells of every connection that could not be made, and of every sign that the
 other side is there.
@@ -39,10 +39,22 @@ class Outage:
     Attributes:
         since: The loop's time when the first connection failed, with none made after it; None
             while connections can be made.
-        error: What a job ends in, once it has waited long enough; None before.
+        error: What a job ends in, once it has waited long enough; None before, and when a later
+            job tries anew.
     """
 
-    __slots__ = ("_line", "_loop", "_origin", "_reached", "_tried", "_tries", "error", "since")
+    __slots__ = (
+        "_failed_at",
+        "_line",
+        "_loop",
+        "_origin",
+        "_reached",
+        "_tried",
+        "_tries",
+        "_waits_since",
+        "error",
+        "since",
+    )
 
     def __init__(self, origin: str) -> None:
         self._origin = origin
@@ -51,6 +63,8 @@ class Outage:
         self._line: deque[asyncio.Future[None]] = deque()
         self._tries: asyncio.TimerHandle | None = None
         self._tried = 0
+        self._failed_at = 0.0
+        self._waits_since: float | None = None  # when the jobs of now began to wait
         self.since: float | None = None
         self.error: APIConnectionError | None = None
 
@@ -61,8 +75,11 @@ class Outage:
 
     def failed(self, error: APIConnectionError) -> None:
         """A connection could not be made."""
+        now = self._failed_at = self._loop.time()
         if self.since is None:
-            self.since = self._loop.time()
+            self.since = now
+        if self._waits_since is None:
+            self._waits_since = now
             self._tried = 0
             logger.warning(
                 "No connection to %s: jobs wait for it, %.0f s at most. (%s)",
@@ -70,7 +87,7 @@ class Outage:
                 self._longest,
                 error.message,
             )
-        elif self.error is None and self.lasts >= self._longest:
+        elif self.error is None and now - self._waits_since >= self._longest:
             self.error = error
             self._wake(len(self._line))
 
@@ -85,7 +102,7 @@ class Outage:
             self.lasts,
             plural(len(self._line), "call"),
         )
-        self.since = self.error = None
+        self.since = self._waits_since = self.error = None
         if self._tries is not None:
             self._tries.cancel()
             self._tries = None
@@ -98,7 +115,11 @@ class Outage:
             APIConnectionError: It has lasted for too long.
         """
         if self.error is not None:
-            raise self.error.with_traceback(None)
+            if self._loop.time() < self._failed_at + _LAST_TRY:
+                raise self.error.with_traceback(None)
+            # The jobs that had waited are over. This is a later one, and the first of it to try.
+            self._waits_since = self.error = None
+            return
         turn: asyncio.Future[None] = self._loop.create_future()
         self._line.append(turn)
         if self._tries is None:
