@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 import anyio
 import pytest
 
-from tokfluence_async import Sandbox, Throttle, TokfluenceClient
+from tokfluence_async import ClosedError, Sandbox, Throttle, TokfluenceClient
+from tokfluence_async._bulk.stream import Emit, stream
 
 IDS = [str(7200000000000000000 + n) for n in range(30)]
 
@@ -170,3 +172,41 @@ async def test_free_outcomes_are_not_held_back_by_what_was_not_read(tmp_path: Pa
         got += [outcome async for outcome in outcomes]
 
     assert len(got) == 142
+
+
+@pytest.mark.parametrize("name", ["get_many", "analyze_iter", "resolve", "comments"])
+@pytest.mark.parametrize("turns_before", range(1, 6))
+async def test_a_client_closed_in_the_turn_in_which_a_job_begins_ends_its_reader(
+    sandbox: Sandbox, client: TokfluenceClient, name: str, turns_before: int
+) -> None:
+    """The task behind the generator is cancelled before its first step."""
+
+    async def read() -> None:
+        async for _ in bulk(client, name):
+            pass
+
+    reader = asyncio.create_task(read())
+    await turns(turns_before)
+    await client.aclose()
+
+    with pytest.raises(ClosedError):
+        await asyncio.wait_for(reader, 3600)
+    assert tasks_of_the_client() == set()
+
+
+class CancelsAtOnce:
+    """An engine that is closed before the work takes its first step."""
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        task.cancel()
+        return task
+
+
+async def test_work_that_never_takes_a_step_ends_its_reader() -> None:
+    async def work(emit: Emit[int]) -> None:
+        await emit(1)
+
+    engine: Any = CancelsAtOnce()
+    with pytest.raises(ClosedError):
+        await asyncio.wait_for(anext(stream(engine, work, 1, str)), 3600)

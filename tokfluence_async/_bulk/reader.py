@@ -29,6 +29,7 @@ class Reader:
         self._wanted = asyncio.Event()
         self._ready = asyncio.Event()
         self._given: Any = None
+        self._begun = False
         self._ended = False
         self._stopped = False
         self._error: Exception | None = None
@@ -59,7 +60,7 @@ class Reader:
             self._stopped = True
             if self._task is None:
                 self._end(None)
-            else:
+            elif self._begun:  # else its first step sees that it is stopped
                 self._task.cancel()
 
     async def aclose(self) -> None:
@@ -74,6 +75,7 @@ class Reader:
 
     async def _read(self) -> None:
         error: Exception | None = None
+        self._begun = True
         try:
             while not self._stopped:
                 self._give(await self._one())

@@ -67,6 +67,8 @@ async def stream(
     # Closed also where the wait below is cut short, as it is in a loop that ends.
     with send, receive:
         task = engine.spawn(run())
+        # For a task that is cancelled before its first step, which never comes to its `with`.
+        task.add_done_callback(lambda _: send.close())
         try:
             while True:
                 try:
