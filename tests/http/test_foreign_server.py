@@ -158,9 +158,9 @@ def test_ten_answers_of_somebody_elses_are_enough(error: Any) -> None:
     ids=["a post", "an error of its own"],
 )
 def test_one_answer_of_the_apis_settles_it(known: Any) -> None:
-    """From then on whatever else comes is a proxy's bad day."""
+    """From then on whatever else comes is a proxy's bad day, up to ten refusals in a row."""
     server = ForeignServer("https://example.com")
-    for error in [*NOT_THE_APIS, known, *NOT_THE_APIS * 10]:
+    for error in [*NOT_THE_APIS, known, *NOT_THE_APIS * 9]:
         server.spoke(error)
 
     assert server.error is None
@@ -182,3 +182,54 @@ def test_an_outage_is_no_wrong_address(error: Any) -> None:
         server.spoke(error)
 
     assert server.error is None
+
+
+def test_the_first_answer_of_the_apis_clears_the_error() -> None:
+    """An ingress that was still being set up must not end the jobs of the client's whole life."""
+    server = ForeignServer("https://example.com")
+    for error in NOT_THE_APIS * 3:
+        server.spoke(error)
+    assert server.error is not None
+
+    server.spoke(None)
+
+    assert server.error is None
+
+
+PAGE = "<html>Just a moment...</html>"
+
+
+@pytest.mark.parametrize("status", [401, 402, 403])
+@pytest.mark.parametrize("call", ["resolve", "get_many", "crawl"])
+async def test_one_page_of_a_firewalls_fails_one_input(
+    sandbox: Sandbox, client: TokfluenceClient, tmp_path: Path, call: str, status: int
+) -> None:
+    """Only the API's own refusal says that all others will be refused."""
+    await client.posts.get("1")
+    sandbox.answer(PAGE, status=status, headers={"Content-Type": "text/html"}, nth=50)
+    if call == "crawl":
+        failed = (await crawl(client, range(1, 201), tmp_path)).failed
+    else:
+        outcomes = getattr(client.posts, call)(range(1, 201))
+        failed = [outcome.ok async for outcome in outcomes].count(False)
+
+    assert failed == 1
+    assert sandbox.requests_received == 201
+
+
+@pytest.mark.parametrize("status", [401, 402, 403])
+async def test_a_firewall_that_keeps_refusing_ends_the_job(
+    sandbox: Sandbox, client: TokfluenceClient, status: int
+) -> None:
+    """Ten in a row are no accident; the next job asks again."""
+    await client.posts.get("1")
+    sandbox.answer(PAGE, status=status, headers={"Content-Type": "text/html"}, times=None)
+    errors = [outcome.error async for outcome in client.posts.get_many(MANY)]
+
+    assert len(errors) == len(MANY)
+    assert sandbox.requests_received < 80
+    assert "The last 10 refusals came from something between" in str(errors[-1])
+
+    sandbox.clear_faults()
+    await client.posts.get("1")
+    assert all([outcome.ok async for outcome in client.posts.get_many(MANY[:100])])

@@ -176,3 +176,26 @@ async def test_a_job_after_one_that_had_waited_for_too_long_tries_again(
         await asyncio.sleep(1200)
         assert all(await job())
         assert client.usage.no_connection_for == 0.0
+
+
+@pytest.mark.parametrize("call", ["get_many", "analyze"])
+async def test_an_outage_that_is_waited_out_is_not_the_services_time(
+    sandbox: Sandbox, client: TokfluenceClient, call: str
+) -> None:
+    """The limit for all attempts of a call together is for a service that keeps failing."""
+    loop = asyncio.get_running_loop()
+
+    def goes(_: object) -> bool:
+        loop.call_soon(sandbox.lose_network, 500)
+        return True
+
+    await client.posts.get(IDS[0])
+    sandbox.drop_answer(times=2, where=goes)
+    sandbox.proxy_error(503)
+    if call == "analyze":
+        [outcome] = await client.posts.analyze(IDS[1:2])
+    else:
+        [outcome] = [outcome async for outcome in client.posts.get_many(IDS[1:2])]
+
+    assert outcome.error is None
+    assert now() > 1000

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._credits.budget import Budget
 from .._errors import (
+    APIStatusError,
     AuthenticationError,
     ConfigurationError,
     InsufficientCreditsError,
@@ -73,8 +74,10 @@ class Requests:
     def final(self, error: TokfluenceError) -> TokfluenceError | None:
         """What every further request would end in, after one has ended in `error`; None if they may
         fare better."""
-        if isinstance(error, _FINAL):
+        foreign = isinstance(error, APIStatusError) and error.code is None
+        if isinstance(error, _FINAL) and not foreign:
             return error
+        # One refusal of something in between says nothing of the account.
         return self.engine.final_error
 
     def analysis_failed(self, error: TokfluenceError) -> None:

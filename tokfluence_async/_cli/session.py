@@ -71,7 +71,8 @@ class Failures:
         self.first_unaffordable: TokfluenceError | None = None
 
     def add(self, given: object, error: TokfluenceError) -> None:
-        if isinstance(error, (AuthenticationError, PermissionDeniedError)):
+        # By the API, and not by something in between.
+        if isinstance(error, (AuthenticationError, PermissionDeniedError)) and error.code:
             raise error
         if isinstance(error, (BudgetExceededError, InsufficientCreditsError)):
             # They are all alike, so they get one line at the end.

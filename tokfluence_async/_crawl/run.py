@@ -243,13 +243,14 @@ class CrawlRun:
     def _fail(self, item: Item, post_id: str | None, error: TokfluenceError) -> None:
         if isinstance(error, _StoppedError):
             return
-        if isinstance(error, (AuthenticationError, PermissionDeniedError)):
+        ends = self._requests.final(error) is not None
+        if ends and isinstance(error, (AuthenticationError, PermissionDeniedError)):
             # Everything else would fail the same way; the inputs are left for the next run.
             self.fatal = self.fatal or error
             self._stop(None, error)
         elif isinstance(error, BudgetExceededError):
             self._stopped_by = self._stopped_by or "budget"
-        elif isinstance(error, InsufficientCreditsError):
+        elif ends and isinstance(error, InsufficientCreditsError):
             self._stopped_by = self._stopped_by or "credits"
         self._failures.add(failure_line(item.given, post_id, error))
         self._failed += 1

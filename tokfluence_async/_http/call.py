@@ -231,9 +231,9 @@ class CallUnderWay(Generic[T]):
         assert attempt is not None
         outage = self._state.outage
         while True:
+            asked = None if self._since is None else self._state.loop.time()
             if outage.since is not None and self._options.waits_out_outages:
                 await outage.passed()
-            asked = None if self._since is None else self._state.loop.time()
             await self._slots.acquire()
             waited = attempt.waited
             try:
@@ -313,7 +313,7 @@ class CallUnderWay(Generic[T]):
         charge = self._charge
         charge.owed = charge_of(answer, self._call)
         charge.uncertain = charge.failed = False
-        if not self._foreign_server.known:
+        if not self._foreign_server.settled:
             self._foreign_server.spoke(None)
         return value
 

@@ -2,54 +2,73 @@
 
 One such answer says nothing, as a proxy in front of the API may give it. But where none has ever
 been the API's, a million inputs would be asked about one after the other, ten a second, each answer
-taken for a failure of its own.
+taken for a failure of its own. And a firewall may begin to refuse a client in the middle of a job.
 """
 
 from __future__ import annotations
 
-from .._errors import APIError, APIResponseValidationError, APIStatusError
+from .._errors import (
+    APIError,
+    APIResponseValidationError,
+    APIStatusError,
+    AuthenticationError,
+    InsufficientCreditsError,
+    PermissionDeniedError,
+)
 from .._wire.statuses import meaning_of
 
 __all__ = ["ForeignServer"]
 
-# Answers in a row, from the first, that were not the API's.
+# Answers in a row that were not the API's: any, before the API has ever answered; then refusals.
 _ENOUGH = 10
+_REFUSALS = (AuthenticationError, InsufficientCreditsError, PermissionDeniedError)
 
 
 class ForeignServer:
-    """Listens to all answers of a client until one is the API's.
+    """Listens to the answers of a client.
 
     Attributes:
-        known: One of the answers was the API's: there is nothing more to find out.
+        settled: The last answer that counts was the API's: another one would tell nothing new.
         error: What the rest of a job ends in: the last of those answers, with what to do about it.
-            None as long as it may well be the API that answers.
+            None as long as it may well be the API that answers, and again once it does.
     """
 
-    __slots__ = ("_base_url", "_count", "error", "known")
+    __slots__ = ("_base_url", "_count", "_known", "error", "settled")
 
     def __init__(self, base_url: str) -> None:
         self._base_url = base_url
         self._count = 0
-        self.known = False
+        self._known = False
+        self.settled = False
         self.error: APIError | None = None
 
     def spoke(self, error: APIError | None) -> None:
         """An answer came: `error` is what was made of it, None if it was what was asked for."""
-        if self.known or self.error is not None:
-            return
         if error is None or (isinstance(error, APIStatusError) and error.code is not None):
-            self.known = True
-        elif _is_strange(error):
+            self._known, self.settled = True, True
+            self._count, self.error = 0, None
+        elif self.error is None and self._counts(error):
+            self.settled = False
             self._count += 1
             if self._count >= _ENOUGH:
                 self.error = self._made_of(error)
 
+    def _counts(self, error: APIError) -> bool:
+        # Behind a proxy that knows the API's address, only a refusal may be meant for this client.
+        return isinstance(error, _REFUSALS) if self._known else _is_strange(error)
+
     def _made_of(self, error: APIError) -> APIError:
-        advice = (
-            f"None of the {self._count} answers so far came from the Tokfluence API: check the "
-            f"address {self._base_url} (base_url, or "
-            "TOKFLUENCE_BASE_URL). Nothing more is sent."
-        )
+        if self._known:
+            advice = (
+                f"The last {self._count} refusals came from something between this client and the "
+                "Tokfluence API, such as a firewall. Nothing more is sent."
+            )
+        else:
+            advice = (
+                f"None of the {self._count} answers so far came from the Tokfluence API: check the "
+                f"address {self._base_url} (base_url, or "
+                "TOKFLUENCE_BASE_URL). Nothing more is sent."
+            )
         if isinstance(error, APIStatusError):
             told = type(error)(
                 error.status
