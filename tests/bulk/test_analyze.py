@@ -7,6 +7,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,12 +19,14 @@ from tokfluence_async import (
     BudgetExceededError,
     InsufficientCreditsError,
     InvalidPostError,
+    Journal,
     Outcome,
     Progress,
     Sandbox,
     Throttle,
     TokfluenceClient,
 )
+from tokfluence_async._journal.records import TakenError
 
 from .sent import ANALYZE, batches, statuses, url
 
@@ -574,3 +577,28 @@ async def test_batches_pass_the_keys_token_bucket_whatever_the_concurrency(
     assert len(report.succeeded) == 40
     assert loop.time() - began == pytest.approx(40, abs=6)
     assert sandbox.billed_twice() == []
+
+
+async def test_what_a_402_released_and_another_call_took_is_waited_for(
+    sandbox: Sandbox, client: TokfluenceClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The wallet has enough for one of three; before it leaves, another call has claimed it, and
+    gives it up."""
+    empty = {"error": {"code": "insufficient_credits", "message": "Out of API credits."}}
+    sandbox.answer(empty, status=402, headers={"X-Credits-Remaining": "30"}, to=ANALYZE)
+
+    async with Journal(tmp_path / "journal") as journal:
+        sending, calls = journal.sending, 0
+
+        async def claimed_once(*args: Any, **options: Any) -> None:
+            nonlocal calls
+            calls += 1
+            if calls == 2:
+                raise TakenError(["1"])
+            await sending(*args, **options)
+
+        monkeypatch.setattr(journal, "sending", claimed_once)
+        report = await client.posts.analyze([1, 2, 3], batch_size=3, journal=journal)
+
+    assert statuses(report) == ["analyzed"] + ["InsufficientCreditsError"] * 2
+    assert sandbox.times_charged() == {"1": 1}

@@ -173,23 +173,28 @@ class Analyzer:
 
     async def _analyze(self, items: Sequence[Item], outcomes: dict[str, Outcome[Analysis]]) -> None:
         """Analyze what the budget has credits for."""
-        end = await self._settler.settle(items)
-        outcomes.update(end.outcomes)
-        while end.taken:
-            free = await self._of_others(end.left, outcomes)
-            end = await self._settler.settle(free)
-            outcomes.update(end.outcomes)
+        end = await self._send(items, outcomes)
         if end.error is None:
             return
         affordable = _affordable(end)
         if affordable:
             # The work was not started; what the wallet still holds is used.
-            fitting = await self._settler.settle(end.left[:affordable])
-            outcomes.update(fitting.outcomes)
+            fitting = await self._send(end.left[:affordable], outcomes)
             if fitting.error is not None:
                 _fail(outcomes, fitting.left, fitting.error)
         self._requests.analysis_failed(end.error)
         _fail(outcomes, end.left[affordable:], end.error)
+
+    async def _send(
+        self, items: Sequence[Item], outcomes: dict[str, Outcome[Analysis]]
+    ) -> BatchEnd:
+        """Settle the items; those that another call has taken, when it is done with them."""
+        end = await self._settler.settle(items)
+        outcomes.update(end.outcomes)
+        while end.taken:
+            end = await self._settler.settle(await self._of_others(end.left, outcomes))
+            outcomes.update(end.outcomes)
+        return end
 
     async def _of_others(
         self, items: Sequence[Item], outcomes: dict[str, Outcome[Analysis]]
