@@ -32,7 +32,8 @@ app = typer.Typer(
         "Data goes to standard output (or a folder), everything for people to standard error. "
         "Exit status: 0 all done, 1 some inputs failed, 2 wrong usage (also a missing or wrong "
         "token), "
-        "3 stopped by budget or credits, 130 after Ctrl-C."
+        "3 stopped by budget or credits, 128 + n after signal n (129 SIGHUP, 130 Ctrl-C, "
+        "143 SIGTERM)."
     ),
     epilog=examples(
         f"tokfluence post {_ID} --sandbox",
