@@ -129,6 +129,23 @@ def test_a_shard_that_is_none_is_status_2(run: Run, urls: Path, tmp_path: Path, 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("shard", ["3", "abc", "1-3", ""])
+def test_a_word_that_is_no_shard_is_told_as_the_value_it_was_meant_as(
+    run: Run, urls: Path, tmp_path: Path, shard: str
+) -> None:
+    """`--shard` may stand alone, so the word counts as a second file, of which nobody thinks."""
+    out = ["-o", tmp_path / "out", "--sandbox"]
+    spelled = run("crawl", urls, f"--shard={shard}", *out)
+
+    for args in ([urls, "--shard", shard], ["--shard", shard, urls]):
+        result = run("crawl", *args, *out)
+
+        assert result.exit_code == 2
+        assert result.stderr == spelled.stderr
+        assert result.stderr.startswith(f"--shard {shard!r} is no shard: I/N is wanted")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("index", "shards", "says"),
     [

@@ -70,7 +70,6 @@ def crawl(
     [bold]1 credit[/bold] for a post in the index, [bold]27[/bold] for one that must be analyzed,
     [bold]2[/bold] per page of 200 comments.
     """
-    one_file(context)
     try:
         out, part = from_home(out), read_shard(shard)
     except UsageError as error:
@@ -78,6 +77,7 @@ def crawl(
             str(error), "error"
         )
         raise typer.Exit(Exit.USAGE) from None
+    one_file(context)
     job = Job(
         file=file,
         out=out,

@@ -25,16 +25,23 @@ class ShardedCommand(TyperCommand):
     """A command whose `--shard` may stand without a value, also before FILE."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Give a lone `--shard` its value."""
+        """Give a lone `--shard` its value. Where a word follows it, and there is one word too many,
+        that word was meant as its value."""
         spelled: list[str] = []
+        meant: str | None = None
         for n, arg in enumerate(args):
             if arg == "--":
                 spelled += args[n:]
                 break
             following = args[n + 1] if n + 1 < len(args) else ""
             lone = arg == "--shard" and not _VALUE.fullmatch(following)
+            if lone and n + 1 < len(args) and not following.startswith("-"):
+                meant = following
             spelled.append(f"--shard={FROM_ENVIRONMENT}" if lone else arg)
-        return super().parse_args(ctx, spelled)
+        rest = super().parse_args(ctx, spelled)
+        if ctx.args and meant is not None:
+            ctx.params["shard"] = meant
+        return rest
 
 
 def read_shard(given: str | None) -> Shard | None:
