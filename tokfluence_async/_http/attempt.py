@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 from .._credits.halt import Halt
@@ -177,7 +177,7 @@ class Attempt:
         return due
 
     @contextmanager
-    def untimed(self) -> Iterator[None]:
+    def untimed(self) -> Generator[None]:
         """A wait that is nobody's fault, such as for a slot: the limits count anew from its end.
         Nothing else stops the clock, so no request is left without its limits."""
         if self.clock is not None:
