@@ -87,7 +87,7 @@ def test_a_post_may_lack_any_field_but_its_id(
     if how == "null":
         data[name] = None
     else:
-        del data[name]
+        data.pop(name, None)
 
     post = decode_post(data)
 
@@ -105,7 +105,7 @@ def test_a_comment_may_lack_any_field_but_its_id(
     if how == "null":
         data[name] = None
     else:
-        del data[name]
+        data.pop(name, None)
 
     assert getattr(decode_comment(data), name) is None
 
@@ -295,6 +295,12 @@ WHOLE_COMMENT = {
     "comment_id": "c", "text": "t", "published_at": "2026-04-12T19:00:00Z", "likes": 1,
     "reply_count": 2, "parent_comment_id": "p", "author_username": "a", "author_picture": "v",
 }  # fmt: skip
+
+
+def test_the_whole_objects_are_whole() -> None:
+    """A field that is added is tried with odd values, too."""
+    assert WHOLE_POST.keys() == set(Post.__struct_fields__)
+    assert WHOLE_COMMENT.keys() == set(Comment.__struct_fields__)
 
 
 @given(st.sampled_from(sorted(WHOLE_POST.keys() - {"post_id"})), junk)

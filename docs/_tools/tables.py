@@ -302,12 +302,18 @@ def _attributes(documented: type) -> dict[str, str]:
     }
 
 
+def _described(described: dict[str, str], name: str) -> str:
+    if name not in described:
+        raise LookupError(f"describe the field {name} in _MEANINGS of docs/_tools/tables.py")
+    return described[name]
+
+
 def _fields(row: type) -> str:
     described = _attributes(row)
     return _table(
         ("field", "type in tables", "meaning"),
         (
-            (f"`{f.name}`", f"`{f.type}`", _MEANINGS.get(f.name) or described[f.name])
+            (f"`{f.name}`", f"`{f.type}`", _MEANINGS.get(f.name) or _described(described, f.name))
             for f in frames.schema(row)
         ),
     )

@@ -6,6 +6,8 @@ told how they ended (`Ids`).
 
 Hard: the order of the waits. First a closed gate, then the concurrency limits, then the throttle's
 slot, right before the bytes leave. A slot that was taken earlier would get old in the other waits.
+A limit on one kind of call stands before the concurrency slot: later it would hold a slot that
+other calls need, and a read that finds a slot of the throttle free does not wait at all.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from .._errors import (
 )
 from .._models import Timeout
 from .._throttle.lanes import GateClosedError
-from .._wire.answers import Answer, charge_of, parse_answer
+from .._wire.answers import Answer, charge_of, code_of, parse_answer
 from .._wire.calls import Call, Kind
 from .._wire.request_ids import next_request_id
 from .._wire.secret import Secret
@@ -320,7 +322,7 @@ class CallUnderWay(Generic[T]):
     def _tell_throttle(self, answer: Answer) -> None:
         too_many = False  # at once: then it says nothing about the pace
         if self._batches is not None:
-            if meaning_of(answer.status, None).crowded:
+            if meaning_of(answer.status, code_of(answer)).crowded:
                 too_many = self._batches.refused(again=self._refusals > 0)
                 self._refusals += 1
             else:
