@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -282,6 +283,25 @@ def test_a_sandbox_knows_what_the_one_before_it_had_analyzed(run: Run, tmp_path:
     assert (first.exit_code, second.exit_code) == (0, 0), second.stderr
     lines = (tmp_path / "out/comments.jsonl").read_text("utf-8").splitlines()
     assert len({json.loads(line)["post_id"] for line in lines}) > 5
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv"])
+def test_a_journal_in_redis_without_redis_py_leaves_no_folder(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, form: str
+) -> None:
+    """The extra is easily forgotten; an empty folder would look like a crawl."""
+    for name in [name for name in sys.modules if name.split(".")[0] == "redis"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "redis", None)
+    monkeypatch.setitem(sys.modules, "redis.asyncio", None)
+    journal = ["--journal", "redis://127.0.0.1:6379/0?job=a", "--format", form, "--sandbox"]
+
+    result = run("crawl", URLS, "-o", tmp_path / "jobs" / "out", *journal)
+
+    assert result.exit_code == 2
+    assert "pip install 'tokfluence_async[redis]'" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert not [*tmp_path.iterdir()]
 
 
 def test_a_tilde_that_the_shell_has_left_is_the_users_home(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, cast
 
 from msgspec import Struct
 
-from .. import AuthenticationError, ConfigurationError, Journal, Progress, crawl
+from .. import AuthenticationError, Journal, Progress, crawl
 from .._bulk.shards import Shard
 from .._crawl.folder import LOCAL, CrawlFolder, known_as
 from .._crawl.table_files import Follower
@@ -62,10 +62,7 @@ class Job(Struct, frozen=True, kw_only=True):
         inputs = self.open_inputs()
         check_format(self.form)
         folder = CrawlFolder(self.out)
-        try:
-            made = folder.prepare()
-        except ConfigurationError as error:
-            raise UsageError(str(error)) from None
+        is_new = not folder.path.exists()
         await _check_folder(self)
         if session.sandbox is not None:
             await _remember(session.sandbox, self.journal_path)
@@ -96,7 +93,7 @@ class Job(Struct, frozen=True, kw_only=True):
                     grace=GRACE,
                 )
         except AuthenticationError:
-            if made and not session.client.usage.credits_spent:
+            if is_new and not session.client.usage.credits_spent:
                 await asyncio.to_thread(folder.remove)
             raise
         await summarize(session, self.out, inputs, report, comments=self.comments, form=self.form)

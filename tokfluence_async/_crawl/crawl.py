@@ -143,7 +143,6 @@ async def crawl(
         patience=patience,
     )
     folder = CrawlFolder(out)
-    folder.prepare()
     async with AsyncExitStack() as stack:
         journals = await enter_journals(stack, folder, journal)
         written = journals.written

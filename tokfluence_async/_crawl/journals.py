@@ -7,13 +7,14 @@ which commits it together with the lines.
 
 from __future__ import annotations
 
+import os
 from contextlib import AsyncExitStack
 from typing import NamedTuple
 
 from msgspec.structs import replace
 
 from .._errors import JournalError
-from .._journal.journal import Journal, JournalOrPath, enter_journal
+from .._journal.journal import Journal, JournalOrPath, enter_journal, is_redis_url
 from .._journal.records import Entry
 from .._journal.sqlite import SQLiteJournal
 from .._text import plural
@@ -39,13 +40,24 @@ class CrawlJournals(NamedTuple):
 async def enter_journals(
     stack: AsyncExitStack, folder: CrawlFolder, journal: JournalOrPath | None
 ) -> CrawlJournals:
-    """Open the journals of a crawl until `stack` ends.
+    """Make the folder, and open the journals of a crawl until `stack` ends.
+
+    A Redis journal is opened first: where that fails, as without redis-py, no folder is left.
 
     Raises:
+        ConfigurationError: The folder cannot be made or written, or the journal's store not be
+            used as things are.
         JournalError: One cannot be used; or the folder's own has batches in doubt, which nobody
             would settle beside a shared one.
     """
-    paid = await enter_journal(stack, folder.journal if journal is None else journal)
+    if journal is None:
+        journal = folder.journal
+    is_file = isinstance(journal, (str, os.PathLike, SQLiteJournal)) and not is_redis_url(journal)
+    if is_file:  # it may be in the folder
+        folder.prepare()
+    paid = await enter_journal(stack, journal)
+    if not is_file:
+        folder.prepare()
     if isinstance(paid, SQLiteJournal):
         return CrawlJournals(paid, paid, paid)
     written = await stack.enter_async_context(SQLiteJournal(folder.journal))
