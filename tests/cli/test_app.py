@@ -48,6 +48,23 @@ def test_help_and_version(run: Run) -> None:
         assert "Example" in shown.stdout
 
 
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        ([], "a miss included. Written as they arrive."),
+        ([], "fresh ones too. Written as batches finish."),
+        ([], "into a folder: cached first, resumable."),
+        ([], "Its URL and token are printed as a JSON line."),
+        (["crawl"], "27 for one that must be analyzed, 2 per page of 200 comments."),
+    ],
+)
+def test_help_breaks_lines_where_the_terminal_does(run: Run, args: list[str], says: str) -> None:
+    """Not where the source does: at a width for all of it, each paragraph is one line."""
+    shown = run(*args, "--help", env={"COLUMNS": "250", "TERMINAL_WIDTH": "250"}).stdout
+
+    assert says in shown
+
+
 @pytest.mark.real_time
 def test_importing_the_package_loads_nothing_of_this() -> None:
     """An application pays for what it uses."""

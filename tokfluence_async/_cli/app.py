@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 
@@ -64,26 +66,39 @@ def _main(
 # The file is one. Others are let through and refused by `one_file`, which knows what to say.
 _OTHERS = {"allow_extra_args": True}
 
-app.command(
+
+def _add(command: Callable[..., None], **options: Any) -> None:
+    """Add a command. Its docstring is its help, with the lines of a paragraph joined: typer would
+    break them where the source does."""
+    paragraphs = (inspect.getdoc(command) or "").split("\n\n")
+    text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+    app.command(help=text, **options)(command)
+
+
+_add(
+    reading.post,
     epilog=examples(
         f"tokfluence post {_ID}",
         f"tokfluence post https://www.tiktok.com/@wwe/video/{_ID} | jq .views",
-    )
-)(reading.post)
-app.command(
+    ),
+)
+_add(
+    reading.comments,
     epilog=examples(
         f"tokfluence comments {_ID} > comments.jsonl",
         f"tokfluence comments {_ID} --max-items 1000 --format csv > comments.csv",
-    )
-)(reading.comments)
-app.command(
+    ),
+)
+_add(
+    analyzing.analyze,
     context_settings=_OTHERS,
     epilog=examples(
         "tokfluence analyze urls.txt --max-credits 500",
         "tail -f new-urls.txt | tokfluence analyze - | jq -r .status",
     ),
-)(analyzing.analyze)
-app.command(
+)
+_add(
+    crawling.crawl,
     cls=ShardedCommand,
     context_settings=_OTHERS,
     epilog=examples(
@@ -93,12 +108,14 @@ app.command(
         "seq 0 3 | xargs -P 4 -I@ tokfluence crawl urls.txt -o out/@-of-4 --shard @/4",
     )
     + "\n\nRun the same command again to go on after any interruption: nothing is paid for twice.",
-)(crawling.crawl)
-app.command(epilog=examples("tokfluence merge out/*-of-4 -o merged", title="Example"))(
-    merging.merge
 )
-app.command(
+_add(
+    merging.merge,
+    epilog=examples("tokfluence merge out/*-of-4 -o merged", title="Example"),
+)
+_add(
+    serving.sandbox,
     epilog=examples("tokfluence sandbox --port 8080 --indexed 0.5", title="Example")
     + "\n\nIn another terminal: "
-    f"[cyan]TOKFLUENCE_BASE_URL=… TOKFLUENCE_TOKEN=… tokfluence post {_ID}[/cyan]"
-)(serving.sandbox)
+    f"[cyan]TOKFLUENCE_BASE_URL=… TOKFLUENCE_TOKEN=… tokfluence post {_ID}[/cyan]",
+)
