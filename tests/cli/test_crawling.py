@@ -15,6 +15,7 @@ import tokfluence_async
 from tokfluence_async import Sandbox, TokfluenceClient
 from tokfluence_async._cli import crawl_job
 from tokfluence_async._crawl.folder import known_as
+from tokfluence_async._journal import redis_store
 
 from .support import (
     ID,
@@ -302,6 +303,21 @@ def test_a_journal_in_redis_without_redis_py_leaves_no_folder(
     assert "pip install 'tokfluence_async[redis]'" in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert not [*tmp_path.iterdir()]
+
+
+def test_a_journal_in_a_redis_that_does_not_answer_leaves_no_folder(
+    run: Run, sandboxes: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What is wrong is found before anything is made."""
+    monkeypatch.setattr(redis_store, "PATIENCE", 0.5)
+    journal = ["--journal", "redis://127.0.0.1:1/0?job=a", "--sandbox"]
+
+    result = run("crawl", URLS, "-o", tmp_path / "out", *journal)
+
+    assert result.exit_code == 2
+    assert len(result.stderr.splitlines()) == 1
+    assert sandboxes["made"].requests_received == 0
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_tilde_that_the_shell_has_left_is_the_users_home(
