@@ -31,6 +31,8 @@ _LONGEST_AT_FIRST = 60.0
 # Seconds between two tries: twice as long each time, and no longer than this.
 _FIRST_TRY = 0.5
 _LAST_TRY = 5.0
+# Seconds: what is over sooner is not told. A server that restarts, or a test that ends, is no news.
+_WORTH_TELLING = 1.0
 
 
 class Outage:
@@ -49,6 +51,7 @@ class Outage:
         "_loop",
         "_origin",
         "_reached",
+        "_told",
         "_tried",
         "_tries",
         "_waits_since",
@@ -64,6 +67,7 @@ class Outage:
         self._tries: asyncio.TimerHandle | None = None
         self._tried = 0
         self._failed_at = 0.0
+        self._told = False  # whether the log says that jobs wait
         self._waits_since: float | None = None  # when the jobs of now began to wait
         self.since: float | None = None
         self.error: APIConnectionError | None = None
@@ -81,13 +85,18 @@ class Outage:
         if self._waits_since is None:
             self._waits_since = now
             self._tried = 0
+            self._told = False
+            return
+        waited = now - self._waits_since
+        if not self._told and waited >= _WORTH_TELLING:
+            self._told = True
             logger.warning(
                 "No connection to %s: jobs wait for it, %.0f s at most. (%s)",
                 self._origin,
                 self._longest,
                 error.message,
             )
-        elif self.error is None and now - self._waits_since >= self._longest:
+        if self.error is None and waited >= self._longest:
             self.error = error
             self._wake(len(self._line))
 
@@ -96,12 +105,14 @@ class Outage:
         self._reached = True
         if self.since is None:
             return
-        logger.warning(
-            "%s is reached again, after %.0f s; %s had waited for it.",
-            self._origin,
-            self.lasts,
-            plural(len(self._line), "call"),
-        )
+        if self._told:
+            logger.warning(
+                "%s is reached again, after %.0f s; %s had waited for it.",
+                self._origin,
+                self.lasts,
+                plural(len(self._line), "call"),
+            )
+            self._told = False
         self.since = self._waits_since = self.error = None
         if self._tries is not None:
             self._tries.cancel()
