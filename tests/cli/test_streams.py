@@ -348,6 +348,7 @@ async def test_what_is_paid_for_is_written_when_the_terminal_goes(
     process = await asyncio.create_subprocess_exec(
         *command_line("analyze", tmp_path / "ids", "--batch-size", "1"),
         env=ENV | address(sandbox),
+        preexec_fn=hear_hangups,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
@@ -407,8 +408,14 @@ async def test_a_terminal_that_goes_away_ends_a_crawl_in_order(
     assert len(json_file(tmp_path / "out/posts.jsonl")) == sandbox.credits_spent < 2000
 
 
+def hear_hangups() -> None:
+    """The tests themselves may run under nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 def take_terminal() -> None:
     """Make standard input the controlling terminal of this session."""
+    hear_hangups()
     import fcntl
 
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)

@@ -202,7 +202,7 @@ def _explain(error: Exception) -> str:
         return "the server is read only, a replica"
     if isinstance(error, exceptions.ResponseError):
         text = str(error)
-        if "NOAUTH" in text or "WRONGPASS" in text:
+        if "NOAUTH" in text or "WRONGPASS" in text or "unauthenticated" in text:
             return "the server refuses the user or the password"
         return "the server says " + "".join(text.splitlines()[:1])[:200]
     return f"the server was not understood ({type(error).__name__})"

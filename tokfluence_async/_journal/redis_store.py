@@ -307,7 +307,7 @@ def _explain(error: Exception) -> _Failure:
         return _Failure(
             "the server holds something else under the job's keys; name another job", passes=False
         )
-    if "NOAUTH" in text or "WRONGPASS" in text or "NOPERM" in text:
+    if any(word in text for word in ("NOAUTH", "WRONGPASS", "NOPERM", "unauthenticated")):
         return _Failure("the server refuses the user or the password", passes=False)
     if "OOM " in text or isinstance(error, exceptions.OutOfMemoryError):
         return _Failure(

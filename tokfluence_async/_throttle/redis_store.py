@@ -183,7 +183,8 @@ class RedisStore:
     def _explain(self, error: Exception) -> StoreError:
         """What a failed trip means. The text of an error may hold the URL, so it is not shown but
         where the server wrote it."""
-        if isinstance(error, exceptions.AuthenticationError):
+        # A server says "unauthenticated" to a long command, before it asks for a password.
+        if isinstance(error, exceptions.AuthenticationError) or "unauthenticated" in str(error):
             return StoreError(f"{self._shown} refuses the user or the password", lasting=True)
         if isinstance(error, (TimeoutError, exceptions.TimeoutError)):
             return StoreError(f"{self._shown} did not answer in time", lasting=False)
