@@ -50,10 +50,14 @@ _ONCE = (
     "tests/kill",
     "tests/sandbox/test_openapi.py",
     "tests/sandbox/test_real_servers.py",
+    "tests/cli/test_shared.py",
     "tests/credits/test_estimate.py",
     "tests/docs",
+    "tests/fleet",
+    "tests/http/test_liveness.py",
     "tests/test_examples.py",
     "tests/throttle/test_algorithms.py",
+    "tests/throttle/test_fleet.py",
 )
 
 
