@@ -302,7 +302,7 @@ def _attributes(documented: type) -> dict[str, str]:
     }
 
 
-def _described(described: dict[str, str], name: str) -> str:
+def _meaning(described: dict[str, str], name: str) -> str:
     if name not in described:
         raise LookupError(f"describe the field {name} in _MEANINGS of docs/_tools/tables.py")
     return described[name]
@@ -313,7 +313,7 @@ def _fields(row: type) -> str:
     return _table(
         ("field", "type in tables", "meaning"),
         (
-            (f"`{f.name}`", f"`{f.type}`", _MEANINGS.get(f.name) or _described(described, f.name))
+            (f"`{f.name}`", f"`{f.type}`", _MEANINGS.get(f.name) or _meaning(described, f.name))
             for f in frames.schema(row)
         ),
     )
