@@ -31,7 +31,7 @@ from tokfluence_async._cli.app import app
 from tokfluence_async._errors import APIStatusError, status_error
 from tokfluence_async._posts import Posts
 from tokfluence_async._wire.prices import price_of
-from tokfluence_async._wire.statuses import is_charged
+from tokfluence_async._wire.statuses import meaning_of
 
 __all__ = ["TABLES"]
 
@@ -230,7 +230,7 @@ def _errors() -> str:
             )  # fmt: skip
         if status == 500:
             return "unknown"
-        return "yes" if is_charged(status, _CODES[status]) else "no"
+        return "yes" if meaning_of(status, _CODES[status]).charged else "no"
 
     return _table(
         ("error, status, code", "charged", "what it means", "what to do"),

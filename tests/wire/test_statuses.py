@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from tokfluence_async._wire.statuses import Meaning, Work, is_charged, meaning_of
+from tokfluence_async._wire.statuses import Meaning, Past, meaning_of
 
-NONE, REFUSED, POSSIBLE = Work.NONE, Work.REFUSED, Work.POSSIBLE
+NONE, REFUSED, POSSIBLE = Past.FRESH, Past.REFUSED, Past.MAYBE
 
-# status, code, charged, work, passes, crowded
+# status, code, charged, adds, passes, crowded
 SAID = [
     (300, None, False, NONE, False, False),
     (399, None, False, NONE, False, False),
@@ -36,11 +36,10 @@ SAID = [
 ]
 
 
-@pytest.mark.parametrize(("status", "code", "charged", "work", "passes", "crowded"), SAID)
+@pytest.mark.parametrize(("status", "code", "charged", "adds", "passes", "crowded"), SAID)
 def test_what_a_status_says(
-    status: int, code: str | None, charged: bool, work: Work, passes: bool, crowded: bool
+    status: int, code: str | None, charged: bool, adds: Past, passes: bool, crowded: bool
 ) -> None:
     """As the page says [public]; where it says nothing, the charge is taken as made and the work as
     begun, so that no budget is overrun and no batch is billed again."""
-    assert meaning_of(status, code) == Meaning(charged, work, passes, crowded)
-    assert is_charged(status, code) is charged
+    assert meaning_of(status, code) == Meaning(charged, adds, passes, crowded)

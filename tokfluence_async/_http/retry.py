@@ -25,8 +25,6 @@ What each status says is in `_wire/statuses.py`. Source: the Tokfluence API page
 
 from __future__ import annotations
 
-from enum import Flag
-
 from msgspec import Struct
 
 from .._errors import (
@@ -36,7 +34,7 @@ from .._errors import (
     TokfluenceError,
 )
 from .._wire.calls import Kind
-from .._wire.statuses import Work, meaning_of
+from .._wire.statuses import Past, meaning_of
 
 __all__ = [
     "Again",
@@ -49,14 +47,6 @@ __all__ = [
     "decide",
     "effect_of",
 ]
-
-
-class Past(Flag):
-    """What a request id has been through."""
-
-    FRESH = 0
-    REFUSED = 1
-    MAYBE = 2
 
 
 class Again(Struct, frozen=True):
@@ -100,22 +90,16 @@ class RetryPolicy(Struct, frozen=True):
     deadline: float = 900.0
 
 
-DEFAULT_POLICY = RetryPolicy()
-
-
 def backoff(policy: RetryPolicy, attempt: int, rand: float) -> float:
     """Seconds to wait after the `attempt`-th attempt (1 is the first): `rand * min(cap, base *
     2**(attempt-1))`."""
     return rand * min(policy.cap, policy.base * 2.0 ** min(attempt - 1, 60))
 
 
-_EFFECTS = {Work.NONE: Past.FRESH, Work.REFUSED: Past.REFUSED, Work.POSSIBLE: Past.MAYBE}
-
-
 def effect_of(error: TokfluenceError) -> Past:
     """What an attempt that ended in `error` has done to its request id."""
     if isinstance(error, APIStatusError):
-        return _EFFECTS[meaning_of(error.status, error.code).work]
+        return meaning_of(error.status, error.code).adds
     if isinstance(error, APIConnectionError):
         return Past.MAYBE if error.sent else Past.FRESH
     # A 2xx whose body cannot be used is a lost answer.
@@ -129,7 +113,7 @@ def decide(
     past: Past = Past.FRESH,
     *,
     batch: bool = False,
-    policy: RetryPolicy = DEFAULT_POLICY,
+    policy: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
     elapsed: float = 0.0,
     rand: float = 1.0,
     unusable: int = 0,
