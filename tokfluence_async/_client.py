@@ -347,7 +347,7 @@ _TOKEN = re.compile(r"[\x21-\x7e]{1,1024}\Z")
 
 
 def _check_token(token: str | None) -> Secret:
-    if token is not None and not isinstance(token, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+    if token is not None and not isinstance(token, str):
         raise ConfigurationError(f"The API token must be a str, not {type(token).__name__}.")
     if token is None or not token.strip():
         raise ConfigurationError(
@@ -373,7 +373,7 @@ class _WrongTypeError(ConfigurationError, ValueError):
 
 
 def _check_base_url(url: str) -> tuple[str, str]:
-    if not isinstance(url, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not isinstance(url, str):
         raise _WrongTypeError(f"The base URL must be a str, not {type(url).__name__}.")
     url = url.strip()
     try:
@@ -412,7 +412,7 @@ def _check_timeout(timeout: float | Timeout | None) -> Timeout:
         limits = timeout
     elif timeout is None:
         limits = Timeout(connect=None, read=None, total=None)
-    elif isinstance(timeout, bool) or not isinstance(timeout, (int, float)):  # pyright: ignore[reportUnnecessaryIsInstance]
+    elif isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
         raise _WrongTypeError(
             f"timeout must be a number of seconds, a Timeout or None, not {timeout!r}."
         )
@@ -432,7 +432,7 @@ def _check_timeout(timeout: float | Timeout | None) -> Timeout:
 
 
 def _check_count(name: str, value: int, low: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):  # pyright: ignore[reportUnnecessaryIsInstance]
+    if isinstance(value, bool) or not isinstance(value, int):
         raise _WrongTypeError(f"{name} must be an integer of {low} or more, not {value!r}.")
     if value < low:
         raise ValueError(f"{name} must be an integer of {low} or more, not {value!r}")
@@ -450,7 +450,7 @@ def _check_credits(name: str, value: int | None) -> int | None:
 def _check_throttle(throttle: Throttle | None) -> Throttle:
     if throttle is None:
         return Throttle()
-    if not isinstance(throttle, Throttle):  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not isinstance(throttle, Throttle):
         raise _WrongTypeError(
             f"throttle must be a Throttle, such as Throttle(per_ip=300), or None, not {throttle!r}."
         )
@@ -461,7 +461,7 @@ def _check_session(session: aiohttp.ClientSession | None) -> aiohttp.ClientSessi
     if session is not None:
         import aiohttp
 
-        if not isinstance(session, aiohttp.ClientSession):  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not isinstance(session, aiohttp.ClientSession):
             raise _WrongTypeError(
                 f"session must be an aiohttp.ClientSession or None, not of type "
                 f"{type(session).__name__}."
@@ -472,7 +472,7 @@ def _check_session(session: aiohttp.ClientSession | None) -> aiohttp.ClientSessi
 def _check_proxy(proxy: str | None) -> str | None:
     if proxy is None:
         return None
-    if not isinstance(proxy, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not isinstance(proxy, str):
         raise _WrongTypeError(f"proxy must be a URL as str, or None, not {type(proxy).__name__}.")
     proxy = proxy.strip()
     # Not quoted in the message: it may hold a password.

@@ -17,31 +17,31 @@ import pytest
 
 sdk = pytest.importorskip("opentelemetry.sdk")
 
-from opentelemetry import trace  # noqa: E402
-from opentelemetry.sdk.metrics import MeterProvider  # noqa: E402
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader  # noqa: E402
-from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider  # noqa: E402
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor  # noqa: E402
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import (  # noqa: E402
+from opentelemetry import trace
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import (
     InMemorySpanExporter,
 )
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF  # noqa: E402
-from opentelemetry.semconv._incubating.attributes import (  # noqa: E402
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+from opentelemetry.semconv._incubating.attributes import (
     http_attributes,
     url_attributes,
 )
-from opentelemetry.semconv.attributes import error_attributes, server_attributes  # noqa: E402
-from opentelemetry.semconv.metrics import http_metrics  # noqa: E402
-from opentelemetry.trace import SpanKind, StatusCode  # noqa: E402
+from opentelemetry.semconv.attributes import error_attributes, server_attributes
+from opentelemetry.semconv.metrics import http_metrics
+from opentelemetry.trace import SpanKind, StatusCode
 
-from tokfluence_async import (  # noqa: E402
+from tokfluence_async import (
     AuthenticationError,
     NotFoundError,
     Sandbox,
     TokfluenceClient,
     crawl,
 )
-from tokfluence_async._http import log, telemetry  # noqa: E402
+from tokfluence_async._http import log, telemetry
 
 ID = "7234567890123456789"
 GET = "GET /v1/posts/:id"

@@ -53,7 +53,7 @@ def check_batch_size(batch_size: int | None) -> None:
     """Raise `ValueError` for one that is not 1 to 50 or None."""
     if batch_size is None:
         return
-    number = isinstance(batch_size, int) and not isinstance(batch_size, bool)  # pyright: ignore[reportUnnecessaryIsInstance]
+    number = isinstance(batch_size, int) and not isinstance(batch_size, bool)
     if not number or not 1 <= batch_size <= MAX_BATCH:
         raise ValueError(
             f"batch_size must be 1 to {MAX_BATCH}, or None to let the planner choose, not "

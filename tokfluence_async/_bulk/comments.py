@@ -76,7 +76,7 @@ def check_paging(cursor: int, limit: int, max_items: int | None, prefetch: int) 
     ):
         if value is None and name == "max_items":
             continue
-        if isinstance(value, bool) or not isinstance(value, int):  # pyright: ignore[reportUnnecessaryIsInstance]
+        if isinstance(value, bool) or not isinstance(value, int):
             raise ValueError(f"{name} must be an integer, not {value!r}")
         if value < low or (high is not None and value > high):
             raise ValueError(

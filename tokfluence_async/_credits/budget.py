@@ -65,7 +65,7 @@ class Budget:
         for name, credits in (("max_credits", limit), ("keep_credits", keep)):
             if credits is None:
                 continue
-            if isinstance(credits, bool) or not isinstance(credits, int) or credits < 0:  # pyright: ignore[reportUnnecessaryIsInstance]
+            if isinstance(credits, bool) or not isinstance(credits, int) or credits < 0:
                 raise ValueError(f"{name} must be an integer of 0 or more, not {credits!r}")
         self.halt = Halt()
         self.limit = limit

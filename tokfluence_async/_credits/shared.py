@@ -82,12 +82,12 @@ class SharedBudget:
         from .shared_store import BudgetStore, check_url  # loads nothing of an extra
 
         self._url = check_url(url)
-        if not isinstance(name, str) or not _NAME.match(name):  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not isinstance(name, str) or not _NAME.match(name):
             raise ConfigurationError(
                 "A shared budget is named by 1 to 100 of A-Z a-z 0-9 . _ : -, not by "
                 f"{_shown(name)}. Nothing was sent."
             )
-        if isinstance(limit, bool) or not isinstance(limit, int) or not 0 <= limit <= _MAX_LIMIT:  # pyright: ignore[reportUnnecessaryIsInstance]
+        if isinstance(limit, bool) or not isinstance(limit, int) or not 0 <= limit <= _MAX_LIMIT:
             raise ValueError(f"limit must be an integer of 0 or more, not {limit!r}")
         self.name = str.__str__(name)
         self.limit = int(limit)

@@ -162,7 +162,7 @@ def build_request(method: str, path: str, params: Mapping[str, Any] | None, json
 def _query(params: Mapping[Any, Any]) -> str:
     """Parameters as a query: values as JSON writes them, but texts without quotes. A list repeats
     its name; None is left out, in lists too."""
-    if not isinstance(params, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not isinstance(params, Mapping):
         raise ValueError(f"params is of type {type(params).__name__}, not a dict")
     pairs: list[tuple[str, str]] = []
     for key, value in params.items():
