@@ -264,7 +264,7 @@ class CallUnderWay(Generic[T]):
         return self._state.transport.send(self._call, attempt, headers)
 
     def _pass_gate(self) -> Awaitable[float]:
-        return self._key.gate.passed(self._options.policy)
+        return self._key.gate.passed(self._options.policy.deadline)
 
     async def _wait_for_slot(self, attempt: Attempt) -> None:
         """Raises `GateClosedError` where that would be a wait at a closed gate."""

@@ -15,14 +15,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections import deque
 from typing import Protocol
 
 import anyio
 
 from .._errors import RateLimitError
 from .._throttle.lanes import Lanes
-from .retry import RetryPolicy
 
 __all__ = ["BatchConcurrency", "ClosedGate"]
 
@@ -41,65 +39,42 @@ class ClosedGate:
     one turn, in whatever order the loop's heap has them.
     """
 
-    __slots__ = ("_lanes", "_line", "_timer", "_waiting")
-
     def __init__(self, lanes: Lanes) -> None:
-        self._waiting = 0
         self._lanes = lanes
-        self._line: deque[tuple[asyncio.Future[None], float]] = deque()  # and until when each waits
-        self._timer: asyncio.TimerHandle | None = None
+        self._opens: asyncio.Event | None = None  # None while nobody waits
 
-    async def passed(self, policy: RetryPolicy) -> float:
+    async def passed(self, deadline: float) -> float:
         """Wait until the gate is open, and return the seconds that took.
 
+        Args:
+            deadline: Seconds that a call waits in all.
         Raises:
-            RateLimitError: With what was waited already, that is longer than a call's deadline;
-                nothing was sent.
+            RateLimitError: With what was waited already, that is longer than `deadline`; nothing
+                was sent.
         """
         loop = asyncio.get_running_loop()
         began = loop.time()
         while (closed_for := self._lanes.gate_closed_for) > 0:
-            if loop.time() - began + closed_for > policy.deadline:
+            if loop.time() - began + closed_for > deadline:
                 raise RateLimitError(
                     429,
                     "rate_limited",
                     f"not sent: the service asks to wait for {closed_for:.0f} s more, and a call "
-                    f"waits for no longer than {policy.deadline:.0f} s in all",
+                    f"waits for no longer than {deadline:.0f} s in all",
                     retry_after=closed_for,
                 )
-            turn: asyncio.Future[None] = loop.create_future()
-            self._line.append((turn, began + policy.deadline))
-            self._waiting += 1
-            if self._timer is None:
-                self._timer = loop.call_later(closed_for, self._open)
-            try:
-                with self._lanes.waiting_outside():
-                    await turn
-            finally:
-                self._leave()
+            if self._opens is None:
+                self._opens = asyncio.Event()
+                loop.call_later(closed_for, self._open)
+            with self._lanes.waiting_outside():
+                await self._opens.wait()
         return loop.time() - began
 
-    def _leave(self) -> None:
-        # One that was cancelled stays in the line, done, until the gate opens or all have left.
-        self._waiting -= 1
-        if not self._waiting and self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-            self._line.clear()
-
     def _open(self) -> None:
-        self._timer = None
-        closed_for = self._lanes.gate_closed_for
-        line, self._line = self._line, deque()
-        if closed_for > 0:  # for longer, meanwhile
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(closed_for, self._open)
-            opens = loop.time() + closed_for
-            self._line.extend(each for each in line if each[1] >= opens and not each[0].done())
-            line = deque(each for each in line if each[1] < opens)
-        for turn, _ in line:
-            if not turn.done():
-                turn.set_result(None)
+        """Let all look again, in the order in which they came: it may be closed for longer."""
+        assert self._opens is not None
+        self._opens.set()
+        self._opens = None
 
 
 class Batch(Protocol):
@@ -122,8 +97,6 @@ class BatchConcurrency:
     - One more is tried after two rounds of answers, and after twice as many each time that it
       fails. So a limit that stays costs ever fewer refusals, and one that went away is found out.
     """
-
-    __slots__ = ("_answers", "_failed", "_grown", "_limiter", "_most", "_proven", "_under_way")
 
     def __init__(self) -> None:
         self._limiter = anyio.CapacityLimiter(math.inf)
