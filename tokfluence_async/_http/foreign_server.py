@@ -33,8 +33,6 @@ class ForeignServer:
             None as long as it may well be the API that answers, and again once it does.
     """
 
-    __slots__ = ("_base_url", "_count", "_known", "error", "settled")
-
     def __init__(self, base_url: str) -> None:
         self._base_url = base_url
         self._count = 0

@@ -45,20 +45,6 @@ class Outage:
             job tries anew.
     """
 
-    __slots__ = (
-        "_failed_at",
-        "_line",
-        "_loop",
-        "_origin",
-        "_reached",
-        "_told",
-        "_tried",
-        "_tries",
-        "_waits_since",
-        "error",
-        "since",
-    )
-
     def __init__(self, origin: str) -> None:
         self._origin = origin
         self._loop = asyncio.get_running_loop()
