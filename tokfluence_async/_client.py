@@ -292,7 +292,7 @@ class TokfluenceClient:
         """
         call = build_request(method, path, params, json)
         shape: Shape[Any] = Shape(Any if response_type is None else response_type)
-        answer = await self._engine.perform(call, shape, self._options, self._options.budget)
+        answer = await self._engine.perform(call, shape, self._options)
         assert not isinstance(answer, Settled)
         return answer
 

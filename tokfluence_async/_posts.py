@@ -60,9 +60,7 @@ class Posts:
         Source: the Tokfluence API page, `GET /v1/posts/:id`; refunds.
         """
         post_id = parse_post_id(post)
-        body: Any = await self._engine.perform(
-            build_get_post(post_id), _POST, self._options, self._options.budget
-        )
+        body: Any = await self._engine.perform(build_get_post(post_id), _POST, self._options)
         check_post(body.data, post_id)
         return body.data  # type: ignore[no-any-return]  # a read is never `Settled`
 
@@ -138,7 +136,7 @@ class Posts:
         post_id = parse_post_id(post)
         check_paging(cursor, limit, max_items, prefetch)
         return comment_pages(
-            Requests(self._engine, self._options, self._options.budget),
+            Requests(self._engine, self._options),
             post_id,
             cursor=cursor,
             limit=limit,

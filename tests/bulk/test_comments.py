@@ -869,7 +869,7 @@ async def test_a_walk_in_bytes_is_wound_up_without_asking_for_more(
 ) -> None:
     """A crawl that stops writes the pages that are bought, and buys none."""
     options = client._options
-    requests = Requests(client._engine, options, options.budget)
+    requests = Requests(client._engine, options)
     walk = raw_walk(requests, ID, cursor=0, limit=20, max_items=None, prefetch=3)
     pages = walk.pages()
     given: list[str] = []
@@ -895,7 +895,7 @@ async def test_a_comment_without_an_id_ends_a_walk_in_bytes(
     """Nobody could tell whether it was given before."""
     body = b'{"data": [' + comment + b'], "meta": {"next_cursor": null, "total": 1}}'
     sandbox.replace_body(body, to=COMMENTS)
-    requests = Requests(client._engine, client._options, client._options.budget)
+    requests = Requests(client._engine, client._options)
     walk = raw_walk(requests, ID, cursor=0, limit=20, max_items=None, prefetch=0)
 
     with pytest.raises(APIResponseValidationError, match="charged"):

@@ -19,10 +19,8 @@ from tokfluence_async import (
     TokfluenceClient,
 )
 from tokfluence_async._credits.halt import Halt
-from tokfluence_async._credits.ledger import Ledger
 from tokfluence_async._http.attempt import Attempt
 from tokfluence_async._http.failures import late, lost
-from tokfluence_async._http.keys import KeyState
 from tokfluence_async._throttle.origin import Origin
 from tokfluence_async._wire.secret import Secret
 from tokfluence_async.testing import VirtualLoop
@@ -32,9 +30,8 @@ CHECK = "Check base_url (TOKFLUENCE_BASE_URL) and the network"
 
 def _attempt(timeout: Timeout = Timeout()) -> Attempt:  # noqa: B008 - frozen
     throttle = Throttle(None, None)
-    key = KeyState(throttle.lanes("https://example.com", "key"), Ledger(), throttle)
-    loop = asyncio.get_running_loop()
-    return Attempt("r", Secret("x"), key, loop, timeout, False, 900.0, Halt())
+    lanes = throttle.lanes("https://example.com", "key")
+    return Attempt("r", Secret("x"), lanes, asyncio.get_running_loop(), timeout, Halt())
 
 
 def _left(timeout: Timeout = Timeout()) -> Attempt:  # noqa: B008 - frozen

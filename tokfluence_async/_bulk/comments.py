@@ -215,7 +215,7 @@ class Walk(Generic[C, P]):
     def _fetch(self, cursor: int) -> Coroutine[Any, Any, Any]:
         call = build_comments(self._post_id, cursor, self._limit)
         requests = self._requests
-        return requests.engine.perform(call, self._shape, requests.options, requests.budget)
+        return requests.engine.perform(call, self._shape, requests.options)
 
     def _top_up(self) -> None:
         """Have as many pages under way as are foreseen, wanted and still of use."""

@@ -73,7 +73,7 @@ class Job:
         window: Window | None = None,
     ) -> None:
         self.budget = Budget(max_credits, options.budget)
-        self.requests = Requests(engine, options.of_a_job(), self.budget, window)
+        self.requests = Requests(engine, options.of_a_job(self.budget), window)
         self.source = Source(inputs, only)
         self._journal = journal
         self._on_progress = on_progress

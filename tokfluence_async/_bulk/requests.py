@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .._credits.budget import Budget
 from .._errors import (
     APIStatusError,
     AuthenticationError,
@@ -35,7 +34,7 @@ _ANALYZE_TIMEOUT = 60.0
 
 
 class Requests:
-    """The client's engine and options, the call's budget, and whether the call goes on.
+    """The client's engine, the call's options and budget, and whether the call goes on.
 
     Attributes:
         halt: The budget's; everybody asks it before beginning anything.
@@ -45,13 +44,11 @@ class Requests:
 
     __slots__ = ("budget", "engine", "halt", "options", "window")
 
-    def __init__(
-        self, engine: Engine, options: Options, budget: Budget, window: Window | None = None
-    ) -> None:
+    def __init__(self, engine: Engine, options: Options, window: Window | None = None) -> None:
         self.engine = engine
         self.options = options
-        self.budget = budget
-        self.halt = budget.halt
+        self.budget = options.budget
+        self.halt = options.budget.halt
         self.window = window
 
     async def read(self, post_id: str, shape: Shape[Any]) -> Any:
@@ -61,9 +58,7 @@ class Requests:
             TokfluenceError: The read failed. If all others would fail alike, the job is halted.
         """
         try:
-            return await self.engine.perform(
-                build_get_post(post_id), shape, self.options, self.budget
-            )
+            return await self.engine.perform(build_get_post(post_id), shape, self.options)
         except TokfluenceError as error:
             final = self.final(error)
             if final is not None:

@@ -144,8 +144,6 @@ class Settler:
             call,
             _ANALYZE,
             self._requests.options,
-            self._requests.budget,
-            batch=True,
             ids=ids,
             at_least=self._planner.limit(len(items)),
         )

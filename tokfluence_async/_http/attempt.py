@@ -14,14 +14,17 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+
+from msgspec import Struct
 
 from .._credits.halt import Halt
 from .._errors import TokfluenceError
 from .._models import Timeout
+from .._throttle.lanes import Lanes
 from .._wire.secret import Secret
-from .keys import KeyState
 
 __all__ = ["Attempt", "UnconfirmedError"]
 
@@ -39,20 +42,18 @@ class UnconfirmedError(TokfluenceError):
         super().__init__("Whether this batch is still ours is not known. Nothing was sent.")
 
 
-class Attempt:
+class Attempt(Struct, eq=False):
     """One request on the wire.
 
-    Args:
+    Attributes:
         timeout: Its limits: `total` from the moment the request may leave to the last byte of the
             answer, `read` to the head of the answer and then without a byte of its body arriving.
-        priority: Take the next slot before those who wait without it.
-        patience: Seconds; no slot is waited for while a gate is closed for longer.
         halt: Looked at right before the bytes leave: whether anything is to be sent any more.
         is_ours: Asked then: whether the request id is certainly still this process's to send.
-
-    Attributes:
-        sent: Whether its bytes may have left.
+        patience: Seconds; no slot is waited for while a gate is closed for longer.
+        priority: Take the next slot before those who wait without it.
         new_connection: Whether it may only leave on a connection that has carried no request.
+        sent: Whether its bytes may have left.
         reused: Whether it left on a connection that had carried a request before.
         unreachable: Whether no connection could be made: refused, no such name, no answer in time.
         waited: Seconds spent waiting for a slot of the throttle.
@@ -62,66 +63,32 @@ class Attempt:
         ends_at: When `timeout.total` is over.
     """
 
-    __slots__ = (
-        "_halt",
-        "_heard_at",
-        "_is_ours",
-        "_key",
-        "_loop",
-        "_patience",
-        "_priority",
-        "_slot_at",
-        "clock",
-        "ends_at",
-        "new_connection",
-        "order",
-        "request_id",
-        "reused",
-        "sent",
-        "timeout",
-        "token",
-        "unreachable",
-        "waited",
-    )
-
-    def __init__(
-        self,
-        request_id: str,
-        token: Secret,
-        key: KeyState,
-        loop: asyncio.AbstractEventLoop,
-        timeout: Timeout,
-        priority: bool,
-        patience: float,
-        halt: Halt,
-        is_ours: Callable[[], bool] | None = None,
-    ) -> None:
-        self.request_id = request_id
-        self.token = token
-        self.timeout = timeout
-        self.new_connection = False
-        self.sent = False
-        self.reused = False
-        self.unreachable = False
-        self.waited = 0.0
-        self.order = 0
-        self.clock: asyncio.Timeout | None = None
-        self.ends_at: float | None = None
-        self._heard_at = 0.0
-        self._key = key
-        self._priority = priority
-        self._patience = patience
-        self._halt = halt
-        self._is_ours = is_ours
-        self._loop = loop
-        self._slot_at: float | None = None  # when the slot in hand was granted
+    request_id: str
+    token: Secret
+    lanes: Lanes
+    loop: asyncio.AbstractEventLoop
+    timeout: Timeout
+    halt: Halt
+    is_ours: Callable[[], bool] | None = None
+    patience: float = math.inf
+    priority: bool = False
+    new_connection: bool = False
+    sent: bool = False
+    reused: bool = False
+    unreachable: bool = False
+    waited: float = 0.0
+    order: int = 0
+    clock: asyncio.Timeout | None = None
+    ends_at: float | None = None
+    _heard_at: float = 0.0
+    _slot_at: float | None = None  # when the slot in hand was granted
 
     # --- the slot ---------------------------------------------------------------------------------
 
     def try_slot(self) -> bool:
         """Take a slot of the throttle if that needs no waiting."""
-        if self._key.lanes.try_acquire():
-            self._slot_at = self._loop.time()
+        if self.lanes.try_acquire():
+            self._slot_at = self.loop.time()
             return True
         return False
 
@@ -131,16 +98,14 @@ class Attempt:
         Raises:
             GateClosedError: A gate is closed for longer than `patience`; nothing was taken.
         """
-        began = self._loop.time()
-        self._slot_at = await self._key.lanes.grant(
-            priority=self._priority, patience=self._patience
-        )
+        began = self.loop.time()
+        self._slot_at = await self.lanes.grant(priority=self.priority, patience=self.patience)
         self.waited += self._slot_at - began
 
     @property
     def slot_is_fresh(self) -> bool:
         slot_at = self._slot_at
-        return slot_at is not None and self._loop.time() - slot_at <= self._key.slot_lifetime
+        return slot_at is not None and self.loop.time() - slot_at <= self.lanes.slot_lifetime
 
     async def refresh_slot(self) -> None:
         """With a connection in hand: take another slot where this one is too old.
@@ -159,14 +124,14 @@ class Attempt:
     def forfeit_slot(self) -> None:
         """Nothing leaves on the slot: it is somebody else's."""
         if self._slot_at is not None:
-            self._key.lanes.forfeit(self._loop.time() - self._slot_at)
+            self.lanes.forfeit(self.loop.time() - self._slot_at)
             self._slot_at = None
 
     # --- time limits ------------------------------------------------------------------------------
 
     def start_clock(self) -> float | None:
         """The limits count from now. Returns when the nearer one is over, None if there is none."""
-        now = self._loop.time()
+        now = self.loop.time()
         total, read = self.timeout.total, self.timeout.read
         self._heard_at = now
         due = self.ends_at = None if total is None else now + total
@@ -189,7 +154,7 @@ class Attempt:
 
     def heard(self) -> None:
         """Something of the answer has arrived: the silence counts from now."""
-        read, now = self.timeout.read, self._loop.time()
+        read, now = self.timeout.read, self.loop.time()
         # To re-arm a timer takes 2 µs. The pieces of one answer come close together, so it is done
         # once in a hundredth of the limit.
         if read is None or self.clock is None or now - self._heard_at < read / 100:
@@ -200,16 +165,15 @@ class Attempt:
     @property
     def was_silent(self) -> bool:
         """Of the limit that ended it: whether it was the silence."""
-        return self.ends_at is None or self._loop.time() < self.ends_at
+        return self.ends_at is None or self.loop.time() < self.ends_at
 
     # --- the moment it leaves ---------------------------------------------------------------------
 
     def leaves(self) -> None:
         """The bytes leave now."""
         if not self.sent:
-            if not self._halt.sends:
-                self._halt.check()
-            if self._is_ours is not None and not self._is_ours():
+            self.halt.check()
+            if self.is_ours is not None and not self.is_ours():
                 raise UnconfirmedError
             self.sent = True
             self.order = _next_order()

@@ -31,7 +31,7 @@ from .._errors import (
 from .._models import Timeout
 from .._throttle.lanes import GateClosedError
 from .._wire.answers import Answer, charge_of, code_of, parse_answer
-from .._wire.calls import Call, Kind
+from .._wire.calls import Call
 from .._wire.request_ids import next_request_id
 from .._wire.secret import Secret
 from .._wire.shapes import Shape
@@ -41,12 +41,10 @@ from .charge import Charge
 from .retry import Again, Decision, GiveUp, Past, RetryPolicy, Settled, decide, effect_of
 
 if TYPE_CHECKING:
-    from .concurrency import BatchConcurrency
-    from .foreign_server import ForeignServer
     from .keys import KeyState
     from .loops import LoopState
 
-__all__ = ["CallUnderWay", "FreshIds", "Ids", "Options"]
+__all__ = ["CallUnderWay", "Ids", "Options"]
 
 T = TypeVar("T")
 
@@ -72,13 +70,14 @@ class Options(Struct, frozen=True, kw_only=True):
     budget: Budget
     waits_out_outages: bool = False
 
-    def of_a_job(self) -> Options:
-        """The options of one call of a bulk call: an outage must not fail its inputs."""
-        return structs.replace(self, waits_out_outages=True)
+    def of_a_job(self, budget: Budget) -> Options:
+        """The options of a bulk call: an outage must not fail its inputs."""
+        return structs.replace(self, budget=budget, waits_out_outages=True)
 
 
 class Ids(Protocol):
-    """Where the request ids of one write come from. A journal writes each down before it is used.
+    """Where the request ids of an analyze batch come from. A journal writes each down before it is
+    used.
 
     Attributes:
         past: What the first id has been through already, in an earlier process.
@@ -103,54 +102,13 @@ class Ids(Protocol):
         ...
 
 
-class FreshIds:
-    """New ids, written down nowhere."""
-
-    __slots__ = ()
-    past = Past.FRESH
-
-    async def next(self) -> str:
-        return next_request_id()
-
-    def holds(self) -> bool:
-        return True
-
-    async def confirm(self) -> None:
-        pass
-
-    def note(self, error: TokfluenceError | None) -> None:
-        pass
-
-
 class CallUnderWay(Generic[T]):
     """One call, from its first reservation to its outcome.
 
     Args:
-        batch: An analyze batch, whose posts can be read to find out what a 409 means.
+        ids: Where the request ids of an analyze batch come from; None for every other call.
         at_least: Seconds that an attempt needs, as far as it is known.
     """
-
-    __slots__ = (
-        "_attempt",
-        "_attempts",
-        "_batches",
-        "_budget",
-        "_call",
-        "_charge",
-        "_foreign_server",
-        "_ids",
-        "_key",
-        "_new_connection",
-        "_options",
-        "_past",
-        "_refusals",
-        "_shape",
-        "_since",
-        "_slots",
-        "_state",
-        "_timeout",
-        "_unusable",
-    )
 
     def __init__(
         self,
@@ -159,10 +117,7 @@ class CallUnderWay(Generic[T]):
         call: Call,
         shape: Shape[T],
         options: Options,
-        budget: Budget,
-        foreign_server: ForeignServer,
-        batch: bool,
-        ids: Ids,
+        ids: Ids | None,
         at_least: float,
     ) -> None:
         self._state = state
@@ -170,18 +125,19 @@ class CallUnderWay(Generic[T]):
         self._call = call
         self._shape = shape
         self._options = options
-        self._budget = budget
-        self._foreign_server = foreign_server
+        self._budget = options.budget
         self._ids = ids
-        self._past = ids.past
-        if batch:
-            self._batches: BatchConcurrency | None = key.batches
-            self._slots = key.slots(True, options.analyze_concurrency)
-        else:
+        if ids is None:
+            self._past = Past.FRESH
             self._batches = None
             self._slots = key.slots(False, options.max_concurrency)
+        else:
+            self._past = ids.past
+            self._batches = key.batches
+            self._slots = key.slots(True, options.analyze_concurrency)
         self._timeout = _longer(call, options, at_least) if call.units else options.timeout
-        self._charge = Charge(call, budget, key.ledger)
+        self._charge: Charge | None = None  # None before the first request id, and between two
+        self._charged = 0  # credits, under the ids before the current one
         self._attempt: Attempt | None = None
         self._attempts = 0
         self._since: float | None = None  # the end of the first attempt, less waits for a turn
@@ -199,31 +155,28 @@ class CallUnderWay(Generic[T]):
             TokfluenceError: What the budget was closed with, or that too little is left in it.
         """
         self._attempts += 1
-        if not self._budget.halt.sends:
-            self._budget.halt.check()
-        charge = self._charge
-        if charge.request_id is None:
-            if self._budget.leases:
-                await self._budget.lease(self._call.price)
-            charge.reserve()
-            if self._call.kind is Kind.READ:
-                charge.request_id = next_request_id()
-            else:
-                charge.request_id = await self._ids.next()
-        elif self._call.kind is not Kind.READ:
+        self._budget.check()
+        if self._charge is None:
+            self._charge = Charge(self._call, self._budget, self._key.ledger)
+            await self._charge.reserve()
+            self._charge.request_id = (
+                next_request_id() if self._ids is None else await self._ids.next()
+            )
+        elif self._ids is not None:
             await self._ids.confirm()
+        assert self._charge.request_id is not None
         self._attempt = Attempt(
-            charge.request_id,
+            self._charge.request_id,
             self._options.token,
-            self._key,
+            self._key.lanes,
             self._state.loop,
             self._timeout,
-            self._batches is not None,
-            self._options.policy.deadline,
             self._budget.halt,
-            None if self._call.kind is Kind.READ else self._ids.holds,
+            is_ours=None if self._ids is None else self._ids.holds,
+            patience=self._options.policy.deadline,
+            priority=self._ids is not None,
+            new_connection=self._new_connection,
         )
-        self._attempt.new_connection = self._new_connection
 
     # --- wait, and send ---------------------------------------------------------------------------
 
@@ -231,32 +184,45 @@ class CallUnderWay(Generic[T]):
         """Wait for a turn, send, and return the answer, whatever its status."""
         attempt = self._attempt
         assert attempt is not None
-        outage = self._state.outage
-        while True:
-            asked = None if self._since is None else self._state.loop.time()
-            if outage.since is not None and self._options.waits_out_outages:
-                await outage.passed()
-            await self._slots.acquire()
-            waited = attempt.waited
-            try:
-                if self._batches is not None:
-                    await self._batches.enter(attempt, self._options.analyze_concurrency)
-                if asked is not None and self._since is not None:
-                    # The deadline is for the service's part.
-                    self._since += self._state.loop.time() - asked
-                if self._batches is not None or not attempt.try_slot():
-                    await self._wait_for_slot(attempt)
-                return await self._send(attempt)
-            except GateClosedError as error:
-                attempt.waited += error.waited
-            except UnconfirmedError:
-                # The process was stopped while this waited, or the shared journal is away.
-                await self._ids.confirm()
-            finally:
-                self._slots.release()
-                self._leave(attempt, waited)
-            # With nothing in hand, not even a concurrency slot.
-            self._state.counts.throttled_seconds += await self._pass_gate()
+        counts = self._state.counts
+        try:
+            while True:
+                try:
+                    return await self._take_turn(attempt)
+                except GateClosedError as error:
+                    attempt.waited += error.waited
+                except UnconfirmedError:
+                    # The process was stopped while this waited, or the shared journal is away.
+                    assert self._ids is not None
+                    await self._ids.confirm()
+                # With nothing in hand, not even a concurrency slot.
+                counts.throttled_seconds += await self._pass_gate()
+        finally:
+            counts.throttled_seconds += attempt.waited
+            if attempt.sent:
+                counts.requests += 1
+                counts.retries += self._attempts > 1
+
+    async def _take_turn(self, attempt: Attempt) -> Answer:
+        """Raises `GateClosedError` where its turn would be a wait at a closed gate, and
+        `UnconfirmedError`; nothing was sent then."""
+        state = self._state
+        asked = state.loop.time()
+        if state.outage.since is not None and self._options.waits_out_outages:
+            await state.outage.passed()
+        await self._slots.acquire()
+        try:
+            if self._batches is not None:
+                await self._batches.enter(attempt, self._options.analyze_concurrency)
+            if self._since is not None:
+                self._since += state.loop.time() - asked  # the deadline is for the service's part
+            if self._batches is not None or not attempt.try_slot():
+                await self._wait_for_slot(attempt)
+            return await self._send(attempt)
+        finally:
+            self._slots.release()
+            if self._batches is not None:
+                self._batches.leave(attempt)
 
     def _send(
         self, attempt: Attempt, headers: Mapping[str, str] | None = None
@@ -267,7 +233,6 @@ class CallUnderWay(Generic[T]):
         return self._key.gate.passed(self._options.policy.deadline)
 
     async def _wait_for_slot(self, attempt: Attempt) -> None:
-        """Raises `GateClosedError` where that would be a wait at a closed gate."""
         if self._key.lanes.gate_closed_for > 0:
             raise GateClosedError(0.0)
         if self._batches is not None and self._key.bucket is not None:
@@ -278,16 +243,6 @@ class CallUnderWay(Generic[T]):
             if attempt.try_slot():
                 return
         await attempt.wait_for_slot()
-
-    def _leave(self, attempt: Attempt, waited: float) -> None:
-        if self._batches is not None:
-            self._batches.leave(attempt)
-        counts = self._state.counts
-        counts.throttled_seconds += attempt.waited - waited
-        if attempt.sent:
-            counts.requests += 1
-            if self._attempts > 1:
-                counts.retries += 1
 
     # --- read -------------------------------------------------------------------------------------
 
@@ -313,10 +268,11 @@ class CallUnderWay(Generic[T]):
             _log(self._call, answer, attempt)
         value = parse_answer(answer, self._shape, secret=self._options.token)
         charge = self._charge
+        assert charge is not None
         charge.owed = charge_of(answer, self._call)
         charge.uncertain = charge.failed = False
-        if not self._foreign_server.settled:
-            self._foreign_server.spoke(None)
+        if not self._state.foreign_server.settled:
+            self._state.foreign_server.spoke(None)
         return value
 
     def _tell_throttle(self, answer: Answer) -> None:
@@ -337,13 +293,14 @@ class CallUnderWay(Generic[T]):
 
     def decide(self, error: TokfluenceError) -> Decision:
         """What follows an attempt that ended in `error`."""
-        attempt = self._attempt
+        attempt, charge = self._attempt, self._charge
         assert attempt is not None
+        assert charge is not None
         if self._budget.closed_by(error) or error is self._state.outage.error:
             return GiveUp()  # this attempt has not been sent, and did not end so
         if isinstance(error, APIError):
             error.attempts = self._attempts
-            self._foreign_server.spoke(error)
+            self._state.foreign_server.spoke(error)
         if isinstance(error, APIStatusError) and not attempt.sent:
             return GiveUp()  # from the closed gate: the service was not asked
         if isinstance(error, APIConnectionError) and self._waits_out(error, attempt):
@@ -363,10 +320,9 @@ class CallUnderWay(Generic[T]):
             unusable=self._unusable,
         )
         self._unusable += isinstance(error, APIResponseValidationError)
-        effect = effect_of(error)
-        self._note_charge(error, effect, attempt)
-        self._ids.note(error)
-        charge = self._charge
+        self._note_charge(charge, error, attempt)
+        if self._ids is not None:
+            self._ids.note(error)
         if isinstance(decision, Settled):
             # Charged here only if an attempt of this call may have run. A batch that an earlier
             # process left in doubt was charged then, if ever.
@@ -374,9 +330,9 @@ class CallUnderWay(Generic[T]):
             charge.owed = self._call.price if may_have_run else 0
         elif isinstance(decision, Again):
             logger.info("%s: %s; again in %.1f s", self._call.route, error, decision.after)
-            self._past |= effect
+            self._past |= effect_of(error)
             if decision.new_id:
-                charge.close()
+                self._close_charge()
                 self._past = Past.FRESH
         elif isinstance(error, DuplicateRequestError) and self._past & Past.MAYBE:
             error.advice = "An earlier attempt of this call was done; its answer is not replayed."
@@ -397,9 +353,8 @@ class CallUnderWay(Generic[T]):
         self._attempts -= 1
         return True
 
-    def _note_charge(self, error: TokfluenceError, effect: Past, attempt: Attempt) -> None:
-        charge = self._charge
-        if effect & Past.MAYBE:
+    def _note_charge(self, charge: Charge, error: TokfluenceError, attempt: Attempt) -> None:
+        if effect_of(error) & Past.MAYBE:
             charge.uncertain = True
         if isinstance(error, APIStatusError):
             # 409 for an id that was never sent before: something in between has sent it twice, and
@@ -415,12 +370,19 @@ class CallUnderWay(Generic[T]):
     def interrupted(self) -> None:
         """The attempt was cancelled: what may have left may have been charged."""
         if self._attempt is not None and self._attempt.sent:
+            assert self._charge is not None
             self._charge.may_be_charged()
-            self._ids.note(None)
+            if self._ids is not None:
+                self._ids.note(None)
+
+    def _close_charge(self) -> None:
+        if self._charge is not None:
+            self._charged += self._charge.close()
+            self._charge = None
 
     def end(self) -> None:
         """Settle what is reserved, whatever ended the call."""
-        self._charge.close()
+        self._close_charge()
         self._key.ledger.ended()
 
 

@@ -20,7 +20,7 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from msgspec import Raw
+from msgspec import Raw, structs
 
 from .._credits.budget import Budget
 from .._credits.ledger import Ledger
@@ -32,10 +32,11 @@ from .._throttle.throttle import Throttle
 from .._wire.calls import Call, build_analyze
 from .._wire.secret import Secret
 from .._wire.shapes import Shape
-from .call import CallUnderWay, FreshIds, Ids, Options
+from .call import CallUnderWay, Ids, Options
 from .foreign_server import ForeignServer
 from .keys import KeyState
 from .loops import Counts, LoopState, States, close_elsewhere
+from .outage import Outage
 from .retry import GiveUp, Settled
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 
     from .telemetry import Telemetry
 
-__all__ = ["ClosedError", "Engine", "FreshIds", "Ids", "Options"]
+__all__ = ["ClosedError", "Engine", "Ids", "Options"]
 
 T = TypeVar("T")
 
@@ -109,7 +110,9 @@ class Engine:
             transport = Transport(
                 self._base_url, max_body=self._max_body, session=self._session, proxy=self._proxy
             )
-            state = self._states[loop] = LoopState(self._states, transport, counts, self.origin)
+            state = self._states[loop] = LoopState(
+                self._states, transport, counts, Outage(self.origin), self._foreign_server
+            )
         return state
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
@@ -182,7 +185,8 @@ class Engine:
     def final_error(self) -> APIError | None:
         """What the rest of a job ends in: something else than the API answers, or nobody has been
         reached for a long time. None as long as requests may fare better."""
-        return self._foreign_server.error or self.loop_state().outage.error
+        state = self.loop_state()
+        return state.foreign_server.error or state.outage.error
 
     # --- calls ------------------------------------------------------------------------------------
 
@@ -191,20 +195,17 @@ class Engine:
         call: Call,
         shape: Shape[T],
         options: Options,
-        budget: Budget,
         *,
-        batch: bool = False,
-        ids: Ids = FreshIds(),  # noqa: B008 - stateless
+        ids: Ids | None = None,
         at_least: float = 0.0,
     ) -> T | Settled:
         """Make `call`: reserve its price, wait for its turn, send it, read the answer, and decide
         what follows; again, as often as it takes.
 
         Args:
-            budget: Where its price is reserved and settled.
-            batch: An analyze batch: takes a place under `analyze_concurrency`, goes before waiting
-                reads, and may end in `Settled` instead of an answer.
-            ids: Where a write's request ids come from; reads make their own.
+            ids: Where the request ids of an analyze batch come from. A batch takes a place under
+                `analyze_concurrency`, goes before waiting reads, and may end in `Settled` instead
+                of an answer. None for every other call.
             at_least: Seconds that earlier batches show an attempt to need; it gets them unless the
                 user chose a timeout.
         Raises:
@@ -212,18 +213,15 @@ class Engine:
         """
         state = self.loop_state()
         key = state.keys.get(options.token) or self._add_key(state, options.token)
-        if budget.keeps and budget.unseen:
+        if options.budget.keeps and options.budget.unseen:
             async with state.looking:
-                if budget.unseen:  # still: calls that began together look once
-                    await self._look(options, budget)
+                if options.budget.unseen:  # still: calls that began together look once
+                    await self._look(options)
         task = asyncio.current_task(state.loop)
         assert task is not None
         cancelling = task.cancelling()
-        foreign = self._foreign_server
-        details = (state, key, call, shape, options, budget, foreign, batch, ids, at_least)
-        call_under_way: CallUnderWay[T] = (
-            CallUnderWay(*details) if self._telemetry is None else self._telemetry.call(*details)
-        )
+        begin = CallUnderWay if self._telemetry is None else self._telemetry.call
+        call_under_way: CallUnderWay[T] = begin(state, key, call, shape, options, ids, at_least)
         state.calls.add(task)
         try:
             while True:
@@ -255,14 +253,15 @@ class Engine:
         key = KeyState(self.lanes(token), self.wallet(token), self.throttle)
         return state.keys.setdefault(token, key)
 
-    async def _look(self, options: Options, budget: Budget) -> None:
+    async def _look(self, options: Options) -> None:
         """Ask what is left in the wallet, as a floor has to know it before anything is spent.
 
         Every answer carries it, errors included, and analyzing no URLs costs 25 credits for each of
         none [public, seed].
         """
         with suppress(APIStatusError):
-            await self.perform(build_analyze([], False), _NOTHING, options, Budget())
+            nothing = structs.replace(options, budget=Budget())
+            await self.perform(build_analyze([], False), _NOTHING, nothing)
         remaining = self.wallet(options.token).remaining
         if remaining is not None:
-            budget.saw(remaining)
+            options.budget.saw(remaining)

@@ -30,11 +30,8 @@ class KeyState:
             `Throttle(...).lanes(...)`, which the whole process shares.
     """
 
-    __slots__ = ("_slots", "batches", "bucket", "gate", "lanes", "ledger", "slot_lifetime")
-
     def __init__(self, lanes: Lanes, ledger: Ledger, throttle: Throttle) -> None:
         self.lanes = lanes
-        self.slot_lifetime = lanes.slot_lifetime
         self.ledger = ledger
         self.gate = ClosedGate(lanes)
         self.batches = BatchConcurrency()

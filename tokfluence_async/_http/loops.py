@@ -20,7 +20,10 @@ from collections.abc import AsyncGenerator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
+
 from .._tasks import end, finish
+from .foreign_server import ForeignServer
 from .keys import KeyState
 from .outage import Outage
 
@@ -35,18 +38,15 @@ States = dict[asyncio.AbstractEventLoop, "LoopState"]
 _inherited: list[LoopState] = []
 
 
-class Counts:
+class Counts(Struct):
     """Counts of one event loop. One thread writes each, so no lock is needed and no count is
     lost."""
 
-    __slots__ = ("bytes_received", "rate_limited", "requests", "retries", "throttled_seconds")
-
-    def __init__(self) -> None:
-        self.requests = 0
-        self.retries = 0
-        self.throttled_seconds = 0.0
-        self.rate_limited = 0
-        self.bytes_received = 0
+    requests: int = 0
+    retries: int = 0
+    throttled_seconds: float = 0.0
+    rate_limited: int = 0
+    bytes_received: int = 0
 
 
 class LoopState:
@@ -60,30 +60,23 @@ class LoopState:
         looking: Held by the call that asks what is left in the wallet.
     """
 
-    __slots__ = (
-        "_closed",
-        "_end",
-        "_pid",
-        "calls",
-        "counts",
-        "ended",
-        "keys",
-        "looking",
-        "loop",
-        "outage",
-        "tasks",
-        "transport",
-    )
-
-    def __init__(self, states: States, transport: Transport, counts: Counts, origin: str) -> None:
+    def __init__(
+        self,
+        states: States,
+        transport: Transport,
+        counts: Counts,
+        outage: Outage,
+        foreign_server: ForeignServer,
+    ) -> None:
         self.loop = asyncio.get_running_loop()
         self.transport = transport
         self.counts = counts
+        self.outage = outage
+        self.foreign_server = foreign_server
         self.tasks: set[asyncio.Task[Any]] = set()
         self.calls: set[asyncio.Task[Any]] = set()
         self.ended: set[asyncio.Task[Any]] = set()
         self.looking = asyncio.Lock()
-        self.outage = Outage(origin)
         self._closed = False
         self._pid = os.getpid()
         self.keys: dict[str, KeyState] = {}

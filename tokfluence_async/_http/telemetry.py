@@ -5,7 +5,7 @@ call pays one `is None`.
 
 Promises: nothing that is told holds the token, a text of a post or a comment, or the path of a
 request as it was sent (`url.template` names ids `{id}`). Post ids are told only where
-`TOKFLUENCE_OTEL_POST_IDS` is set. Credits are counted once, when they are booked.
+`TOKFLUENCE_OTEL_POST_IDS` is set. Credits are counted once, when their call ends.
 
 Relies on the API of OpenTelemetry alone; the application chooses the SDK. Without one there are no
 spans, and automatic instrumentation of aiohttp is left as it is. With one, it is told to leave each
@@ -21,9 +21,9 @@ import functools
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from opentelemetry import metrics, propagate, trace
@@ -36,12 +36,7 @@ from .._wire.answers import Answer
 from .._wire.calls import Call
 from .attempt import Attempt
 from .call import CallUnderWay
-from .charge import Charge
 from .retry import Again, Decision, Settled
-
-if TYPE_CHECKING:
-    from .keys import KeyState
-    from .loops import LoopState
 
 __all__ = ["MeterProvider", "Telemetry", "TracerProvider"]
 
@@ -86,7 +81,7 @@ class Telemetry:
         self.with_post_ids = os.environ.get("TOKFLUENCE_OTEL_POST_IDS", "") not in ("", "0")
         self._provider = tracer_provider
         self.tracer = trace.get_tracer(_SCOPE, __version__, tracer_provider, _SCHEMA)
-        meter = _meter() if meter_provider is None else _meter_of(meter_provider)
+        meter = _meter(meter_provider)
         self.duration = meter.create_histogram(
             "http.client.request.duration",
             "s",
@@ -121,7 +116,7 @@ class Telemetry:
         return not isinstance(provider, (trace.NoOpTracerProvider, trace.ProxyTracerProvider))
 
     def call(self, *details: Any) -> WatchedCall[Any]:
-        """A call as `CallUnderWay` takes it, with a span."""
+        """What `CallUnderWay(*details)` is, with a span."""
         return WatchedCall(self, *details)
 
     def labels_of(self, call: Call) -> dict[str, str | int]:
@@ -137,36 +132,28 @@ class Telemetry:
 class WatchedCall(CallUnderWay[T]):
     """A call with its span, which is the current one until the call ends, and its metrics."""
 
-    __slots__ = ("_credits", "_current", "_labels", "_span", "_telemetry")
-
-    def __init__(
-        self, telemetry: Telemetry, state: LoopState, key: KeyState, call: Call, *rest: Any
-    ) -> None:
-        super().__init__(state, key, call, *rest)
+    def __init__(self, telemetry: Telemetry, *details: Any) -> None:
+        super().__init__(*details)
         self._telemetry = telemetry
-        self._charge = _CountedCharge(self._charge, self._book)
-        self._credits = 0
-        self._labels: dict[str, str | int] = {"tokfluence.operation": call.operation}
+        self._labels: dict[str, str | int] = {"tokfluence.operation": self._call.operation}
         self._span: Span = trace.INVALID_SPAN
         self._current = ExitStack()
         if telemetry.traces:
-            says = {**self._labels, "tokfluence.urls": call.units} if call.units else self._labels
-            name = f"tokfluence.{call.operation}"
-            self._span = telemetry.tracer.start_span(name, attributes=says)
+            urls = {"tokfluence.urls": self._call.units} if self._call.units else {}
+            self._span = telemetry.tracer.start_span(
+                f"tokfluence.{self._call.operation}", attributes={**self._labels, **urls}
+            )
             self._current.enter_context(_as_current(self._span))
 
     def end(self) -> None:
         super().end()
+        if self._charged:
+            self._telemetry.credits.add(self._charged, self._labels)
         self._current.close()
         self._span.set_attribute("tokfluence.attempts", self._attempts)
-        self._span.set_attribute("tokfluence.credits", self._credits)
+        self._span.set_attribute("tokfluence.credits", self._charged)
         _tell_error(self._span, sys.exception())
         self._span.end()
-
-    def _book(self, credits: int) -> None:
-        if credits:
-            self._credits += credits
-            self._telemetry.credits.add(credits, self._labels)
 
     # --- what happens on the way ------------------------------------------------------------------
 
@@ -253,22 +240,6 @@ class WatchedCall(CallUnderWay[T]):
         return span
 
 
-class _CountedCharge(Charge):
-    """As another charge, and tells what is booked, once for each request id."""
-
-    __slots__ = ("_told",)
-
-    def __init__(self, charge: Charge, told: Callable[[int], None]) -> None:
-        super().__init__(charge.call, charge.budget, charge.ledger)
-        self._told = told
-
-    def close(self) -> None:
-        owed = None if self.request_id is None else self.owed
-        super().close()
-        if owed is not None:
-            self._told(owed)
-
-
 def _tell_error(span: Span, error: BaseException | None) -> str:
     """Mark a span as ended by `error`, and return what `error.type` says. A cancellation is named,
     but is no failure."""
@@ -308,15 +279,11 @@ def _template(target: str) -> str:
     return "/".join(part if not part or part in _WORDS else "{id}" for part in path.split("/"))
 
 
-def _meter_of(provider: MeterProvider | None) -> Meter:
-    return metrics.get_meter(_SCOPE, __version__, provider, _SCHEMA)
-
-
 @functools.cache
-def _meter() -> Meter:
-    """The global provider's, made once: as long as no SDK is there, it keeps each that was asked
-    for."""
-    return _meter_of(None)
+def _meter(provider: MeterProvider | None) -> Meter:
+    """Made once for each provider: as long as no SDK is there, the global one keeps each that was
+    asked for."""
+    return metrics.get_meter(_SCOPE, __version__, provider, _SCHEMA)
 
 
 # --- the log --------------------------------------------------------------------------------------
