@@ -61,7 +61,7 @@ class Line(RuleBasedStateMachine):
         self.gate = -math.inf
         self.gates = dict.fromkeys(KEYS, -math.inf)
         self.since = self.run(self.bind())
-        self.opens(self.since)
+        self.due = self.since
 
     async def bind(self) -> float:
         for lanes in self.lanes.values():
@@ -113,20 +113,13 @@ class Line(RuleBasedStateMachine):
         return max(self.due, min(gates)) if gates else math.inf
 
     def slot_taken(self, when: float, queued: bool) -> None:
-        if not queued and self.slot == SLOT and when >= self.idle:
-            self.due = when + SLOT
-            self.idle = self.due + SLOT
+        if not queued and when >= self.due + 2 * self.slot:
+            self.due = when + self.slot
         else:
-            self.opens(
-                (math.floor((when - self.due) / self.slot + NEAR) + 1) * self.slot + self.due
-            )
-
-    def opens(self, due: float) -> None:
-        self.due = due
-        self.idle = due + 2 * SLOT
+            self.due += (math.floor((when - self.due) / self.slot + NEAR) + 1) * self.slot
 
     def slot_given_back(self) -> None:
-        self.opens(max(self.due - self.slot, self.gate))
+        self.due = max(self.due - self.slot, self.gate)
 
     def goes(self, number: int, when: float) -> None:
         """One who waited has got a slot."""
@@ -287,7 +280,7 @@ class Line(RuleBasedStateMachine):
         gate = self.now + pause
         if lane != "key":
             self.gate = max(self.gate, gate)
-            self.opens(max(self.due, self.gate))
+            self.due = max(self.due, self.gate)
             self.slot = 1.0 / self.statistics().pace
             assert SLOT < self.slot < 2 * SLOT
         if lane != "ip":

@@ -13,14 +13,14 @@ from aiolimiter import AsyncLimiter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokfluence_async._throttle.pacer import Pacer
+from tokfluence_async._throttle.pacer import Pacer, Pacing
 from tokfluence_async._throttle.retry_after import parse_date, parse_retry_after, plan_pause
 
 
 def pacer(
     limit: float | None = 600, period: float = 60.0, *, burst: int = 10, jitter: float = 0.6, **more
 ) -> Pacer:
-    return Pacer(limit, period, burst=burst, jitter=jitter, now=0.0, **more)
+    return Pacer(Pacing(limit, period, burst, jitter), 0.0, **more)
 
 
 def saturate(lane: Pacer, start: float, end: float, late: float = 0.0) -> list[float]:
@@ -142,49 +142,7 @@ def test_a_window_holds_no_more_than_the_smallest_limit_that_held_in_it(
         else:
             limit, changed = amount, len(granted)
             held.append((limit, changed))
-            lane.configure(limit, 10.0, burst=burst, jitter=jitter, now=now)
-
-
-@settings(max_examples=300, deadline=None)
-@given(
-    st.lists(CHANGES.filter(lambda step: step[0] not in ("cancel", "change")), max_size=15),
-    st.lists(CHANGES.filter(lambda step: step[0] not in ("cancel", "change")), max_size=15),
-    st.integers(1, 30),
-    st.integers(0, 10),
-    st.integers(1, 10),
-)
-def test_a_lane_that_was_implied_by_another_counts_what_was_granted_there(
-    before, after, limit, more, burst
-):
-    """As a key's lane under its IP's, until the IP's is switched off: of what went before, no
-    request is forgotten."""
-    ip, key = pacer(limit, 10.0, burst=burst), pacer(limit + more, 10.0, burst=burst)
-    key.implied = True
-    key.refresh(0.0)
-    now = 0.0
-    granted: list[float] = []
-
-    def play(steps, lane: Pacer) -> None:
-        nonlocal now
-        for step, amount in steps:
-            if step == "pass":
-                now += amount
-            elif step == "refused":
-                lane.refused(now, amount)
-            else:
-                for _ in range(amount):
-                    if step == "queue":
-                        now = max(now, lane.free_at, key.free_at)
-                    if now >= max(lane.free_at, key.free_at):
-                        lane.take(now, step == "queue")
-                        granted.append(now)
-
-    play(before, ip)
-    key.count_again(ip, now)
-    play(after, key)
-
-    for first, beyond in zip(granted, granted[limit + more :], strict=False):
-        assert beyond - first >= 10.6 - 1e-9
+            lane.configure(Pacing(limit, 10.0, burst, jitter), now)
 
 
 @settings(deadline=None)
@@ -346,11 +304,11 @@ def test_other_numbers_count_what_was_granted_before():
     lane = pacer(600)
     granted = saturate(lane, 0.0, 60.0)
 
-    lane.configure(100, 60.0, burst=1, jitter=0.6, now=60.0)
+    lane.configure(Pacing(100, 60.0, 1, 0.6), 60.0)
 
     assert lane.free_at == pytest.approx(granted[-100] + 60.6)
-    lane.configure(100, 30.0, burst=1, jitter=0.6, now=60.0)
-    assert (lane.limit, lane.period) == (100, 30.0)
+    lane.configure(Pacing(100, 30.0, 1, 0.6), 60.0)
+    assert (lane.numbers.limit, lane.numbers.period) == (100, 30.0)
     assert lane.pace(60.0) == pytest.approx(100 / 30.6)
     assert len(lane._log) == 100
 
@@ -363,7 +321,7 @@ async def test_the_pace_is_that_of_aiolimiter():
     bucket = AsyncLimiter(burst, burst * interval)
     for _ in range(burst - 1):  # ours starts with one slot
         await bucket.acquire()
-    lane = Pacer(10_000_000, 1_000_000.0, burst=burst, jitter=0.0, now=loop.time())
+    lane = Pacer(Pacing(10_000_000, 1_000_000.0, burst, 0.0), loop.time())
     gaps = [
         0.0,
         0.0,
@@ -439,7 +397,7 @@ def test_a_refusal_halves_the_pace_and_those_in_flight_with_it_do_not():
     stepped = [lane.refused(100.0 + 0.1 * k, 20.0) for k in range(5)]
 
     assert stepped == [True, False, False, False, False]
-    assert lane.share(120.0) == 0.5
+    assert lane.learnt.at(120.0) == 0.5
     assert lane.pace(120.0) == pytest.approx(300 / 60.6)
 
 
@@ -448,7 +406,7 @@ def test_a_refusal_after_the_gate_halves_again():
     lane.refused(100.0, 20.0)
 
     assert lane.refused(125.0, 20.0) is True
-    assert lane.share(146.0) == 0.25
+    assert lane.learnt.at(146.0) == 0.25
 
 
 def test_one_short_refusal_after_a_long_peace_costs_little():
@@ -458,8 +416,8 @@ def test_one_short_refusal_after_a_long_peace_costs_little():
 
     lane.refused(1000.0, 0.2)
 
-    assert lane.share(1001.0) == 0.95
-    assert lane.share(1000.0 + 120) == 1.0
+    assert lane.learnt.at(1001.0) == 0.95
+    assert lane.learnt.at(1000.0 + 120) == 1.0
 
 
 def test_the_full_rate_is_back_within_two_windows_even_from_a_quarter():
@@ -467,7 +425,7 @@ def test_the_full_rate_is_back_within_two_windows_even_from_a_quarter():
     lane.refused(100.0, 20.0)
     lane.refused(125.0, 20.0)
 
-    shares = [lane.share(125.0 + 0.1 * k) for k in range(1200)]
+    shares = [lane.learnt.at(125.0 + 0.1 * k) for k in range(1200)]
 
     assert shares[0] == 0.25
     assert shares == sorted(shares)
@@ -482,19 +440,19 @@ def test_a_share_that_was_held_is_where_the_next_refusal_leads_back_to():
 
     lane.refused(100 + 1.5 * 60, 1.0)
 
-    assert lane.share(100 + 1.5 * 60) == pytest.approx(0.5 * 1.03)
+    assert lane.learnt.at(100 + 1.5 * 60) == pytest.approx(0.5 * 1.03)
 
 
 def test_what_was_held_is_remembered_for_a_window_after_the_full_pace_is_reached():
     """A bucket that filled up while the pace was low lets the full pace through, for a while."""
     lane = pacer()
     lane.refused(100.0, 20.0)
-    full = next(float(t) for t in range(100, 300) if lane.share(float(t)) == 1.0)
+    full = next(float(t) for t in range(100, 300) if lane.learnt.at(float(t)) == 1.0)
     saturate(lane, 100.0, full + 10.0)
 
     lane.refused(full + 10.0, 20.0)
 
-    assert lane.share(full + 11.0) == pytest.approx(0.55)
+    assert lane.learnt.at(full + 11.0) == pytest.approx(0.55)
 
 
 def test_what_seemed_proven_is_given_up_step_by_step():
@@ -502,14 +460,14 @@ def test_what_seemed_proven_is_given_up_step_by_step():
     lane.refused(100.0, 20.0)
     saturate(lane, 100.0, 190.0)
     lane.refused(190.0, 1.0)
-    held = lane.share(191.0)
+    held = lane.learnt.at(191.0)
 
     lane.refused(200.0, 1.0)
-    little = lane.share(201.0)
+    little = lane.learnt.at(201.0)
     lane.refused(210.0, 1.0)
 
     assert little == pytest.approx(0.9 * held)
-    assert lane.share(211.0) == pytest.approx(0.45 * held)
+    assert lane.learnt.at(211.0) == pytest.approx(0.45 * held)
 
 
 def test_the_log_is_as_long_as_a_window_and_not_as_the_limit():
@@ -688,7 +646,7 @@ def test_a_pause_of_our_own_doubles_up_to_the_period():
 def test_a_slot_given_back_after_a_refusal_opens_no_second_one_at_the_gate() -> None:
     """After the gate one slot at a time, also if a request that was refused, or never left, gives
     its slot back."""
-    lane = Pacer(600, 60.0, burst=10, jitter=0.6, now=0.0)
+    lane = Pacer(Pacing(600, 60.0, 10, 0.6), 0.0)
     lane.take(0.0)
     lane.refused(0.0, 5.0)
     lane.refund(0.0, 0.0)
@@ -718,7 +676,7 @@ def test_a_smaller_burst_holds_for_what_was_saved_before() -> None:
     lane.take(0.0)
     lane.take(1000.0)  # nine are saved
 
-    lane.configure(600, 60.0, burst=3, jitter=0.6, now=1000.0)
+    lane.configure(Pacing(600, 60.0, 3, 0.6), 1000.0)
 
     assert at_once(lane, 1000.0) == 2
 
@@ -729,9 +687,9 @@ def test_a_limit_below_one_is_a_longer_window_for_what_is_learnt_too() -> None:
 
     lane.refused(1000.0, 20.0)
 
-    assert lane.share(1000.0 + 1.45 * 120 - 1) == 0.5
-    lane.configure(600, 60.0, burst=10, jitter=0.6, now=1000.0)
-    assert lane.share(1000.0 + 1.45 * 120 + 0.3 * 60 + 1) == pytest.approx(math.sqrt(0.675))
+    assert lane.learnt.at(1000.0 + 1.45 * 120 - 1) == 0.5
+    lane.configure(Pacing(600, 60.0, 10, 0.6), 1000.0)
+    assert lane.learnt.at(1000.0 + 1.45 * 120 + 0.3 * 60 + 1) == pytest.approx(math.sqrt(0.675))
 
 
 def test_slots_that_pass_at_a_lowered_pace_are_not_saved() -> None:
@@ -780,20 +738,6 @@ def test_the_pace_that_is_told_is_less_what_is_owed() -> None:
 
     assert lane.pace(1000.0) == pytest.approx(591 / 60.6)
     assert lane.pace(1060.7) == pytest.approx(600 / 60.6)
-
-
-def test_a_lane_counted_again_begins_now() -> None:
-    """What its schedule did while it was implied says nothing."""
-    ip, key = pacer(), pacer(1200)
-    key.implied = True
-    key.refresh(0.0)
-    ip.take(500.0)
-
-    key.count_again(ip, 500.0)
-
-    assert key.free_at == 500.0
-    key.take(500.0, queued=True)
-    assert key.free_at == pytest.approx(500.0 + 60.6 / 1200)
 
 
 def test_an_answered_try_lets_the_next_slot_open_one_interval_later() -> None:

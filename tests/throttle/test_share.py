@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from tokfluence_async._throttle.gate import DAY, Gate
+from tokfluence_async._throttle.pause import DAY, RequestedPause
 from tokfluence_async._throttle.share import LEAST_SHARE, LearntShare, share_at
 
 WINDOW = 60.0
@@ -194,7 +194,7 @@ def test_refusals_within_a_fortieth_of_a_window_were_in_flight_together(after, f
 
 
 def test_a_gate_is_open_at_the_start():
-    gate = Gate()
+    gate = RequestedPause()
 
     assert gate.closed_for(0.0) == gate.closed_for(-1e9) == 0.0
     assert gate.tried is False
@@ -203,7 +203,7 @@ def test_a_gate_is_open_at_the_start():
 
 
 def test_a_gate_opens_at_its_time():
-    gate = Gate()
+    gate = RequestedPause()
 
     gate.close(100.0, 30.0)
 
@@ -213,7 +213,7 @@ def test_a_gate_opens_at_its_time():
 
 
 def test_a_gate_is_only_ever_moved_later():
-    gate = Gate()
+    gate = RequestedPause()
 
     gate.close(100.0, 30.0)
     gate.close(110.0, 5.0)
@@ -224,7 +224,7 @@ def test_a_gate_is_only_ever_moved_later():
 
 
 def test_a_pause_of_a_day_has_no_try_and_a_longer_one_has():
-    day, longer = Gate(), Gate()
+    day, longer = RequestedPause(), RequestedPause()
 
     day.close(0.0, DAY)
     longer.close(0.0, DAY + 1.0)
@@ -236,7 +236,7 @@ def test_a_pause_of_a_day_has_no_try_and_a_longer_one_has():
 
 
 def test_a_request_through_an_open_gate_is_no_try():
-    gate = Gate()
+    gate = RequestedPause()
     gate.close(0.0, 30.0)
 
     gate.passed(30.0)
@@ -249,7 +249,7 @@ def test_a_request_through_an_open_gate_is_no_try():
 
 
 def test_each_try_closes_the_gate_for_a_day():
-    gate = Gate()
+    gate = RequestedPause()
     gate.close(0.0, 1e308)
 
     gate.passed(DAY + 5.0)
@@ -260,7 +260,7 @@ def test_each_try_closes_the_gate_for_a_day():
 
 
 def test_a_refused_try_leaves_the_gate_closed_and_says_nothing_of_later_answers():
-    gate = Gate()
+    gate = RequestedPause()
     gate.close(0.0, 1e308)
     gate.passed(DAY)
 
@@ -278,7 +278,7 @@ def test_a_day_is_one():
 
 
 def test_an_answered_try_opens_the_gate_once():
-    gate = Gate()
+    gate = RequestedPause()
     gate.close(0.0, 1e308)
     gate.passed(DAY)
 
@@ -289,7 +289,7 @@ def test_an_answered_try_opens_the_gate_once():
 
 
 def test_a_try_that_never_left_may_be_made_again():
-    gate = Gate()
+    gate = RequestedPause()
     gate.close(0.0, 1e308)
     gate.passed(DAY)
 

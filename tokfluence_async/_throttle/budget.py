@@ -11,7 +11,7 @@ import weakref
 from typing import ClassVar, Literal, TypeAlias
 
 from .limits import Limits
-from .pacer import Pacer
+from .pacer import Pacer, Pacing
 
 __all__ = ["Lane", "LaneName"]
 
@@ -47,11 +47,13 @@ class Lane:
             if (limit := throttle.per_ip if self.name == "ip" else throttle.per_key) is not None
         ]
         _, limit, period = min(limits, default=(0.0, None, throttles[0].period))
-        burst = min(throttle.burst for throttle in throttles)
-        jitter = max(throttle.jitter for throttle in throttles)
+        numbers = Pacing(
+            limit,
+            period,
+            burst=min(throttle.burst for throttle in throttles),
+            jitter=max(throttle.jitter for throttle in throttles),
+        )
         if hasattr(self, "pacer"):
-            self.pacer.configure(limit, period, burst=burst, jitter=jitter, now=now)
+            self.pacer.configure(numbers, now)
         else:
-            self.pacer = self.kind(
-                limit, period, burst=burst, jitter=jitter, now=now, empty=self.forked
-            )
+            self.pacer = self.kind(numbers, now, empty=self.forked)

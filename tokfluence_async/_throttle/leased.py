@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import math
 from bisect import insort
+from dataclasses import replace
 
-from .pacer import Pacer, slots_of
+from .pacer import Pacer, Pacing
 from .store import LaneAnswer, LaneAsk, Refusal
 
 __all__ = ["LeasedPacer"]
@@ -27,29 +28,10 @@ _ENDLESS = 1e200
 class LeasedPacer(Pacer):
     """One lane of a shared throttle; arguments as those of `Pacer`."""
 
-    __slots__ = (
-        "_gate_version",
-        "_numbers",
-        "_opened",
-        "_refused",
-        "_stepped",
-        "_version",
-        "alone",
-        "leases",
-        "lifetime",
-        "processes",
-    )
+    #: What is permitted to all who share.
+    _all: Pacing
 
-    def __init__(
-        self,
-        limit: float | None,
-        period: float,
-        *,
-        burst: int,
-        jitter: float,
-        now: float,
-        empty: bool = False,
-    ) -> None:
+    def __init__(self, numbers: Pacing, now: float, *, empty: bool = False) -> None:
         #: Slots that were leased and not used: when they open, and their number in the store (0: it
         #: is of no use there any more). None: the lane of an address, whose slots come with those
         #: of its keys.
@@ -65,47 +47,43 @@ class LeasedPacer(Pacer):
         self._version = 0
         # What the store has not been told yet: a refusal, that it lowered the share, a gate opened.
         self._refused = self._stepped = self._opened = False
-        self._numbers: tuple[float | None, float, float] = (limit, period, jitter)
-        super().__init__(limit, period, burst=burst, jitter=jitter, now=now, empty=empty)
+        super().__init__(numbers, now, empty=empty)
 
-    def configure(
-        self, limit: float | None, period: float, *, burst: int, jitter: float, now: float
-    ) -> None:
+    def configure(self, numbers: Pacing, now: float) -> None:
         """Other numbers from now on."""
-        self._numbers = (limit, period, jitter)
-        self.lifetime = max(jitter / 2, 0.02)
-        if self.alone and limit is not None:
-            limit /= _MARGIN * self.processes
-            burst = max(1, burst // self.processes)
-        super().configure(
-            limit if self.alone else None, period, burst=burst, jitter=jitter, now=now
-        )
-        self.limit = limit
-        self.learnt.window = slots_of(self._numbers[0], period)[1]
+        self._all = own = numbers
+        self.lifetime = max(numbers.jitter / 2, 0.02)
+        if self.alone and numbers.limit is not None:
+            own = replace(
+                numbers,
+                limit=numbers.limit / (_MARGIN * self.processes),
+                burst=max(1, numbers.burst // self.processes),
+            )
+        super().configure(own, now)
+        self.learnt.window = numbers.window
         self._reopen(now)
 
     def go_alone(self, now: float, alone: bool) -> None:
-        """The store is away, or back. To be configured anew after that."""
+        """The store is away, or back."""
         self.alone = alone
         if self.leases is not None:
             self.leases.clear()
         self._saved = 0
         self._repaying.clear()
         self._log.clear()
+        self.configure(self._all, now)
         if alone:
             # Like a process that is restarted: the first slot an interval from now.
-            limit, period, jitter = self._numbers
-            slots, window = slots_of(limit, period)
-            interval = (window + jitter) * _MARGIN * self.processes / slots if slots else 0.0
-            self._due = max(now, self.gate.opens) + interval
+            self._due = max(now, self.gate.opens) + self._interval
+            self._reopen(now)
 
     # ---------------------------------------------------------------- slots
 
     def take(self, now: float, queued: bool = False) -> float:
         """As `Pacer.take`; returns when the slot opened."""
-        if self.alone or self.leases is None:
+        if self.alone:
             return super().take(now, queued)
-        opened, _ = self.leases.pop(0)
+        opened = self.leases.pop(0)[0] if self.leases else now
         if now < self.gate.until:
             self.gate.passed(now)
         self._reopen(now)
@@ -113,11 +91,12 @@ class LeasedPacer(Pacer):
 
     def refund(self, taken: float, now: float) -> None:
         """As `Pacer.refund`; the next caller of this process gets the slot, if it is in time."""
-        if self.alone or self.leases is None:
+        if self.alone:
             super().refund(taken, now)
             return
         self.gate.came_back(now)
-        insort(self.leases, (taken, 0))
+        if self.leases is not None:
+            insort(self.leases, (taken, 0))
         self.expire(now)
 
     def put(self, leases: tuple[tuple[int, float], ...], at: float) -> None:
@@ -145,20 +124,14 @@ class LeasedPacer(Pacer):
         return back
 
     def _reopen(self, now: float) -> None:
-        super()._reopen(now)
-        if not self.alone:
-            self.learnt.settle(now)
-            if self.leases is not None:
-                opens = self.leases[0][0] if self.leases else math.inf
-                self.free_at = max(opens, self.gate.opens)
-
-    def pace(self, now: float) -> float:
-        """Slots per second that open at present, for all who share; for this process when alone."""
-        limit, period, jitter = self._numbers
-        slots, window = slots_of(limit, period)
-        if self.alone or not slots:
-            return super().pace(now)
-        return slots * self.learnt.at(now) / (window + jitter)
+        if self.alone:
+            super()._reopen(now)
+            return
+        self.learnt.settle(now)
+        opens = -math.inf
+        if self.leases is not None:
+            opens = self.leases[0][0] if self.leases else math.inf
+        self.free_at = max(opens, self.gate.opens)
 
     # ---------------------------------------------------------------- what all share
 
@@ -185,8 +158,7 @@ class LeasedPacer(Pacer):
 
     def ask(self, name: bytes, now: float) -> LaneAsk:
         """This lane for a trip to the store, with what it has not been told yet."""
-        limit, period, jitter = self._numbers
-        slots, window = slots_of(limit, period)
+        numbers = self._all
         refusal = None
         if self._refused:
             learnt = self.learnt
@@ -203,7 +175,7 @@ class LeasedPacer(Pacer):
                 else None,
                 version=self._version,
             )
-        asked = LaneAsk(name, slots, window + jitter, window, refusal, self._opened)
+        asked = LaneAsk(name, numbers.slots, numbers.span, numbers.window, refusal, self._opened)
         self._refused = self._stepped = self._opened = False
         return asked
 

@@ -2,8 +2,7 @@
 
 Promises: a request gets a slot of its key's lane and one of the IP's in one step, when both are
 free, so nobody sits on one while waiting for the other. A slot of a waiter who left goes to the
-next. Where the IP's lane is at least as strict (600 against 1200), it implies the key's, which then
-keeps only its gate.
+next.
 
 Relies on: one lock, which every method wants held unless it says otherwise. Nothing waits while
 holding it.
@@ -23,7 +22,7 @@ from time import monotonic
 from typing import TypeAlias
 
 from .budget import Lane, LaneName
-from .gate import DAY
+from .pause import DAY
 from .queue import NO_SLOT, KeyLane, Waiter, WaitingLine
 from .retry_after import plan_pause
 
@@ -102,31 +101,13 @@ class Origin:
         del name
         return KeyLane(label, self.forked)
 
-    def implies(self, key: KeyLane, now: float) -> bool:
-        """Whether the IP's lane is at least as strict as the key's, so that this need not count."""
-        ip, own = self.ip.pacer, key.pacer
-        return (
-            ip.limit is not None
-            and (own.limit is None or (own.limit >= ip.limit and own.period == ip.period))
-            and own.share(now) == 1.0
-            and own.gate.until <= now
-        )
-
     def configure(self, now: float) -> None:
         """Throttles came or went: the smallest numbers hold."""
         self.throttles = len(self.ip.throttles)
         self.ip.configure(now)
-        ip = self.ip.pacer
         for lane in self.keys.values():
-            if not lane.throttles:
-                continue
-            lane.configure(now)
-            key = lane.pacer
-            implied = self.implies(lane, now)
-            if key.implied and not implied:
-                key.count_again(ip, now)
-            key.implied = implied
-            key.refresh(now)
+            if lane.throttles:
+                lane.configure(now)
 
     # ---------------------------------------------------------------- slots
 
@@ -136,15 +117,13 @@ class Origin:
         if self.line.waiting or now < ip.free_at or now < own.free_at:
             return False
         ip.take(now)
-        if not own.implied:
-            own.take(now)
+        own.take(now)
         return True
 
     def give_back(self, key: KeyLane, taken: float, now: float) -> None:
         """The request of a slot never left."""
         self.ip.pacer.refund(taken, now)
-        if not key.pacer.implied:
-            key.pacer.refund(taken, now)
+        key.pacer.refund(taken, now)
 
     def dispatch(self, now: float, loop: asyncio.AbstractEventLoop) -> None:
         """Grant everything that is due, then set this loop's timer for what comes next."""
@@ -157,9 +136,8 @@ class Origin:
             if picked is None:
                 break
             key, waiter = picked
-            granted = ip.take(now, True)
-            if not key.pacer.implied:
-                granted = key.pacer.take(now, True)
+            ip.take(now, True)
+            granted = key.pacer.take(now, True)
             if waiter.get_loop() is loop:
                 waiter.set_result(granted)
             elif not self.send(key, waiter, granted):
@@ -337,10 +315,14 @@ class Origin:
                     self.send_away(other, loop)
             if loop is not None:
                 self.settle(now, loop)
-            news = [each for each in lowered if now > each.warned_at + _QUIET * each.pacer.period]
+            news = [
+                each
+                for each in lowered
+                if now > each.warned_at + _QUIET * each.pacer.numbers.period
+            ]
             for each in news:
                 each.warned_at = now
-            share = news[0].pacer.share(now) if news else 1.0
+            share = news[0].pacer.learnt.at(now) if news else 1.0
             days = 0.0 if long_before else self.long_pause(key, now)
         # Without the lock: a log handler may ask for statistics.
         if news:
@@ -364,11 +346,10 @@ class Origin:
     def close(self, lane: Lane, retry_after: float | None, lower: bool, now: float) -> bool:
         """Close the gate of one lane, and lower its pace; whether that was lowered."""
         pacer = lane.pacer
-        if pacer.implied:
-            pacer.count_again(self.ip.pacer, now)
         if not lane.refusals or pacer.gate.closed_for(now) == 0.0:
             lane.refusals += 1
-        return pacer.refused(now, plan_pause(retry_after, lane.refusals, pacer.period), lower)
+        pause = plan_pause(retry_after, lane.refusals, pacer.numbers.period)
+        return pacer.refused(now, pause, lower)
 
     def answered(self, key: KeyLane, loop: asyncio.AbstractEventLoop | None) -> None:
         """A request of this key was answered, and not with 429. Takes the lock."""

@@ -18,109 +18,88 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from dataclasses import dataclass
 
-from .gate import Gate
+from .pause import RequestedPause
 from .share import LEAST_SHARE, LearntShare
 
-__all__ = ["Pacer", "slots_of"]
-
-# Grants between two looks for old ones in the log.
-_LOG_ROOM = 2048
+__all__ = ["Pacer", "Pacing"]
 
 
-def slots_of(limit: float | None, period: float) -> tuple[int, float]:
-    """How many slots in how many seconds: whole ones, so below one it is one in more than a period.
-    No slots: not paced."""
-    if limit is None:
-        return 0, period
-    return (int(limit), period) if limit >= 1 else (1, period / limit)
+@dataclass(frozen=True, slots=True)
+class Pacing:
+    """The numbers of one lane.
+
+    Attributes:
+        limit: Requests permitted per `period`; a fraction is rounded down, below 1 it is one
+            request per `period / limit`. None switches the pacing off; the gate still works.
+        period: Seconds.
+        burst: Slots that may be taken at once after idleness, at least 1.
+        jitter: Seconds by which transit times may differ.
+    """
+
+    limit: float | None
+    period: float
+    burst: int
+    jitter: float
+
+    @property
+    def slots(self) -> int:
+        """How many slots a window has; 0: not paced."""
+        return 0 if self.limit is None else max(1, int(self.limit))
+
+    @property
+    def window(self) -> float:
+        """Seconds in which the service counts: the period, or more where not even one request is
+        permitted in it."""
+        return self.period if self.limit is None or self.limit >= 1 else self.period / self.limit
+
+    @property
+    def span(self) -> float:
+        """Seconds over which the slots of one window are spread."""
+        return self.window + self.jitter
 
 
 class Pacer:
     """One lane: grants at most `limit` slots in any window of `period + jitter` seconds, evenly.
 
     Args:
-        limit: Requests permitted per `period`; a fraction is rounded down, below 1 it is one
-            request per `period / limit`. None switches the pacing off; the gate still works.
-        period: Seconds.
-        burst: Slots that may be taken at once after idleness, at least 1.
-        jitter: Seconds by which transit times may differ.
+        numbers: What is permitted.
         now: The time it is.
         empty: The first slot opens after one interval instead of at once.
     """
 
-    __slots__ = (
-        "_due",
-        "_idle_span",
-        "_idle_when",
-        "_interval",
-        "_log",
-        "_log_room",
-        "_most_saved",
-        "_repaying",
-        "_saved",
-        "_slots",
-        "_span",
-        "free_at",
-        "gate",
-        "implied",
-        "learnt",
-        "limit",
-        "period",
-        "refused_total",
-    )
+    numbers: Pacing
 
-    def __init__(
-        self,
-        limit: float | None,
-        period: float,
-        *,
-        burst: int,
-        jitter: float,
-        now: float,
-        empty: bool = False,
-    ) -> None:
+    def __init__(self, numbers: Pacing, now: float, *, empty: bool = False) -> None:
         #: When the next slot opens; it may be taken at any later time.
         self.free_at = -math.inf
         #: No slot opens before it does: where the service has asked for a pause.
-        self.gate = Gate()
+        self.gate = RequestedPause()
         #: What refusals have taught about the limit.
-        self.learnt = LearntShare(period)
-        #: Another lane, which every request passes as well, is at least as strict: slots are not
-        #: counted here, only the gate is kept.
-        self.implied = False
+        self.learnt = LearntShare(numbers.window)
         #: Refusals so far.
         self.refused_total = 0
         self._log: deque[float] = deque()
-        self._log_room = _LOG_ROOM
         # When saved slots were used; each lowers the pace for one span.
         self._repaying: deque[float] = deque()
         self._saved = 0
         self._due = now
-        self.configure(limit, period, burst=burst, jitter=jitter, now=now)
+        self.configure(numbers, now)
         if empty:
             self._due += self._interval
             self._reopen(now)
 
-    def configure(
-        self, limit: float | None, period: float, *, burst: int, jitter: float, now: float
-    ) -> None:
+    def configure(self, numbers: Pacing, now: float) -> None:
         """Other numbers from now on. What was granted stays in the log."""
-        #: As given.
-        self.limit = limit
-        self.period = period
-        self._most_saved = burst - 1
+        self.numbers = numbers
+        self.learnt.window = numbers.window
+        self._most_saved = numbers.burst - 1
         self._saved = min(self._saved, self._most_saved)
-        slots, window = slots_of(limit, period)
-        self._slots = slots
-        self.learnt.window = window
-        self._span = window + jitter
-        self._interval = self._span / slots if slots else 0.0
-        # From here on all that can be saved has been saved, and how long ago the last slot was
-        # taken makes no difference.
-        self._idle_span = self._interval * (burst + 1)
-        self._idle_when = math.inf
-        self._log = deque(self._log, maxlen=slots)
+        self._slots = numbers.slots
+        self._span = numbers.span
+        self._interval = self._span / self._slots if self._slots else 0.0
+        self._log = deque(self._log, maxlen=self._slots)
         self._reopen(now)
 
     # ---------------------------------------------------------------- slots
@@ -134,25 +113,15 @@ class Pacer:
                 timer was late, and up to a burst of them is made up for. Otherwise nobody wanted
                 them, and they are saved.
         """
-        log = self._log
-        log.append(now)
-        if len(log) > self._log_room:
-            self._forget(now)
-        if now >= self._idle_when and not queued:
-            # The way of a free slot in a quiet time: short, because every single request goes it.
-            saved = self._saved = self._most_saved
-            self._due = due = now + self._interval
-            self._idle_when = now + self._idle_span
-            when = -math.inf if saved else due
-            if len(log) == self._slots and log[0] + self._span > when:
-                when = log[0] + self._span
-            self.free_at = when
-            return now
         if now < self.gate.until:
             self.gate.passed(now)
-        elif not self._slots:
-            return now
-        self._advance(now, queued)
+        if self._slots:
+            log = self._log
+            # With a limit far above the demand the log would grow up to the limit.
+            while log and log[0] <= now - self._span:
+                log.popleft()
+            log.append(now)
+            self._advance(now, queued)
         self._reopen(now)
         return now
 
@@ -164,25 +133,14 @@ class Pacer:
             self._repaying.append(now)
             return
         interval = self._interval_at(now)
-        missed = int(late / interval) if interval else 0
-        if missed:
-            if not queued:
-                # While the pace is lowered nothing is saved.
-                if self.learnt.low == 1.0:
-                    self._saved = min(self._saved + missed, self._most_saved)
-                self._due += missed * interval
-            elif missed > self._most_saved:
-                self._due += missed * interval
+        missed = int(late / interval)
+        if not queued and self.learnt.low == 1.0:  # at a lowered pace nothing is saved
+            self._saved = min(self._saved + missed, self._most_saved)
+        if not queued and missed > self._most_saved + 1:
+            self._due = now  # all was saved that can be: the schedule begins anew
+        elif not queued or missed > self._most_saved:
+            self._due += missed * interval
         self._due += interval
-
-    def _forget(self, now: float) -> None:
-        """Drop what is older than a window. With a limit far above the demand the log would grow up
-        to the limit."""
-        log = self._log
-        old = now - self._span
-        while log and log[0] <= old:
-            log.popleft()
-        self._log_room = len(log) + _LOG_ROOM
 
     def refund(self, taken: float, now: float) -> None:
         """Give back the slot taken at `taken` whose request never left: as if it had not been
@@ -195,17 +153,6 @@ class Pacer:
                 # Never before the gate: two slots at the instant it opens would not be paced.
                 self._due = max(self._due - self._interval_at(now), self.gate.opens)
                 break
-        self._reopen(now)
-
-    def refresh(self, now: float) -> None:
-        """`implied` or what was learnt has changed."""
-        self._reopen(now)
-
-    def count_again(self, other: Pacer, now: float) -> None:
-        """No longer implied by `other`: what was granted there may all have been granted here."""
-        self.implied = False
-        self._log = deque(other._log, maxlen=self._slots)
-        self._due = max(self._due, now)
         self._reopen(now)
 
     def _interval_at(self, now: float) -> float:
@@ -223,34 +170,21 @@ class Pacer:
     def _reopen(self, now: float) -> None:
         """Work out `free_at` from the schedule, the log and the gate."""
         when = -math.inf
-        self._idle_when = math.inf
-        slots = self._slots
-        if slots and not self.implied:
-            share = self.learnt.settle(now)
+        if self._slots:
+            slots = self._slots
+            if self.learnt.low < 1.0:
+                slots = max(1, int(slots * self.learnt.settle(now)))
             if not self._saved:
                 when = self._due
-            if share == 1.0 and not self._repaying and self.gate.until <= self.gate.opens:
-                self._idle_when = self._due + self._idle_span
-            if share < 1.0:
-                slots = max(1, int(slots * share))
-            log = self._log
-            if len(log) >= slots and log[-slots] + self._span > when:
-                when = log[-slots] + self._span
+            if len(self._log) >= slots:
+                when = max(when, self._log[-slots] + self._span)
         self.free_at = max(when, self.gate.opens)
-
-    # ---------------------------------------------------------------- refusals
-
-    def share(self, now: float) -> float:
-        """The part of the limit that is in use: 1.0, or less after refusals."""
-        return self.learnt.at(now)
 
     def pace(self, now: float) -> float:
         """Slots per second that open at present; infinite when pacing is off."""
-        if not self._slots:
-            return math.inf
-        owed = sum(1 for used in self._repaying if used > now - self._span)
-        slots = max(self._slots * self.learnt.at(now) - owed, LEAST_SHARE * self._slots)
-        return slots / self._span
+        return 1.0 / self._interval_at(now) if self._slots else math.inf
+
+    # ---------------------------------------------------------------- refusals
 
     def refused(self, now: float, pause: float, lower: bool = True) -> bool:
         """The service refused a request: close the gate for `pause` seconds (only ever later), and
@@ -262,7 +196,7 @@ class Pacer:
         self.refused_total += 1
         in_flight = now < self.gate.opens or self.learnt.stepped_just_now(now)
         self.gate.close(now, pause)
-        stepped = lower and self.limit is not None and not in_flight
+        stepped = lower and self.numbers.limit is not None and not in_flight
         if stepped:
             self.learnt.step_down(now, pause)
         # After the gate one slot at a time: nothing saved, and the schedule begins where it opens.

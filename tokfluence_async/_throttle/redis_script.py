@@ -14,7 +14,7 @@ Layout, all under one hash tag, so that a cluster keeps them together:
 
 from __future__ import annotations
 
-from .gate import DAY
+from .pause import DAY
 from .schedule import ALIVE, COLD, NEVER, STRICT
 from .share import FIRST_STEP, SECOND_STEP, STEP_TO
 

@@ -20,7 +20,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from .gate import DAY
+from .pause import DAY
 from .share import share_at
 from .store import Answer, Ask, LaneAnswer, LaneAsk
 

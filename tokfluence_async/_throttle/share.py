@@ -70,8 +70,6 @@ class LearntShare:
         window: Seconds in which the service counts.
     """
 
-    __slots__ = ("hold_until", "low", "proven", "proven_until", "stepped_at", "window")
-
     def __init__(self, window: float) -> None:
         self.window = window
         #: The share last stepped down to; 1.0: not slowed.

@@ -93,7 +93,7 @@ class _SharedKeyLane(KeyLane):
         super().configure(now)
         if self.leased.leases is None:
             self.leased.leases = []
-            self.leased.refresh(now)
+            self.leased.expire(now)
 
 
 class SharedOrigin(Origin):
@@ -140,10 +140,6 @@ class SharedOrigin(Origin):
     def make_key(self, name: bytes, label: str) -> KeyLane:
         """A lane whose slots come from the store."""
         return _SharedKeyLane(label, self.forked, self._name("key", name))
-
-    def implies(self, key: KeyLane, now: float) -> bool:
-        """Whether the address' lane makes the key's superfluous; a lease is of both."""
-        return self.alone and super().implies(key, now)
 
     def _lanes(self) -> list[_SharedKeyLane]:
         return [key for key in self.keys.values() if isinstance(key, _SharedKeyLane)]
@@ -332,7 +328,6 @@ class SharedOrigin(Origin):
         self.alone = alone
         for leased in (self.address.leased, *(key.leased for key in self._lanes())):
             leased.go_alone(now, alone)
-        self.configure(now)
 
     # ---------------------------------------------------------------- being alive
 

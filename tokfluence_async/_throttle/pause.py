@@ -12,16 +12,14 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["DAY", "Gate"]
+__all__ = ["DAY", "RequestedPause"]
 
 #: Seconds. Whatever is closed for longer is tried once in this time.
 DAY = 86400.0
 
 
-class Gate:
-    """Closed from a refusal until the moment that the service named."""
-
-    __slots__ = ("opens", "tried", "until")
+class RequestedPause:
+    """The gate of one lane: closed from a refusal until the moment that the service named."""
 
     def __init__(self) -> None:
         #: The end of the pause that was asked for.
