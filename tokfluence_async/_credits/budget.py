@@ -12,6 +12,7 @@ reserved, stays above it. `docs/design/request-ids-and-money.md` says what it ca
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from typing import TypeAlias
 
 from .._errors import BudgetExceededError, TokfluenceError
@@ -36,21 +37,6 @@ class Budget:
             `reserve`.
         keeps: Whether this budget, or one above it, has a floor.
     """
-
-    __slots__ = (
-        "_alone",
-        "_left",
-        "_lock",
-        "halt",
-        "keep",
-        "keeps",
-        "leases",
-        "limit",
-        "parent",
-        "reserved",
-        "shared",
-        "spent",
-    )
 
     def __init__(
         self,
@@ -82,32 +68,41 @@ class Budget:
         if parent is not None and parent.keeps:
             parent.look_again()  # a new job: the wallet may have been filled up
 
+    def _chain(self) -> Iterator[Budget]:
+        """This budget and those above it."""
+        budget: Budget | None = self
+        while budget is not None:
+            yield budget
+            budget = budget.parent
+
+    @property
+    def _free(self) -> int | None:
+        """What this budget has left of its own limit; None without one."""
+        if self.shared is not None:
+            return max(self.shared.leases.free, 0)
+        return None if self.limit is None else max(self.limit - self.spent - self.reserved, 0)
+
+    @property
+    def _above_floor(self) -> int | None:
+        """What the wallet holds above this budget's own floor; None without one, or as long as
+        nobody knows."""
+        if self.keep is None or self._left is None:
+            return None
+        return max(self._left - self.keep - self.reserved, 0)
+
     @property
     def available(self) -> int | None:
         """Credits that could be reserved now, or None without an end."""
-        mine = None if self.limit is None else max(self.limit - self.spent - self.reserved, 0)
-        if self.keep is not None and self._left is not None:
-            floor = max(self._left - self.keep - self.reserved, 0)
-            mine = floor if mine is None else min(mine, floor)
-        if self.shared is not None:
-            mine = max(self.shared.leases.free, 0)
-        above = self.parent.available if self.parent is not None else None
-        return above if mine is None else mine if above is None else min(mine, above)
+        ends = [end for each in self._chain() for end in (each._free, each._above_floor)]
+        return min((end for end in ends if end is not None), default=None)
 
     @property
     def tightest(self) -> int | None:
         """The limit that binds now, of this budget and those above it; None without an end."""
         available = self.available
-        budget: Budget | None = self
-        while budget is not None:
-            if budget.shared is not None and budget.shared.leases.free <= (available or 0):
-                return budget.shared.limit
-            if (
-                budget.limit is not None
-                and max(budget.limit - budget.spent - budget.reserved, 0) == available
-            ):
-                return budget.limit
-            budget = budget.parent
+        for each in self._chain():
+            if each._free is not None and each._free == available:
+                return each.limit if each.shared is None else each.shared.limit
         return None
 
     async def lease(self, price: int) -> None:
@@ -117,20 +112,16 @@ class Budget:
         Raises:
             BudgetExceededError, ConfigurationError: The store cannot be asked.
         """
-        budget: Budget | None = self
-        while budget is not None:
-            if budget.shared is not None:
-                await budget.shared.leases.lease(price)
-            budget = budget.parent
+        for each in self._chain():
+            if each.shared is not None:
+                await each.shared.leases.lease(price)
 
     async def give_back(self) -> None:
         """Where a budget is shared, give back what is leased and not reserved. What cannot be given
         back counts as spent."""
-        budget: Budget | None = self
-        while budget is not None:
-            if budget.shared is not None:
-                await budget.shared.leases.give_back()
-            budget = budget.parent
+        for each in self._chain():
+            if each.shared is not None:
+                await each.shared.leases.give_back()
 
     def reserve(self, price: int) -> None:
         """Set `price` credits aside.
@@ -141,18 +132,16 @@ class Budget:
         """
         with self._lock:
             # What costs nothing may always be sent, also where more was charged than was reserved.
-            if self.limit is not None and price > max(self.limit - self.spent - self.reserved, 0):
-                raise BudgetExceededError(
-                    price, self.limit - self.spent - self.reserved, self.limit
-                )
+            if self.limit is not None and price > (self._free or 0):
+                left = self.limit - self.spent - self.reserved
+                raise BudgetExceededError(price, left, self.limit)
             if (
                 self.keep is not None
                 and self._left is not None
-                and price > max(self._left - self.keep - self.reserved, 0)
+                and price > (self._above_floor or 0)
             ):
-                raise BudgetExceededError(
-                    price, self._left - self.keep - self.reserved, self.keep, floor=True
-                )
+                left = self._left - self.keep - self.reserved
+                raise BudgetExceededError(price, left, self.keep, floor=True)
             if self.shared is not None:
                 self.shared.leases.reserve(price)
             if self.parent is not None:
@@ -176,34 +165,27 @@ class Budget:
     def settle(self, reserved: int, spent: int) -> None:
         """Give `reserved` credits back and count `spent` of them, 0 for a refusal or refund."""
         with self._lock:
-            self.reserved -= reserved
-            self.spent += spent
-            if self.shared is not None:
-                self.shared.leases.settle(reserved, spent)
-            if self.parent is not None:
-                self.parent.settle(reserved, spent)
+            for each in self._chain():
+                each.reserved -= reserved
+                each.spent += spent
+                if each.shared is not None:
+                    each.shared.leases.settle(reserved, spent)
 
     @property
     def unseen(self) -> bool:
         """Whether a floor here or above does not know yet what the wallet holds."""
-        return (self.keep is not None and self._left is None) or (
-            self.parent is not None and self.parent.unseen
-        )
+        return any(each.keep is not None and each._left is None for each in self._chain())
 
     def saw(self, remaining: int) -> None:
         """An answer says what is left in the wallet; told before its own charge is settled."""
         with self._lock:
-            if self.keep is not None and (
-                self._alone or self._left is None or remaining < self._left
-            ):
-                self._left = remaining
-            if self.parent is not None:
-                self.parent.saw(remaining)
+            for each in self._chain():
+                if each._alone or each._left is None or remaining < each._left:
+                    each._left = remaining
 
     def look_again(self) -> None:
         """Forget what the wallet held, if nothing is in flight: it may have been filled up."""
         with self._lock:
-            if self.reserved == 0:
-                self._left = None
-            if self.parent is not None:
-                self.parent.look_again()
+            for each in self._chain():
+                if each.reserved == 0:
+                    each._left = None

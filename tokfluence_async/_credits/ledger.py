@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
+from dataclasses import dataclass, field
 
 from msgspec import Struct
 
@@ -60,6 +61,26 @@ class Difference(Struct, frozen=True):
     request_ids: tuple[str, ...] = ()
 
 
+@dataclass(slots=True)
+class _Since:
+    """What was charged and seen since the last quiet moment.
+
+    Attributes:
+        credits: Charged, as far as we know.
+        uncertain: How many of them are not known.
+        lowest, last: What was left in the wallet; None before the first answer.
+        doubtful: Calls whose charge is not known.
+        failed: Calls that failed without a charge that we know of.
+    """
+
+    credits: int = 0
+    uncertain: int = 0
+    lowest: int | None = None
+    last: int | None = None
+    doubtful: list[str] = field(default_factory=list[str])
+    failed: list[str] = field(default_factory=list[str])
+
+
 class Ledger:
     """The account of one token's wallet, as this client knows it. Reached as `client.ledger`.
 
@@ -79,14 +100,9 @@ class Ledger:
         self._charges: deque[tuple[str, int]] = deque(maxlen=_REMEMBERED)
         self._differences: deque[Difference] = deque(maxlen=_DIFFERENCES)
         self._flying = 0
-        # Since the last quiet moment:
+        self._since = _Since()
+        # What the wallet held at the last quiet moment.
         self._base: int | None = None
-        self._charged = 0
-        self._uncertain = 0
-        self._lowest: int | None = None
-        self._last: int | None = None
-        self._doubtful: list[str] = []
-        self._failed: list[str] = []
 
     @property
     def by_endpoint(self) -> dict[str, LedgerLine]:
@@ -142,9 +158,10 @@ class Ledger:
             if order > self._order:
                 self._order = order
                 self.remaining = remaining
-            self._last = remaining
-            if self._lowest is None or remaining < self._lowest:
-                self._lowest = remaining
+            since = self._since
+            since.last = remaining
+            if since.lowest is None or remaining < since.lowest:
+                since.lowest = remaining
 
     def book(
         self, endpoint: str, request_id: str, credits: int, *, certain: bool, failed: bool
@@ -157,52 +174,48 @@ class Ledger:
             line[0] += 1
             line[1] += credits
             self.spent += credits
-            self._charged += credits
+            since = self._since
+            since.credits += credits
             self._charges.append((request_id, credits))
             if not certain:
                 line[2] += credits
-                self._uncertain += credits
-                self._doubtful.append(request_id)
+                since.uncertain += credits
+                since.doubtful.append(request_id)
             elif failed:
-                self._failed.append(request_id)
+                since.failed.append(request_id)
 
     def ended(self) -> None:
         """A call has ended. If it was the last in flight, the counts are compared."""
         with self._lock:
             self._flying -= 1
-            if self._flying == 0 and self._last is not None:
+            if self._flying == 0:
                 self._compare()
 
     def _compare(self) -> None:
-        assert self._last is not None
-        assert self._lowest is not None
-        assert self.remaining is not None
-        actual = self._lowest
+        since = self._since
+        if self.remaining is None or since.lowest is None or since.last is None:
+            return  # no answer said what is left
+        actual = since.lowest
         if self._base is not None:
-            expected = self._base - self._charged
+            expected = self._base - since.credits
             if actual != expected:
                 # Refunds make the lowest value pass, and the order of debits is not that of
                 # sending: each may be the one.
-                seen = (self._last, self._lowest, self.remaining)
+                seen = (since.last, since.lowest, self.remaining)
                 actual = min(seen, key=lambda value: abs(value - expected))
             if actual != expected:
-                self._differ(expected - actual)
+                self._differ(expected - actual, since)
         self._base = actual
-        self._charged = self._uncertain = 0
-        self._lowest = self._last = None
-        if self._doubtful:
-            self._doubtful = []
-        if self._failed:
-            self._failed = []
+        self._since = _Since()
 
-    def _differ(self, credits: int) -> None:
+    def _differ(self, credits: int, since: _Since) -> None:
         ids: list[str] = []
         if credits > 0:
             kind, ids = (
-                ("failed call charged", self._failed) if self._failed else ("spent elsewhere", [])
+                ("failed call charged", since.failed) if since.failed else ("spent elsewhere", [])
             )
-        elif -credits <= self._uncertain:
-            kind, ids = "not charged", self._doubtful
+        elif -credits <= since.uncertain:
+            kind, ids = "not charged", since.doubtful
         else:
             kind = "refilled"
         difference = Difference(credits, kind, tuple(ids[:20]))
