@@ -1,10 +1,11 @@
-"""A batch's life: the table by itself, and against a model of the service in a rule-based state
-machine."""
+"""A batch's request ids: what each has been through, by itself, and against a model of the service
+in a rule-based state machine."""
 
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
+from collections.abc import Coroutine, Sequence
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import settings
@@ -19,6 +20,8 @@ from tokfluence_async import (
     DuplicateRequestError,
     InsufficientCreditsError,
     InternalServerError,
+    Journal,
+    JournalError,
     NotFoundError,
     PermissionDeniedError,
     RateLimitError,
@@ -26,142 +29,184 @@ from tokfluence_async import (
     UnprocessableEntityError,
     UpstreamError,
 )
-from tokfluence_async._bulk.batch import TABLE, BatchEvent, BatchState, event_of, past_of, step
-from tokfluence_async._http.retry import Again, GiveUp, Past, RetryPolicy, Settled, decide
+from tokfluence_async._bulk.batch import BatchIds
+from tokfluence_async._http.retry import GiveUp, Past, RetryPolicy, Settled, decide
 from tokfluence_async._wire.calls import Kind
+from tokfluence_async._wire.ids import PostRef, parse_post
 
-SENT = (BatchState.READY, BatchState.REFUSED, BatchState.DOUBT, BatchState.MIXED)
+T = TypeVar("T")
+
+REFUSED = RateLimitError(429, "rate_limited")
+CONFLICT = DuplicateRequestError(409, "duplicate_request")
+BOTH = Past.REFUSED | Past.MAYBE
 
 
 def lost(sent: bool = True) -> APIConnectionError:
     return APIConnectionError("gone", sent=sent)
 
 
-def test_every_state_that_is_sent_knows_every_end_of_an_attempt() -> None:
-    """An answer nobody foresaw must not end a batch in a KeyError."""
-    ends = set(BatchEvent) - {
-        BatchEvent.WRITTEN,
-        BatchEvent.READABLE,
-        BatchEvent.MISSING,
-        BatchEvent.GIVEN_UP,
-        BatchEvent.RELOADED,
-    }
-    assert {(state, event) for state in SENT for event in ends} <= set(TABLE)
+def now(work: Coroutine[Any, Any, T]) -> T:
+    """The result of what never waits."""
+    try:
+        work.send(None)
+    except StopIteration as end:
+        value: T = end.value
+        return value
+    raise AssertionError("it waits")
 
 
-def test_what_may_have_run_is_never_released() -> None:
-    """Released posts go out under a new id, and would be paid for again; whoever refuses now says
-    nothing of the attempt before."""
-    for (state, _), after in TABLE.items():
-        if state in (BatchState.DOUBT, BatchState.MIXED, BatchState.CLAIMED):
-            assert after is not BatchState.RELEASED
+class Disk(Journal):
+    """A journal of one batch: what is on disk survives, the ids in memory do not."""
+
+    def __init__(self) -> None:
+        self.row: tuple[str, list[PostRef]] | None = None
+        self.full = False
+        self.told: list[str] = []
+
+    async def sending(
+        self, request_id: str, posts: Sequence[PostRef], *, replaces: str | None
+    ) -> None:
+        assert (self.row and self.row[0]) == replaces
+        self.row = (request_id, list(posts))
+
+    async def sending_again(self, request_id: str) -> None:
+        assert self.row is not None
+        assert self.row[0] == request_id
+
+    async def released(self, request_id: str) -> None:
+        self.told.append("released")
+        if self.full:
+            raise JournalError("the disk is full")
+        assert self.row is not None
+        assert self.row[0] == request_id
+        self.row = None
+
+    def forgotten(self, request_id: str) -> None:
+        self.told.append("forgotten")
 
 
-def test_only_missing_posts_and_used_up_ids_lead_back_to_a_new_id() -> None:
-    """A new id is a new bill."""
-    back = {pair for pair, after in TABLE.items() if after is BatchState.PLANNED}
-    assert back == {
-        (BatchState.REFUSED, BatchEvent.CONFLICT),
-        (BatchState.CLAIMED, BatchEvent.MISSING),
-    }
-
-
-def test_after_a_refusal_and_a_lost_answer_the_id_proves_nothing() -> None:
-    """Either may have used it up, in either order; so may what an earlier process saw."""
-    assert step(step(BatchState.READY, BatchEvent.REFUSED), BatchEvent.LOST) is BatchState.MIXED
-    assert step(step(BatchState.READY, BatchEvent.LOST), BatchEvent.REFUSED) is BatchState.MIXED
-    assert {step(state, BatchEvent.RELOADED) for state in SENT} == {BatchState.MIXED}
-
-
-def test_every_state_can_be_reached_and_left() -> None:
-    """A state nobody enters is a mistake in the table; so is one that holds a batch for ever."""
-    reached = {BatchState.PLANNED}
-    while len(
-        more := reached | {after for (state, _), after in TABLE.items() if state in reached}
-    ) > len(reached):
-        reached = more
-    assert reached == set(BatchState)
-    left = {state for (state, _), after in TABLE.items() if after is not state}
-    assert set(BatchState) - left == {BatchState.SETTLED, BatchState.RELEASED}
-
-
-def test_the_drawing_names_every_state_and_event_of_the_table() -> None:
-    """The page is the table as people read it."""
-    page = Path(__file__).parents[2] / "docs" / "design" / "request-ids-and-money.md"
-    drawing = page.read_text("utf-8")
-    for word in (*BatchState, *BatchEvent):
-        assert word.name in drawing
-
-
-def test_an_event_that_cannot_happen_is_an_error_of_the_driver() -> None:
-    """Guessing on would be paid in credits."""
-    with pytest.raises(ValueError, match="planned cannot be answered"):
-        step(BatchState.PLANNED, BatchEvent.ANSWERED)
+def sent_once() -> BatchIds:
+    """A batch whose first id is about to leave."""
+    ids = BatchIds([], None)
+    now(ids.next())
+    return ids
 
 
 @pytest.mark.parametrize(
-    ("error", "event"),
+    ("error", "past"),
     [
-        (lost(), BatchEvent.LOST),
-        (lost(sent=False), BatchEvent.UNSENT),
-        (APIResponseValidationError("cut", status=200, malformed=True), BatchEvent.LOST),
-        (RateLimitError(429, "rate_limited"), BatchEvent.REFUSED),
-        (InsufficientCreditsError(402, "insufficient_credits"), BatchEvent.REFUSED),
-        (UpstreamError(502, "upstream_error"), BatchEvent.REFUSED),
-        (UpstreamError(502), BatchEvent.LOST),
+        (None, Past.MAYBE),  # cancelled after its bytes may have left
+        (lost(), Past.MAYBE),
+        (lost(sent=False), Past.FRESH),
+        (APIResponseValidationError("cut", status=200, malformed=True), Past.MAYBE),
+        (REFUSED, Past.REFUSED),
+        (InsufficientCreditsError(402, "insufficient_credits"), Past.REFUSED),
+        (UpstreamError(502, "upstream_error"), Past.REFUSED),
+        (UpstreamError(502), Past.MAYBE),
         # A proxy's, whatever its body says: the attempt behind it may have run and been billed.
-        (InternalServerError(503, "upstream_error"), BatchEvent.LOST),
-        (InternalServerError(504, "upstream_error"), BatchEvent.LOST),
-        (InternalServerError(500, "upstream_error"), BatchEvent.LOST),
-        (APIStatusError(408, "request_timeout"), BatchEvent.LOST),
-        (PermissionDeniedError(403, "forbidden"), BatchEvent.TURNED_AWAY),
-        (NotFoundError(404), BatchEvent.REJECTED),
-        (APIStatusError(413), BatchEvent.REJECTED),
-        (APIStatusError(301), BatchEvent.REJECTED),
-        (TokfluenceError("not sent"), BatchEvent.UNSENT),
-        (InternalServerError(500, "internal_error"), BatchEvent.LOST),
-        (DuplicateRequestError(409, "duplicate_request"), BatchEvent.CONFLICT),
-        (AuthenticationError(401, "unauthorized"), BatchEvent.TURNED_AWAY),
-        (UnprocessableEntityError(422, "missing_parameter"), BatchEvent.REJECTED),
+        (InternalServerError(503, "upstream_error"), Past.MAYBE),
+        (InternalServerError(504, "upstream_error"), Past.MAYBE),
+        (InternalServerError(500, "upstream_error"), Past.MAYBE),
+        (APIStatusError(408, "request_timeout"), Past.MAYBE),
+        (PermissionDeniedError(403, "forbidden"), Past.FRESH),
+        (NotFoundError(404), Past.FRESH),
+        (APIStatusError(413), Past.FRESH),
+        (APIStatusError(301), Past.FRESH),
+        (TokfluenceError("not sent"), Past.FRESH),
+        (InternalServerError(500, "internal_error"), Past.MAYBE),
+        (AuthenticationError(401, "unauthorized"), Past.FRESH),
+        (UnprocessableEntityError(422, "missing_parameter"), Past.FRESH),
     ],
 )
-def test_the_end_of_an_attempt_is_one_event(error: TokfluenceError, event: BatchEvent) -> None:
+def test_the_past_of_an_id_is_what_its_attempts_ended_in(
+    error: TokfluenceError | None, past: Past
+) -> None:
     """What the error says of the service is what counts: whether the work may have run."""
-    assert event_of(error) is event
+    ids = sent_once()
+    ids.note(error)
+
+    assert ids.past is past
+    assert ids.free is (past is not Past.MAYBE)
+    assert ids.lost_here is (past is Past.MAYBE)
 
 
-@pytest.mark.parametrize(
-    ("state", "past"),
-    [
-        (BatchState.PLANNED, Past.FRESH),
-        (BatchState.READY, Past.FRESH),
-        (BatchState.REFUSED, Past.REFUSED),
-        (BatchState.DOUBT, Past.MAYBE),
-        (BatchState.MIXED, Past.REFUSED | Past.MAYBE),
-        (BatchState.SETTLED, Past.FRESH),
-    ],
-)
-def test_the_past_of_an_id_is_what_its_batch_went_through(state: BatchState, past: Past) -> None:
-    """By this the retry rules read a 409."""
-    assert past_of(state) == past
+@pytest.mark.parametrize("errors", [(REFUSED, lost()), (lost(), REFUSED)])
+def test_after_a_refusal_and_a_lost_answer_the_id_proves_nothing(
+    errors: tuple[TokfluenceError, TokfluenceError],
+) -> None:
+    """Either may have used it up, in either order; so may what an earlier process saw."""
+    ids = sent_once()
+    for error in errors:
+        ids.note(error)
+
+    assert ids.past is BOTH is BatchIds([], None, "an earlier process's").past
+    assert not ids.free
 
 
-@pytest.mark.parametrize("state", SENT)
-def test_the_table_and_the_retry_rules_read_a_409_alike(state: BatchState) -> None:
-    """Two rooms hold a piece of the same rule; they must not drift apart."""
-    decision = decide(
-        DuplicateRequestError(409, "duplicate_request"), 1, Kind.WRITE, past_of(state), batch=True
-    )
-    expected = {
-        BatchState.PLANNED: Again(0.0, True),
-        BatchState.SETTLED: Settled(verify=False),
-        BatchState.CLAIMED: Settled(verify=True),
-    }
-    assert decision == expected[step(state, BatchEvent.CONFLICT)]
+@pytest.mark.parametrize("later", [REFUSED, UnprocessableEntityError(422), lost(sent=False)])
+def test_what_may_have_run_is_never_free(later: TokfluenceError) -> None:
+    """Free posts go out under a new id, and would be paid for again; whoever refuses now says
+    nothing of the attempt before."""
+    ids = sent_once()
+    ids.note(lost())
+    ids.note(later)
+
+    assert not ids.free
+
+
+def test_a_conflict_of_a_fresh_id_is_somebody_elses_doing() -> None:
+    """One of the two attempts may have run, though this process saw no answer lost."""
+    ids = sent_once()
+    ids.note(CONFLICT)
+
+    assert ids.answered_twice is CONFLICT
+    assert not ids.free
+    assert not ids.lost_here
+
+
+@pytest.mark.parametrize("before", [REFUSED, lost()])
+def test_a_conflict_after_something_else_is_its_echo(before: TokfluenceError) -> None:
+    """The id was known to the service already: nobody has sent it twice."""
+    ids = sent_once()
+    ids.note(before)
+    ids.note(CONFLICT)
+
+    assert ids.answered_twice is None
+    assert ids.free is (before is REFUSED)
+
+
+def test_a_new_id_has_been_through_nothing() -> None:
+    """It takes the place of the one that a refusal has used up, in one commit."""
+    disk = Disk()
+    ids = BatchIds([parse_post("7")], disk)
+    first = now(ids.next())
+    ids.note(REFUSED)
+    second = now(ids.next())
+
+    assert ids.current == second != first
+    assert ids.past is Past.FRESH
+    assert disk.row == (second, [parse_post("7")])
+
+
+@pytest.mark.parametrize(("errors", "told"), [([], "released"), ([lost()], "forgotten")])
+def test_a_batch_that_is_given_up_stays_written_down_if_it_may_have_run(
+    errors: list[TokfluenceError], told: str
+) -> None:
+    """What never ran is free; that this cannot be written is not why the call failed."""
+    disk = Disk()
+    disk.full = True
+    ids = BatchIds([], disk)
+    now(ids.give_up())  # before its first id: nothing is written down
+    now(ids.next())
+    for error in errors:
+        ids.note(error)
+    now(ids.give_up())
+
+    assert disk.told == [told]
 
 
 POLICY = RetryPolicy(max_retries=4, deadline=1e9)
-POSTS = ("a", "b", "c")
+POSTS = ("1", "2", "3")
 PRICE = 25
 # How long the service may work at a batch, and how long until a post can be read. What the driver
 # waits before it takes a post for not done is longer than both together, as in
@@ -239,8 +284,8 @@ FATES = (
 
 
 class BatchLife(RuleBasedStateMachine):
-    """A driver that follows the table, the retry rules and the journal's promises, one step a rule:
-    so that a crash may fall between any two. What is on disk survives; what is not does not."""
+    """A driver that follows the retry rules and the journal's promises, one step a rule: so that a
+    crash may fall between any two. What is on disk survives; what is not does not."""
 
     @initialize(
         burns=st.booleans(),
@@ -249,16 +294,17 @@ class BatchLife(RuleBasedStateMachine):
     )
     def begin(self, burns: bool, wallet: int, wallet_first: bool) -> None:
         self.service = Service(burns, wallet, wallet_first)
-        # On disk:
-        self.row: tuple[str, tuple[str, ...]] | None = None
+        self.disk = Disk()
         self.row_at = 0.0
         self.last_sent = 0.0
         self.done: dict[str, float] = {}  # when
-        # In memory:
-        self.state = BatchState.PLANNED
-        self.current: str | None = None
+        self.forget()
+
+    def forget(self) -> None:
+        """What is in memory."""
+        self.batch: BatchIds | None = None
+        self.end: Settled | None = None  # what its sending has shown
         self.attempt = 0
-        self.ids = 0
 
     @property
     def left(self) -> tuple[str, ...]:
@@ -266,88 +312,97 @@ class BatchLife(RuleBasedStateMachine):
 
     @property
     def sending(self) -> tuple[str, ...]:
-        assert self.row is not None
-        return self.row[1]
+        assert self.disk.row is not None
+        return tuple(ref.post_id for ref in self.disk.row[1])
 
-    @precondition(
-        lambda self: self.state in (BatchState.PLANNED, BatchState.RELEASED) and self.left
-    )
-    @rule()
-    def write_down(self) -> None:
-        """A new id, on disk before it is sent; the used-up one goes in the same commit."""
-        self.ids += 1
-        self.row = (f"id-{self.ids}", self.left)
-        self.row_at = self.service.now
-        self.current = self.row[0]
-        self.state = step(BatchState.PLANNED, BatchEvent.WRITTEN)
+    @property
+    def is_old(self) -> bool:
+        return self.disk.row is not None and self.service.now - self.row_at > HOUR
+
+    @property
+    def can_send(self) -> bool:
+        return self.batch is not None and self.end is None and not self.is_old
+
+    def next_id(self) -> None:
+        """A new id is on disk before it is sent; the used-up one goes in the same commit."""
+        assert self.batch is not None
+        new = self.batch.past is not BOTH or self.batch.current is not None
+        now(self.batch.next())
+        if new:
+            self.row_at = self.service.now
         self.attempt = 0
 
-    @precondition(lambda self: self.state in SENT and self.row is not None)
+    @precondition(lambda self: self.batch is None and (self.disk.row or self.left))
+    @rule()
+    def take_up(self) -> None:
+        """What an earlier process left on disk, or else what is left to do."""
+        if self.is_old:
+            return  # `settle_old` is due
+        if self.disk.row is None:
+            self.batch = BatchIds([parse_post(post) for post in self.left], self.disk)
+        else:
+            self.batch = BatchIds(self.disk.row[1], self.disk, self.disk.row[0])
+        self.next_id()
+
+    @precondition(lambda self: self.can_send)
     @rule(fates=st.lists(st.sampled_from(FATES), min_size=1, max_size=4))
     def send_some(self, fates: list[str]) -> None:
         """As many attempts as the retry rules allow; the crashes between them are those after
         fewer."""
         for fate in fates:
-            if self.state in SENT and self.row is not None:
+            if self.can_send:
                 self.send(fate)
 
     def send(self, fate: str) -> None:
-        assert self.current is not None
-        if self.service.now - self.row_at > HOUR:
-            return  # `settle_old` is due
+        assert self.batch is not None
+        assert self.batch.current is not None
         self.attempt += 1
         self.last_sent = self.service.now
-        error = self.service.attempt(self.current, self.sending, fate)
+        past = self.batch.past
+        error = self.service.attempt(self.batch.current, self.sending, fate)
         if error is None:
-            self.state = step(self.state, BatchEvent.ANSWERED)
+            self.end = Settled()
             return
-        past = past_of(self.state)
         decision = decide(error, self.attempt, Kind.WRITE, past, batch=True, policy=POLICY)
-        self.state = step(self.state, event_of(error))
+        self.batch.note(error)
         if isinstance(decision, Settled):
-            assert self.state is (BatchState.CLAIMED if decision.verify else BatchState.SETTLED)
+            self.end = decision
         elif isinstance(decision, GiveUp):
-            self.give_up()
+            self.call_fails()
         else:
-            assert decision.new_id is (self.state is BatchState.PLANNED)
             self.service.now += decision.after
+            if decision.new_id:
+                assert self.batch.free
+                self.next_id()
 
-    def give_up(self) -> None:
-        self.state = step(self.state, BatchEvent.GIVEN_UP)
-        if self.state is BatchState.RELEASED:
-            self.row = None
+    @precondition(lambda self: self.batch is not None)
+    @rule()
+    def call_fails(self) -> None:
+        """Cancelled, or out of retries: what may have run stays on disk, and comes back as a batch
+        of an earlier process."""
+        assert self.batch is not None
+        if self.end is None or self.end.verify:
+            now(self.batch.give_up())
+            self.forget()
 
-    @precondition(lambda self: self.state is BatchState.SETTLED)
+    @precondition(lambda self: self.end is not None and not self.end.verify)
     @rule()
     def record(self) -> None:
         """Outcomes and the end of the row are one commit."""
         self.done.update((post, self.service.now) for post in self.sending)
-        self.row, self.current, self.state = None, None, BatchState.PLANNED
+        self.disk.row = None
+        self.forget()
 
-    @precondition(lambda self: self.state is BatchState.CLAIMED)
+    @precondition(lambda self: self.is_old or (self.end is not None and self.end.verify))
     @rule()
     def verify(self) -> None:
-        """Read until the posts are there, or until no attempt can be at work any more."""
+        """Read until the posts are there, or until no attempt can be at work any more. Of a row
+        that is old the service may have forgotten the id: only reading is safe."""
         self.service.now = max(self.service.now, self.last_sent + ALLOWANCE)
         found = [post for post in self.sending if self.service.can_read(post)]
-        self.state = step(self.state, BatchEvent.READABLE if found else BatchEvent.MISSING)
         self.done.update((post, self.service.now) for post in found)
-        self.row, self.state = None, BatchState.PLANNED
-
-    @precondition(
-        lambda self: (
-            self.row is not None and self.service.now - self.row_at > HOUR and self.state in SENT
-        )
-    )
-    @rule()
-    def settle_old(self) -> None:
-        """The service may have forgotten the id: only reading is safe, once no attempt can be at
-        work any more."""
-        self.service.now = max(self.service.now, self.last_sent + ALLOWANCE)
-        self.done.update(
-            (post, self.service.now) for post in self.sending if self.service.can_read(post)
-        )
-        self.row, self.state = None, BatchState.PLANNED
+        self.disk.row = None
+        self.forget()
 
     @precondition(lambda self: self.done)
     @rule()
@@ -360,21 +415,7 @@ class BatchLife(RuleBasedStateMachine):
 
     @rule()
     def crash(self) -> None:
-        self.current = self.row[0] if self.row else None
-        self.state = BatchState.PLANNED if self.row is None else BatchState.MIXED
-        self.attempt = 0
-
-    @precondition(lambda self: self.row is not None and self.state in (*SENT, BatchState.CLAIMED))
-    @rule()
-    def call_fails_and_the_next_run_reloads(self) -> None:
-        """Cancelled, or out of retries: the batch stays where it is, and comes back as one of an
-        earlier process."""
-        self.give_up()
-        if self.row is not None:
-            self.state = step(self.state, BatchEvent.RELOADED)
-            self.attempt = 0
-        else:
-            self.state = BatchState.PLANNED
+        self.forget()
 
     @rule(seconds=st.sampled_from([1.0, 10.0, 100.0, 4000.0]))
     def wait(self, seconds: float) -> None:
@@ -393,7 +434,7 @@ class BatchLife(RuleBasedStateMachine):
     def nothing_is_forgotten(self) -> None:
         """What was worked at is known as done, or its batch is on disk."""
         if hasattr(self, "service"):
-            known = set(self.done) | set(self.row[1] if self.row else ())
+            known = set(self.done) | set(self.sending if self.disk.row else ())
             assert set(self.service.works) <= known
 
     def teardown(self) -> None:
@@ -402,17 +443,14 @@ class BatchLife(RuleBasedStateMachine):
             return
         self.service.wallet = 10_000
         for _ in range(30):
-            if self.state in (BatchState.PLANNED, BatchState.RELEASED) and self.left:
-                self.write_down()
-            elif self.state is BatchState.SETTLED:
-                self.record()
-            elif self.state is BatchState.CLAIMED:
+            if self.is_old or (self.end is not None and self.end.verify):
                 self.verify()
-            elif self.state in SENT and self.row is not None:
-                if self.service.now - self.row_at > HOUR:
-                    self.settle_old()
-                else:
-                    self.send("ok")
+            elif self.end is not None:
+                self.record()
+            elif self.batch is not None:
+                self.send("ok")
+            elif self.disk.row or self.left:
+                self.take_up()
             else:
                 self.service.now += 2 * HOUR
                 self.look_again()

@@ -24,7 +24,6 @@ from .._models import Analysis, Outcome
 from .._text import plural
 from .._wire.calls import MAX_BATCH
 from .._wire.prices import ANALYZE_PRICE
-from .batch_ids import BatchLog
 from .intake import Intake
 from .outcomes import duplicate, failed, malformed, post_id_of
 from .planner import Planner
@@ -201,11 +200,11 @@ class Analyzer:
     ) -> list[Item]:
         """The outcomes of posts that another call has taken, when it is done with them; or, where
         it has died, when its batch is settled under its old id. Returns what is free."""
-        log = self._settler.log
-        assert log is not None
+        journal = self._settler.journal
+        assert journal is not None
         posts = [post_id_of(item) for item in items]
-        await log.wait_for(posts)
-        await self._settle_all(log, await log.take_up(posts))
+        await journal.wait_for(posts)
+        await self._settle_all(journal, await journal.take_up(posts))
         free: list[Item] = []
 
         async def look(item: Item) -> None:
@@ -213,7 +212,7 @@ class Analyzer:
             if post_id in self._unsettled:
                 outcomes[post_id] = failed(item, self._unsettled[post_id])
                 return
-            entry = await log.look_up(post_id)
+            entry = await journal.look_up(post_id)
             if entry is None or entry.status is None:
                 free.append(item)
                 return
@@ -221,7 +220,7 @@ class Analyzer:
             if not entry.unsure:
                 known = Outcome(input=item.given, post_id=post_id, value=recall(item, entry))
             elif self._verifies:
-                age = log.age(entry.analyzed_at)
+                age = journal.age(entry.analyzed_at)
                 known = await self._verifier.verify_earlier(item, age, entry.status)
             else:
                 self.unsure.add(post_id)
@@ -238,11 +237,11 @@ class Analyzer:
     async def take_up(self, journal: Journal) -> None:
         """Write batches down in `journal`, and begin with what earlier runs have left there: what
         they learnt, and the batches in doubt, which are settled first."""
-        self._settler.log = journal
+        self._settler.journal = journal
         self._planner.expect(await journal.learnt())
         await self._settle_all(journal, await journal.take_up())
 
-    async def _settle_all(self, journal: BatchLog, doubts: Sequence[Doubt]) -> None:
+    async def _settle_all(self, journal: Journal, doubts: Sequence[Doubt]) -> None:
         """Settle batches that earlier runs, or dead processes, have left in doubt."""
         places = asyncio.Semaphore(self._concurrency)
 

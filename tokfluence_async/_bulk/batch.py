@@ -1,124 +1,109 @@
-"""The life of a batch: a pure table of (state, event).
+"""The request ids of a batch: each written down before it is used.
 
 A batch is up to 50 URLs under one request id. A lost answer may have cost 25 credits a URL, the
 service answers a repeated id with a 409 instead of that answer, and the process may die at any
-line. So what an id has been through decides what its 409 proves, and this table keeps count of it.
-`docs/design/request-ids-and-money.md` has it as a picture, and what each state means.
+line. So what an id has been through, its `Past`, decides what its 409 proves (`_http.retry.decide`)
+and whether its posts may be sent under another id, which would be paid for again.
+`docs/design/request-ids-and-money.md` has the life of a batch as a picture.
 
 Source: the Tokfluence API page, *Idempotency*.
 """
 
 from __future__ import annotations
 
-from enum import Enum
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
-from .._errors import (
-    APIStatusError,
-    AuthenticationError,
-    DuplicateRequestError,
-    PermissionDeniedError,
-    TokfluenceError,
-)
+from .._errors import DuplicateRequestError, JournalError, TokfluenceError
 from .._http.retry import Past, effect_of
+from .._wire.ids import PostRef
+from .._wire.request_ids import next_request_id
 
-__all__ = ["TABLE", "BatchEvent", "BatchState", "event_of", "past_of", "step"]
+if TYPE_CHECKING:
+    from .._journal.journal import Journal
 
-
-class BatchState(Enum):
-    """Where a batch is; see the table above."""
-
-    PLANNED = "planned"
-    READY = "ready"
-    REFUSED = "refused"
-    DOUBT = "doubt"
-    MIXED = "mixed"
-    CLAIMED = "claimed"
-    SETTLED = "settled"
-    RELEASED = "released"
+__all__ = ["BatchIds"]
 
 
-class BatchEvent(Enum):
-    """What can happen to a batch; see the table above."""
+class BatchIds:
+    """The request ids of one batch, one after the other.
 
-    WRITTEN = "written"
-    UNSENT = "unsent"
-    TURNED_AWAY = "turned away"
-    REFUSED = "refused"
-    REJECTED = "rejected"
-    LOST = "lost"
-    ANSWERED = "answered"
-    CONFLICT = "conflict"
-    READABLE = "readable"
-    MISSING = "missing"
-    GIVEN_UP = "given up"
-    RELOADED = "reloaded"
+    Args:
+        journal: Where they are written down, if anywhere.
+        resumed: The id of an earlier process, under which the batch is asked about first.
 
-
-_S, _E = BatchState, BatchEvent
-
-TABLE: dict[tuple[BatchState, BatchEvent], BatchState] = {
-    (_S.PLANNED, _E.WRITTEN): _S.READY,
-    (_S.PLANNED, _E.GIVEN_UP): _S.RELEASED,
-    **{(state, _E.ANSWERED): _S.SETTLED for state in (_S.READY, _S.REFUSED, _S.DOUBT, _S.MIXED)},
-    **{(state, _E.REJECTED): _S.RELEASED for state in (_S.READY, _S.REFUSED)},
-    **{(state, _E.REJECTED): state for state in (_S.DOUBT, _S.MIXED)},
-    **{(state, _E.UNSENT): state for state in (_S.READY, _S.REFUSED, _S.DOUBT, _S.MIXED)},
-    **{(state, _E.TURNED_AWAY): state for state in (_S.READY, _S.REFUSED, _S.DOUBT, _S.MIXED)},
-    **{
-        (state, _E.RELOADED): _S.MIXED
-        for state in (_S.READY, _S.REFUSED, _S.DOUBT, _S.MIXED, _S.CLAIMED)
-    },
-    (_S.READY, _E.REFUSED): _S.REFUSED,
-    (_S.REFUSED, _E.REFUSED): _S.REFUSED,
-    (_S.DOUBT, _E.REFUSED): _S.MIXED,
-    (_S.MIXED, _E.REFUSED): _S.MIXED,
-    (_S.READY, _E.LOST): _S.DOUBT,
-    (_S.REFUSED, _E.LOST): _S.MIXED,
-    (_S.DOUBT, _E.LOST): _S.DOUBT,
-    (_S.MIXED, _E.LOST): _S.MIXED,
-    (_S.READY, _E.CONFLICT): _S.CLAIMED,
-    (_S.REFUSED, _E.CONFLICT): _S.PLANNED,
-    (_S.DOUBT, _E.CONFLICT): _S.SETTLED,
-    (_S.MIXED, _E.CONFLICT): _S.CLAIMED,
-    (_S.CLAIMED, _E.READABLE): _S.SETTLED,
-    (_S.CLAIMED, _E.MISSING): _S.PLANNED,
-    (_S.READY, _E.GIVEN_UP): _S.RELEASED,
-    (_S.REFUSED, _E.GIVEN_UP): _S.RELEASED,
-    (_S.DOUBT, _E.GIVEN_UP): _S.DOUBT,
-    (_S.MIXED, _E.GIVEN_UP): _S.MIXED,
-    (_S.CLAIMED, _E.GIVEN_UP): _S.MIXED,
-    (_S.RELEASED, _E.GIVEN_UP): _S.RELEASED,
-}
-
-
-def step(state: BatchState, event: BatchEvent) -> BatchState:
-    """The state that follows.
-
-    Raises:
-        ValueError: `event` cannot happen in `state`: whoever drives the batch is wrong about it.
+    Attributes:
+        current: The id in use, None before the first.
+        past: What it has been through. Of an earlier process's id that is not known, so it may be
+            anything.
+        lost_here: Whether an attempt of *this process* may have run without its answer.
+        answered_twice: The 409 of an id that was never sent before: something in between has sent
+            it twice (HAProxy's `retry-on` does that to analyze as well). The first answer is lost.
     """
-    try:
-        return TABLE[state, event]
-    except KeyError:
-        raise ValueError(f"a batch that is {state.value} cannot be {event.value}") from None
 
+    def __init__(
+        self, posts: Sequence[PostRef], journal: Journal | None, resumed: str | None = None
+    ) -> None:
+        self._posts = posts
+        self._journal = journal
+        self._resumed = resumed
+        self.current: str | None = None
+        self.past = Past.FRESH if resumed is None else Past.REFUSED | Past.MAYBE
+        self.lost_here = False
+        self.answered_twice: DuplicateRequestError | None = None
 
-def past_of(state: BatchState) -> Past:
-    """What the batch's id has been through, as `_retry.decide` wants to know it."""
-    return {
-        _S.REFUSED: Past.REFUSED,
-        _S.DOUBT: Past.MAYBE,
-        _S.MIXED: Past.REFUSED | Past.MAYBE,
-    }.get(state, Past.FRESH)
+    @property
+    def free(self) -> bool:
+        """Whether no attempt under the current id can have run, so that the posts may be sent under
+        another one."""
+        return not self.past & Past.MAYBE
 
+    async def next(self) -> str:
+        """The id for the next attempt, written down."""
+        if self._resumed is not None:
+            self.current, self._resumed = self._resumed, None
+            if self._journal is not None:
+                await self._journal.sending_again(self.current)
+            return self.current
+        request_id, replaced = next_request_id(), self.current
+        self.current = request_id
+        if self._journal is not None:
+            await self._journal.sending(request_id, self._posts, replaces=replaced)
+        self.past = Past.FRESH
+        return request_id
 
-def event_of(error: TokfluenceError) -> BatchEvent:
-    """What an attempt that ended in `error` has done to its batch."""
-    if isinstance(error, DuplicateRequestError):
-        return _E.CONFLICT
-    if isinstance(error, (AuthenticationError, PermissionDeniedError)):
-        return _E.TURNED_AWAY
-    effect = effect_of(error)
-    if effect is Past.FRESH:
-        return _E.REJECTED if isinstance(error, APIStatusError) else _E.UNSENT
-    return _E.REFUSED if effect is Past.REFUSED else _E.LOST
+    def holds(self) -> bool:
+        """Whether the current id is certainly still this call's to send."""
+        return self._journal is None or self._journal.holds
+
+    async def confirm(self) -> None:
+        """Return only if the current id may be sent once more.
+
+        Raises:
+            TakenError: Another process has taken the batch over.
+        """
+        if self._journal is not None and self.current is not None:
+            await self._journal.confirm(self.current)
+
+    def note(self, error: TokfluenceError | None) -> None:
+        """An attempt ended in `error`; None if it was cancelled after its bytes may have left."""
+        if isinstance(error, DuplicateRequestError):
+            if self.past is Past.FRESH:
+                self.answered_twice = error
+                self.past = Past.MAYBE  # one of the two may have run; reading the posts will tell
+            return
+        effect = Past.MAYBE if error is None else effect_of(error)
+        self.lost_here = self.lost_here or effect is Past.MAYBE
+        self.past |= effect
+
+    async def give_up(self) -> None:
+        """The call failed. What never ran is free again; what may have run stays written down."""
+        if self._journal is None or self.current is None:
+            return
+        if self.free:
+            # A journal's failure is told to whoever writes next: why the call failed comes first.
+            with suppress(JournalError):
+                await self._journal.released(self.current)
+        else:
+            self._journal.forgotten(self.current)

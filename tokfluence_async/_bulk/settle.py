@@ -14,8 +14,7 @@ from .._tasks import finish
 from .._wire.bodies import AnalyzeBody
 from .._wire.calls import build_analyze
 from .._wire.shapes import Shape
-from .batch import BatchEvent, BatchState
-from .batch_ids import BatchIds, BatchLog
+from .batch import BatchIds
 from .outcomes import analyzed, duplicate, failed, post_id_of, ref_of
 from .planner import Planner, match_rows
 from .requests import Requests
@@ -23,6 +22,7 @@ from .sources import Item
 from .verify import Verifier
 
 if TYPE_CHECKING:
+    from .._journal.journal import Journal
     from .._journal.records import Doubt
 
 __all__ = ["BatchEnd", "Settler"]
@@ -66,7 +66,7 @@ class Settler:
             back as `duplicate_request` and stand in `unsure`: for a caller who reads them anyway.
 
     Attributes:
-        log: Where batches are written down.
+        journal: Where batches are written down.
         unsure: Posts of which only such a 409 says that they were analyzed.
     """
 
@@ -84,7 +84,7 @@ class Settler:
         self._verifier = verifier
         self._force = force
         self._verifies = verify
-        self.log: BatchLog | None = None
+        self.journal: Journal | None = None
         self.unsure: set[str] = set()
         # Posts of which a 409 for a fresh id has come: once more they are sent, and not again.
         self._answered_twice: set[str] = set()
@@ -100,7 +100,7 @@ class Settler:
         end = BatchEnd()
         while items:
             resumed = None if doubt is None else doubt.request_id
-            ids = BatchIds([ref_of(item) for item in items], self.log, resumed)
+            ids = BatchIds([ref_of(item) for item in items], self.journal, resumed)
             try:
                 answer = await self._send(items, ids, 0.0 if doubt is None else doubt.quiet)
             except BaseException as error:
@@ -111,10 +111,10 @@ class Settler:
                     return end
                 if isinstance(error, JournalError) or not isinstance(error, TokfluenceError):
                     raise
-                end.left, end.error, end.free = list(items), error, ids.state is BatchState.RELEASED
+                end.left, end.error, end.free = list(items), error, ids.free
                 return end
-            if self.log is not None and ids.current is not None:
-                await self.log.settled(
+            if self.journal is not None and ids.current is not None:
+                await self.journal.settled(
                     ids.current, list(answer.outcomes.values()), unsure=answer.unsure
                 )
             end.outcomes.update(answer.outcomes)
@@ -123,13 +123,15 @@ class Settler:
 
     async def settle_old(self, doubt: Doubt, items: Sequence[Item]) -> None:
         """Settle a batch whose id the service may have forgotten: by reads, without its id."""
-        assert self.log is not None
+        assert self.journal is not None
         if self._verifies:
             found = list((await self._verifier.verify(items, doubt.quiet)).values())
         else:
             self.unsure.update(post_id_of(item) for item in items)
             found = [duplicate(item) for item in items]
-        await self.log.settled(doubt.request_id, found, unsure=not self._verifies, age=doubt.quiet)
+        await self.journal.settled(
+            doubt.request_id, found, unsure=not self._verifies, age=doubt.quiet
+        )
 
     async def _send(self, items: Sequence[Item], ids: BatchIds, quiet: float) -> _Answer:
         """Send a batch until an answer or a 409 ends it.
@@ -148,12 +150,11 @@ class Settler:
             at_least=self._planner.limit(len(items)),
         )
         if not isinstance(answer, Settled):
-            ids.happened(BatchEvent.ANSWERED)
             self._observe(len(items), loop.time() - began)
             rows = match_rows([ref_of(item) for item in items], answer.data)
             return _Answer({post_id_of(i): analyzed(i, rows.get(post_id_of(i))) for i in items})
         duplicates = {post_id_of(item): duplicate(item) for item in items}
-        if ids.state is not BatchState.CLAIMED:
+        if not answer.verify:
             return _Answer(duplicates)
         twice = ids.answered_twice
         last: set[str] = set()
@@ -176,10 +177,9 @@ class Settler:
         if twice is not None:
             missing = [i for i in items if post_id_of(i) in last and post_id_of(i) not in found]
             found.update((post_id_of(item), failed(item, twice)) for item in missing)
-        ids.happened(BatchEvent.READABLE if found else BatchEvent.MISSING)
         return _Answer(found, [item for item in items if post_id_of(item) not in found])
 
     def _observe(self, urls: int, seconds: float) -> None:
         self._planner.observe(urls, seconds)
-        if self.log is not None:
-            self.log.learn(**self._planner.learnt())
+        if self.journal is not None:
+            self.journal.learn(**self._planner.learnt())
