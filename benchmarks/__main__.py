@@ -83,8 +83,7 @@ def posts(quick: bool, out: Path) -> None:
 
 def comments(quick: bool, out: Path) -> None:
     """Walking 20 000 comments in pages of 200. The hand-written loop gives comments twice that
-    arrivals push into the next page; ours looks at the ids, which costs less where they are in
-    order."""
+    arrivals push into the next page; ours looks at the ids."""
     results = {}
     goals: list[Goal] = []
     for by_time, order, names in (

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, aclosing
 from typing import TYPE_CHECKING, Any, Literal
 
 from ._bulk.analyze import Analyzer, check_batch_size
-from ._bulk.comments import check_paging, comment_pages
+from ._bulk.comments import Paging, comment_pages
 from ._bulk.inputs import count_inputs
 from ._bulk.job import Job
 from ._bulk.progress import OnProgress
@@ -134,15 +134,9 @@ class Posts:
         Source: the Tokfluence API page, `GET /v1/posts/:id/comments`; refunds.
         """
         post_id = parse_post_id(post)
-        check_paging(cursor, limit, max_items, prefetch)
-        return comment_pages(
-            Requests(self._engine, self._options),
-            post_id,
-            cursor=cursor,
-            limit=limit,
-            max_items=max_items,
-            prefetch=prefetch,
-        )
+        paging = Paging(cursor=cursor, limit=limit, max_items=max_items, prefetch=prefetch)
+        requests = Requests(self._engine, self._options)
+        return comment_pages(requests, post_id, paging)
 
     def comments(
         self,

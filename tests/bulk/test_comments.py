@@ -27,7 +27,7 @@ from tokfluence_async import (
     Throttle,
     TokfluenceClient,
 )
-from tokfluence_async._bulk.comments import raw_walk
+from tokfluence_async._bulk.comments import Paging, raw_walk
 from tokfluence_async._bulk.requests import Requests
 from tokfluence_async.testing import VirtualLoop
 
@@ -870,7 +870,7 @@ async def test_a_walk_in_bytes_is_wound_up_without_asking_for_more(
     """A crawl that stops writes the pages that are bought, and buys none."""
     options = client._options
     requests = Requests(client._engine, options)
-    walk = raw_walk(requests, ID, cursor=0, limit=20, max_items=None, prefetch=3)
+    walk = raw_walk(requests, ID, Paging(limit=20, prefetch=3))
     pages = walk.pages()
     given: list[str] = []
     for _ in range(5):
@@ -896,7 +896,7 @@ async def test_a_comment_without_an_id_ends_a_walk_in_bytes(
     body = b'{"data": [' + comment + b'], "meta": {"next_cursor": null, "total": 1}}'
     sandbox.replace_body(body, to=COMMENTS)
     requests = Requests(client._engine, client._options)
-    walk = raw_walk(requests, ID, cursor=0, limit=20, max_items=None, prefetch=0)
+    walk = raw_walk(requests, ID, Paging(limit=20))
 
     with pytest.raises(APIResponseValidationError, match="charged"):
         await anext(walk.pages())

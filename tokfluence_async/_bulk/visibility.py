@@ -45,8 +45,6 @@ class HitRate:
         sparse: Most reads are left out; ask for the next post only when the last answer is known.
     """
 
-    __slots__ = ("_checking", "_confirmed", "_hits", "_optimism", "_passed", "_reads", "sparse")
-
     def __init__(self) -> None:
         self.sparse = False
         self._optimism = _OPTIMISM
@@ -91,8 +89,6 @@ class Visibility:
             succeeded.
         latest: The highest age at which a read has found its post; infinite as long as none has.
     """
-
-    __slots__ = ("_failed_at", "known", "latest")
 
     def __init__(self) -> None:
         self.known: float | None = None

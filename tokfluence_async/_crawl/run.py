@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import anyio
 from msgspec import Raw
 
-from .._bulk.comments import raw_walk
+from .._bulk.comments import Paging, raw_walk
 from .._bulk.job import Job
-from .._bulk.recent import REMEMBERED, Recent
+from .._bulk.recent import Recent
 from .._bulk.remembered import RememberedSource
 from .._bulk.resolve import Resolver
 from .._bulk.sources import Item
@@ -34,7 +34,6 @@ from .._errors import (
 )
 from .._journal.records import Entry
 from .._models import CrawlReport, Outcome
-from .._wire.calls import MAX_LIMIT
 from .._wire.lines import comment_ids, comment_lines, failure_line, line_ids, post_line
 from .failures import FailureFile
 
@@ -200,19 +199,13 @@ class CrawlRun:
         """Write the rest of a post's comments. Returns False if the run was stopped before."""
         assert self._comments_file is not None
         seen = await self._written_last(job) if job.cursor else None
-        walk = raw_walk(
-            self._requests,
-            job.post_id,
-            cursor=job.cursor,
-            limit=MAX_LIMIT,
-            max_items=None,
-            prefetch=_AHEAD,
-        )
+        paging = Paging(cursor=job.cursor, prefetch=_AHEAD)
+        walk = raw_walk(self._requests, job.post_id, paging)
         async with aclosing(walk.pages()) as pages:
             async for page in pages:
                 items = page.items
                 if seen is not None:
-                    items = seen.new(items, comment_ids(items), back=REMEMBERED)
+                    items = seen.new(items, comment_ids(items))
                 await self._journal.write_page(
                     self._comments_file,
                     job.post_id,
