@@ -17,7 +17,7 @@ import contextlib
 import errno
 import os
 import signal
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,6 @@ STOP_SIGNALS: tuple[signal.Signals, ...] = tuple(
     if hasattr(signal, name)
 )
 
-_IOV_MAX = 1024  # buffers that POSIX systems take at once
 # The byte that is locked on Windows. A lock there forbids others to read the byte, so it lies far
 # behind the end of any file of ours.
 _LOCKED_BYTE = 2**30
@@ -72,18 +71,11 @@ def after_fork_in_child(do: Callable[[], None]) -> None:
         os.register_at_fork(after_in_child=do)
 
 
-def write_all(fd: int, parts: Sequence[bytes]) -> None:
-    """Write all of `parts`, also where the system takes a piece at a time.
-
-    With `writev` they are not put together first, which is a fourth of what it takes to write them.
-    """
-    for at in range(0, len(parts), _IOV_MAX):
-        part = parts[at : at + _IOV_MAX]
-        written = os.writev(fd, part) if hasattr(os, "writev") else 0
-        if written < sum(map(len, part)):  # no writev; a disk that is nearly full; more than 2 GB
-            rest = memoryview(b"".join(part))[written:]
-            while rest:
-                rest = rest[os.write(fd, rest) :]
+def write_all(fd: int, parts: Iterable[bytes]) -> None:
+    """Write all of `parts`, also where the system takes a piece at a time."""
+    rest = memoryview(b"".join(parts))
+    while rest:
+        rest = rest[os.write(fd, rest) :]
 
 
 def read_at(fd: int, length: int, offset: int) -> bytes:

@@ -541,7 +541,6 @@ async def test_a_full_disk_ends_the_run_and_keeps_what_was_recorded(
         return written
 
     monkeypatch.setattr(os, "write", small_disk)
-    monkeypatch.setattr(os, "writev", lambda fd, parts: small_disk(fd, b"".join(parts)))
     journal = await SQLiteJournal(path).open()
     output = await journal.attach("posts.jsonl", out)
     await journal.write_post(output, IDS[0], b"x" * 19 + b"\n")
@@ -561,10 +560,9 @@ async def test_a_full_disk_ends_the_run_and_keeps_what_was_recorded(
 async def test_a_write_that_takes_only_a_part_is_gone_on_with(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a disk does that is nearly full, and any system for more than 2 GB; with more lines than
-    it takes at once, too."""
-    writev = os.writev
-    monkeypatch.setattr(os, "writev", lambda fd, parts: writev(fd, [b"".join(parts)[:100]]))
+    """As a disk does that is nearly full, and any system for more than 2 GB."""
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, bytes(data[:100])))
     lines = [b"%d\n" % n for n in range(3000)]
     async with SQLiteJournal(path) as journal:
         output = await journal.attach("posts.jsonl", tmp_path / "posts.jsonl")

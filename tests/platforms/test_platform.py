@@ -31,13 +31,13 @@ def fd(tmp_path: Path) -> Iterator[int]:
 def _system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """As it is here, and with the calls gone that Windows lacks."""
     if request.param == "elsewhere":
-        for name in ("writev", "pread", "fdatasync", "register_at_fork", "O_DIRECTORY"):
+        for name in ("pread", "fdatasync", "register_at_fork", "O_DIRECTORY"):
             monkeypatch.delattr(os, name, raising=False)
 
 
 @pytest.mark.usefixtures("_system")
 def test_all_parts_are_written_and_read_back(fd: int) -> None:
-    """More parts than `writev` takes at once, and more than one write where there is none."""
+    """However many there are."""
     _platform.write_all(fd, PARTS)
     _platform.sync_data(fd)
 
