@@ -47,13 +47,7 @@ def comment_lines(post_id: str, comments: list[Raw]) -> bytes:
     # comment as in all. Looking for it in each takes longer than everything else here.
     if b"\n" in together or b"\r" in together or _POST_ID in bytes(comments[0]):
         return b"".join([_comment_line(head, comment) for comment in comments])
-    page = b"\n".join(comments)
-    lines = page.replace(b"{", head)
-    if len(lines) - len(page) != len(comments) * (len(head) - 1):
-        # There are other braces than those that the comments begin with, as in a text: 40 µs a page
-        # instead of 10.
-        lines = head + (b"\n" + head).join([memoryview(comment)[1:] for comment in comments])
-    return lines + b"\n"
+    return head + (b"\n" + head).join([memoryview(comment)[1:] for comment in comments]) + b"\n"
 
 
 def _comment_line(head: bytes, comment: Raw) -> bytes:
@@ -67,7 +61,7 @@ def _comment_line(head: bytes, comment: Raw) -> bytes:
 
 def comment_ids(comments: list[Raw]) -> list[str]:
     """The comments' ids, in their order; raises what msgspec raises."""
-    return [comment.comment_id for comment in _ids.decode_lines(b"\n".join(comments))]
+    return line_ids(b"\n".join(comments))
 
 
 def line_ids(page: bytes) -> list[str]:
