@@ -26,7 +26,7 @@ from .bodies import (
     PageMeta,
     PostBody,
 )
-from .checks import TooMuchError, check_size, check_text
+from .checks import TooMuchError, check_size
 from .nearly_json import repair_json
 from .repair import mend
 
@@ -52,8 +52,6 @@ _readable = msgspec.json.Decoder(Any).decode
 class Shape(Generic[T]):
     """A type and its decoder, made once."""
 
-    __slots__ = ("_decode", "_keeps_bytes", "type")
-
     def __init__(self, type: Any) -> None:
         self.type = type
         self._keeps_bytes = type not in _DECODED
@@ -71,7 +69,8 @@ class Shape(Generic[T]):
     def _read(self, body: bytes) -> T:
         if self._keeps_bytes:
             # Whoever opens the kept bytes later, with whatever reader, has to be able to read them.
-            check_text(body) if self.type is Raw else _readable(body)
+            # (To decode a large body to objects would take too much memory.)
+            body.decode() if self.type is Raw else _readable(body)
         return self._decode(body)  # type: ignore[no-any-return]
 
     def _read_leniently(self, body: bytes, error: Exception) -> T:
