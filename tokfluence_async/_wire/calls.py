@@ -62,12 +62,15 @@ class Call(Struct, frozen=True, gc=False):
 
     method: str
     target: str
-    kind: Kind
     price: int
     body: bytes | None = None
     units: int = 0
     endpoint: str = ""
     operation: str = "request"
+
+    @property
+    def kind(self) -> Kind:
+        return Kind.READ if self.method == "GET" else Kind.WRITE
 
     @property
     def route(self) -> str:
@@ -86,7 +89,6 @@ def build_get_post(post_id: str) -> Call:
     return Call(
         "GET",
         f"/v1/posts/{post_id}",
-        Kind.READ,
         POST_PRICE,
         endpoint="GET /v1/posts/:id",
         operation="posts.get",
@@ -98,7 +100,6 @@ def build_comments(post_id: str, cursor: int, limit: int) -> Call:
     return Call(
         "GET",
         f"/v1/posts/{post_id}/comments?cursor={int(cursor)}&limit={int(limit)}",
-        Kind.READ,
         COMMENT_PAGE_PRICE,
         endpoint="GET /v1/posts/:id/comments",
         operation="posts.comments",
@@ -111,7 +112,6 @@ def build_analyze(urls: list[str], force: bool) -> Call:
     return Call(
         "POST",
         "/v1/posts/analyze",
-        Kind.WRITE,
         ANALYZE_PRICE * len(urls),
         msgspec.json.encode(body),
         len(urls),
@@ -156,7 +156,7 @@ def build_request(method: str, path: str, params: Mapping[str, Any] | None, json
     body = None if json is None else msgspec.json.encode(json)
     price = price_of(method, path, json)
     units = length_of(json, "urls") if path.rstrip("/") == "/v1/posts/analyze" else 0
-    return Call(method, target, Kind.READ if method == "GET" else Kind.WRITE, price, body, units)
+    return Call(method, target, price, body, units)
 
 
 def _query(params: Mapping[Any, Any]) -> str:
