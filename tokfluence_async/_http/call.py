@@ -30,7 +30,7 @@ from .._errors import (
 )
 from .._models import Timeout
 from .._throttle.lanes import GateClosedError
-from .._wire.answers import Answer, charge_of, code_of, parse_answer
+from .._wire.answers import Answer, charge_of, parse_answer
 from .._wire.calls import Call
 from .._wire.request_ids import next_request_id
 from .._wire.secret import Secret
@@ -260,13 +260,16 @@ class CallUnderWay(Generic[T]):
             self._key.ledger.note(attempt.order, answer.credits_remaining)
             if self._budget.keeps:
                 self._budget.saw(answer.credits_remaining)
-        if answer.status == 429 or self._batches is not None:
-            self._tell_throttle(answer)
-        else:
-            self._key.lanes.answered()
         if logger.isEnabledFor(logging.DEBUG):
             _log(self._call, answer, attempt)
-        value = parse_answer(answer, self._shape, secret=self._options.token)
+        code = None
+        try:
+            value = parse_answer(answer, self._shape, secret=self._options.token)
+        except APIStatusError as error:
+            code = error.code
+            raise
+        finally:
+            self._tell_throttle(answer, code)
         charge = self._charge
         assert charge is not None
         charge.owed = charge_of(answer, self._call)
@@ -275,10 +278,10 @@ class CallUnderWay(Generic[T]):
             self._state.foreign_server.spoke(None)
         return value
 
-    def _tell_throttle(self, answer: Answer) -> None:
+    def _tell_throttle(self, answer: Answer, code: str | None) -> None:
         too_many = False  # at once: then it says nothing about the pace
         if self._batches is not None:
-            if meaning_of(answer.status, code_of(answer)).crowded:
+            if meaning_of(answer.status, code).crowded:
                 too_many = self._batches.refused(again=self._refusals > 0)
                 self._refusals += 1
             else:

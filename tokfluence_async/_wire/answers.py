@@ -22,7 +22,7 @@ from .calls import Call, Kind
 from .checks import TooMuchError
 from .shapes import DECODING_ERRORS, Shape
 
-__all__ = ["Answer", "charge_of", "check_post", "code_of", "parse_answer", "parse_error"]
+__all__ = ["Answer", "charge_of", "check_post", "parse_answer", "parse_error"]
 
 T = TypeVar("T")
 
@@ -122,16 +122,6 @@ def parse_error(answer: Answer, *, secret: str = "") -> APIStatusError:
         credits_remaining=answer.credits_remaining,
         retry_after=answer.retry_after,
     )
-
-
-def code_of(answer: Answer) -> str | None:
-    """The `code` of an answer that is not 2xx; None where the body is not the service's."""
-    if 200 <= answer.status < 300:
-        return None
-    try:
-        return _fault_of(answer.body)[0]
-    except DECODING_ERRORS:
-        return None
 
 
 def _fault_of(body: bytes) -> tuple[str | None, str]:
