@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from typing import Any, TypeVar, TypeVarTuple
@@ -65,7 +66,8 @@ class _JumpingSelector(selectors.BaseSelector):
         if self.jobs:
             ready = self._real.select(_THREAD_PATIENCE)
         elif len(self._real.get_map()) > 1:  # more than the loop's own wake-up pipe
-            ready = self._real.select(_GRACE)
+            time.sleep(_GRACE)  # epoll waits for whole milliseconds, and this is for every jump
+            ready = self._real.select(0)
         if not ready:
             self.now += timeout
         return ready
