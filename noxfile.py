@@ -26,7 +26,8 @@ from pathlib import Path
 import nox
 
 nox.needs_version = ">=2024.4"
-nox.options.default_venv_backend = "venv"
+# uv, if it is there, installs the same in a fraction of the time.
+nox.options.default_venv_backend = "uv|venv"
 nox.options.sessions = ["lint", "types", "tests", "bare"]
 
 # Interpreters that pyenv keeps off the path are found too; what is on the path comes first.
@@ -44,17 +45,20 @@ _EXTRAS = ".[cli,frames,redis]"
 _COVERED_EXTRAS = ".[cli,frames,redis,fast]"
 
 # These take long and do not depend on the Python: hours of simulated throttling, hundreds of kills,
-# real proxies, notebooks. They run on one Python only; `nox -s tests -- -n 2` leaves out nothing.
+# real proxies, notebooks, terminals. They run on one Python only, and without coverage, which makes
+# such computing three times as slow; `nox -s tests -- -n 2` leaves out nothing.
 _ONCE = (
     "tests/adversity/test_proxies.py",
     "tests/kill",
     "tests/sandbox/test_openapi.py",
     "tests/sandbox/test_real_servers.py",
     "tests/cli/test_shared.py",
+    "tests/cli/test_streams.py",
     "tests/credits/test_estimate.py",
     "tests/docs",
     "tests/fleet",
     "tests/http/test_liveness.py",
+    "tests/platforms",
     "tests/test_examples.py",
     "tests/throttle/test_algorithms.py",
     "tests/throttle/test_fleet.py",
@@ -72,14 +76,14 @@ def _install(session: nox.Session, *packages: str, groups: str) -> None:
 def tests(session: nox.Session) -> None:
     """The suite against the built wheel; on one Python whole and with coverage."""
     _install(session, _COVERED_EXTRAS if session.python == _COVERED else _EXTRAS, groups="test")
-    args = list(session.posargs)
-    if not args:
-        args = ["-n", "3", "--dist", "worksteal"]  # some tests wait for other processes
-        if session.python == _COVERED:
-            args += ["--cov", "--cov-report=term"]
-        else:
-            args += [f"--ignore={path}" for path in _ONCE]
-    session.run("pytest", *args)
+    if session.posargs:
+        session.run("pytest", *session.posargs)
+        return
+    parallel = ["-n", "3", "--dist", "worksteal"]  # some tests wait for other processes
+    coverage = ["--cov", "--cov-report=term"] if session.python == _COVERED else []
+    session.run("pytest", *parallel, *coverage, *(f"--ignore={path}" for path in _ONCE))
+    if session.python == _COVERED:
+        session.run("pytest", *parallel, *_ONCE)
 
 
 @nox.session
