@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ._bulk.analyze import Analyzer, check_batch_size
 from ._bulk.comments import Paging, comment_pages
-from ._bulk.inputs import count_inputs
 from ._bulk.job import Job
 from ._bulk.progress import OnProgress
 from ._bulk.report import ReportBuilder
 from ._bulk.requests import Requests
-from ._bulk.resolve import Resolver, waiting_batches
-from ._bulk.sources import Inputs, Source
+from ._bulk.resolve import Resolver, check_refresh, waiting_batches
+from ._bulk.sources import Inputs, Source, count_inputs
 from ._bulk.stream import unwrapped
 from ._bulk.window import Window
 from ._credits.budget import MaxCredits
@@ -94,9 +93,7 @@ class Posts:
         Source: the Tokfluence API page, `GET /v1/posts/:id`.
         """
         job = self._job(posts, max_credits, None, on_progress, Window())
-        reader: Resolver[Post] = Resolver(
-            job.requests, shape=_POST, analyzer=Analyzer(job.requests), analyze_missing=False
-        )
+        reader: Resolver[Post] = Resolver(job.requests, _POST, analyze_missing=False)
         return job.stream(reader)
 
     def comment_pages(
@@ -275,16 +272,15 @@ class Posts:
         (see `analyze_iter`), and should close the generator, as above.
         Source: the Tokfluence API page, *Posts*.
         """
-        _check_refresh(refresh)
         if not patience >= 0:
             raise ValueError(f"patience must be 0 seconds or more, not {patience!r}")
         job = self._job(urls, max_credits, journal, on_progress, _window(batch_size))
         resolver: Resolver[Post] = Resolver(
             job.requests,
-            shape=_POST,
-            # The posts are read anyway, so a 409 that proves nothing is left to that reading.
-            analyzer=Analyzer(job.requests, force=force, batch_size=batch_size, verify=False),
-            read_first=refresh == "missing",
+            _POST,
+            refresh=refresh,
+            force=force,
+            batch_size=batch_size,
             patience=patience,
         )
         return job.stream(resolver)
@@ -315,15 +311,12 @@ class Posts:
             JournalError: The journal cannot be used.
             ValueError: `refresh` is neither "missing" nor "always".
         """
-        _check_refresh(refresh)
+        check_refresh(refresh)
         source = Source(urls)
         async with AsyncExitStack() as stack:
-            opened = (
-                await enter_journal(stack, journal)
-                if journal is not None and is_there(journal)
-                else None
-            )
-            counts = await count_inputs(source, opened, comments=comments)
+            if journal is not None and is_there(journal):
+                await source.remember(await enter_journal(stack, journal))
+            counts = await count_inputs(source, comments=comments)
         throttle = self._engine.throttle
         limits = [limit for limit in (throttle.per_ip, throttle.per_key) if limit is not None]
         return build_estimate(
@@ -359,11 +352,6 @@ class Posts:
 def _window(batch_size: int | None) -> Window:
     check_batch_size(batch_size)
     return Window(batch_size or 0)
-
-
-def _check_refresh(refresh: str) -> None:
-    if refresh not in ("missing", "always"):
-        raise ValueError(f"refresh must be 'missing' or 'always', not {refresh!r}")
 
 
 async def _flat(pages: AsyncGenerator[CommentPage, None]) -> AsyncGenerator[Comment, None]:

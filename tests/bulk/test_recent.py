@@ -48,7 +48,7 @@ def test_a_walk_gives_each_once_in_whatever_order_the_list_is(
     elif order == "mixed":
         rng.shuffle(listed)
     first = list(listed)
-    recent = Recent(size=100)
+    recent = Recent(size=400)
     found: list[str] = []
     cursor = 0
     number = 200

@@ -28,7 +28,6 @@ from tokfluence_async import (
     TokfluenceClient,
 )
 from tokfluence_async._bulk.analyze import RESEND_WITHIN
-from tokfluence_async._bulk.remembered import RememberedSource
 from tokfluence_async._bulk.sources import Source
 from tokfluence_async._journal import writer as _writer
 from tokfluence_async._journal.sqlite import SQLiteJournal
@@ -861,7 +860,8 @@ async def test_a_post_left_out_of_an_answer_is_read_before_it_is_paid_for_again(
 async def test_a_source_over_a_journal_counts_as_its_inputs_do(path: Path) -> None:
     """The planner and the progress go by these numbers."""
     async with SQLiteJournal(path) as journal:
-        source = RememberedSource(Source([IDS[0], "bad", IDS[1]]), journal)
+        source = Source([IDS[0], "bad", IDS[1]])
+        await source.remember(journal)
         assert (source.total, source.left, source.error) == (3, 3, None)
         given = [await source.next() for _ in range(4)]
         assert [item and item.ref and item.ref.post_id for item in given] == [

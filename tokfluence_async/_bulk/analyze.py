@@ -19,17 +19,15 @@ import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from .._errors import BudgetExceededError, InsufficientCreditsError, TokfluenceError
-from .._journal.records import DUPLICATE
 from .._models import Analysis, Outcome
 from .._text import plural
 from .._wire.calls import MAX_BATCH
 from .._wire.prices import ANALYZE_PRICE
 from .intake import Intake
-from .outcomes import duplicate, failed, malformed, post_id_of
 from .planner import Planner
 from .requests import Requests
 from .settle import BatchEnd, Settler
-from .sources import Item, ItemSource
+from .sources import Item, Source
 from .stream import hand_over
 from .verify import Verifier
 
@@ -37,7 +35,7 @@ if TYPE_CHECKING:
     from .._journal.journal import Journal
     from .._journal.records import Doubt, Entry
 
-__all__ = ["RESEND_WITHIN", "Analyzer", "check_batch_size", "recall"]
+__all__ = ["RESEND_WITHIN", "Analyzer", "check_batch_size"]
 
 logger = logging.getLogger("tokfluence_async")
 
@@ -85,19 +83,18 @@ class Analyzer:
         self._planner = Planner(self._concurrency, batch_size)
         self._verifier = Verifier(requests, self._planner)
         self._settler = Settler(requests, self._planner, self._verifier, force=force, verify=verify)
-        self._verifies = verify
         self.unsure = self._settler.unsure
         # Posts of earlier batches that are still in doubt, and why. They must not be sent under
         # another id.
         self._unsettled: dict[str, TokfluenceError] = {}
 
-    async def run(self, source: ItemSource, emit: Emit) -> None:
+    async def run(self, source: Source, emit: Emit) -> None:
         """Analyze everything `source` gives; emit one outcome for each item as its batch finishes.
 
         What an earlier run has recorded is not sent again.
         """
         send, receive = anyio.create_memory_object_stream[Item](2 * MAX_BATCH)
-        feed = _Feed(source, send, emit, self._verifier)
+        feed = _Feed(source, send, emit, self._settler)
         intake = self.intake(receive, feed.left, counted=False)
 
         async def worker() -> None:
@@ -111,8 +108,6 @@ class Analyzer:
                 group.start_soon(feed.run)
                 for _ in range(self._concurrency):
                     group.start_soon(worker)
-        if source.error is not None:
-            raise source.error
 
     def intake(
         self,
@@ -142,11 +137,11 @@ class Analyzer:
         What the budget or the wallet holds too little for is left out and gets that error.
         """
         outcomes: dict[str, Outcome[Analysis]] = {
-            post_id_of(item): failed(item, self._unsettled[post_id_of(item)])
+            item.post_id: item.failed(self._unsettled[item.post_id])
             for item in items
-            if post_id_of(item) in self._unsettled
+            if item.post_id in self._unsettled
         }
-        left = [item for item in items if post_id_of(item) not in outcomes]
+        left = [item for item in items if item.post_id not in outcomes]
         halt, budget = self._requests.halt, self._requests.budget
         while left and halt.error is None:
             try:
@@ -168,7 +163,7 @@ class Analyzer:
             await self._analyze(part, outcomes)
         if halt.error is not None:
             _fail(outcomes, left, halt.error)
-        return [outcomes[post_id_of(item)] for item in items]
+        return [outcomes[item.post_id] for item in items]
 
     async def _analyze(self, items: Sequence[Item], outcomes: dict[str, Outcome[Analysis]]) -> None:
         """Analyze what the budget has credits for."""
@@ -202,28 +197,20 @@ class Analyzer:
         it has died, when its batch is settled under its old id. Returns what is free."""
         journal = self._settler.journal
         assert journal is not None
-        posts = [post_id_of(item) for item in items]
+        posts = [item.post_id for item in items]
         await journal.wait_for(posts)
         await self._settle_all(journal, await journal.take_up(posts))
         free: list[Item] = []
 
         async def look(item: Item) -> None:
-            post_id = post_id_of(item)
+            post_id = item.post_id
             if post_id in self._unsettled:
-                outcomes[post_id] = failed(item, self._unsettled[post_id])
+                outcomes[post_id] = item.failed(self._unsettled[post_id])
                 return
             entry = await journal.look_up(post_id)
-            if entry is None or entry.status is None:
-                free.append(item)
-                return
-            known: Outcome[Analysis] | None = duplicate(item)
-            if not entry.unsure:
-                known = Outcome(input=item.given, post_id=post_id, value=recall(item, entry))
-            elif self._verifies:
-                age = journal.age(entry.analyzed_at)
-                known = await self._verifier.verify_earlier(item, age, entry.status)
-            else:
-                self.unsure.add(post_id)
+            known: Outcome[Analysis] | None = None
+            if entry is not None and entry.status is not None:
+                known = await self._settler.recall(item, entry)
             if known is None:
                 free.append(item)
             else:
@@ -266,7 +253,8 @@ class Analyzer:
         the work again. Its posts are read first (1 credit each); those that are missing were not
         done, and are free.
         """
-        items = left = [Item(0, ref.post_id, ref) for ref in doubt.posts]
+        items: Sequence[Item] = [Item(0, ref.post_id, ref) for ref in doubt.posts]
+        left = items
         error = self._requests.halt.error
         if error is None and doubt.age > RESEND_WITHIN:
             await self._settler.settle_old(doubt, items)
@@ -284,7 +272,7 @@ class Analyzer:
             doubt.request_id,
             error,
         )
-        self._unsettled.update((post_id_of(item), error.with_traceback(None)) for item in left)
+        self._unsettled.update((item.post_id, error.with_traceback(None)) for item in left)
 
 
 class _Feed:
@@ -296,15 +284,15 @@ class _Feed:
 
     def __init__(
         self,
-        source: ItemSource,
+        source: Source,
         send: MemoryObjectSendStream[Item],
         emit: Emit,
-        verifier: Verifier,
+        settler: Settler,
     ) -> None:
         self._source = source
         self._send = send
         self._emit = emit
-        self._verifier = verifier
+        self._settler = settler
         self._verifying = 0
         self._places = asyncio.Semaphore(2 * MAX_BATCH)
 
@@ -316,25 +304,20 @@ class _Feed:
         with self._send:
             async with anyio.create_task_group() as group:
                 while (item := await self._source.next()) is not None:
-                    entry = self._source.remembered(item)
-                    if item.ref is None:
-                        await self._emit(item, malformed(item))
-                    elif entry is None:
+                    if item.error is not None:
+                        await self._emit(item, item.failed(item.error))
+                    elif item.paid is None:
                         await hand_over(self._send, item)
-                    elif entry.unsure:
+                    elif item.paid.unsure:
                         await self._places.acquire()
-                        group.start_soon(self._verify, item, entry)
+                        group.start_soon(self._verify, item, item.paid)
                     else:
-                        known = recall(item, entry)
-                        await self._emit(
-                            item, Outcome(input=item.given, post_id=known.post_id, value=known)
-                        )
+                        await self._emit(item, item.succeeded(item.recalled(item.paid)))
 
     async def _verify(self, item: Item, entry: Entry) -> None:
         self._verifying += 1
         try:
-            age = self._source.age(entry.analyzed_at)
-            outcome = await self._verifier.verify_earlier(item, age, entry.status)
+            outcome = await self._settler.recall(item, entry)
             if outcome is not None:
                 await self._emit(item, outcome)
             else:
@@ -342,11 +325,6 @@ class _Feed:
         finally:
             self._verifying -= 1
             self._places.release()
-
-
-def recall(item: Item, entry: Entry) -> Analysis:
-    """The analysis that an earlier run has recorded."""
-    return Analysis(post_id=post_id_of(item), url=entry.url, status=entry.status or DUPLICATE)
 
 
 def _affordable(end: BatchEnd) -> int:
@@ -360,4 +338,4 @@ def _affordable(end: BatchEnd) -> int:
 def _fail(
     outcomes: dict[str, Outcome[Analysis]], items: Sequence[Item], error: TokfluenceError
 ) -> None:
-    outcomes.update((post_id_of(item), failed(item, error)) for item in items)
+    outcomes.update((item.post_id, item.failed(error)) for item in items)

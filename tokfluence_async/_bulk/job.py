@@ -8,18 +8,17 @@ reports of its progress. What is done with the inputs is its worker's: an `Analy
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from .._credits.budget import Budget, MaxCredits
 from .._journal.journal import Journal, JournalOrPath, enter_journal
 from .._models import Outcome
 from .._wire.calls import MAX_BATCH
 from .progress import OnProgress, Ticker
-from .remembered import RememberedSource
 from .requests import Requests
 from .shards import ShardFilter
-from .sources import Inputs, Item, ItemSource, Source
+from .sources import Inputs, Item, Source
 from .stream import Emit, stream
 from .window import Window
 
@@ -42,7 +41,7 @@ class Worker(Protocol[T]):
         ...
 
     async def run(
-        self, source: ItemSource, emit: Callable[[Item, Outcome[T]], Awaitable[None]]
+        self, source: Source, emit: Callable[[Item, Outcome[T]], Awaitable[None]]
     ) -> None:
         """Emit one outcome for each item of `source`."""
         ...
@@ -93,36 +92,34 @@ class Job:
             self._on_progress, lambda: (self.source.total, self.budget.spent, wallet.remaining)
         )
 
-    @asynccontextmanager
-    async def opened(self, worker: Worker[Any]) -> AsyncGenerator[tuple[ItemSource, Ticker], None]:
-        """The inputs, seen through the journal if there is one, after what an earlier run left in
-        doubt is settled; and who counts."""
-        try:
-            ticker = self.ticker()
-            try:
-                async with AsyncExitStack() as stack:
-                    inputs: ItemSource = self.source
-                    if self._journal is not None:
-                        journal = await enter_journal(stack, self._journal)
-                        await worker.take_up(journal)
-                        inputs = RememberedSource(self.source, journal)
-                    yield inputs, ticker
-            finally:
-                ticker.tell()
-        finally:
-            await self.aclose()
-
     async def run(
         self, worker: Worker[T], emit: Callable[[Item, Outcome[T]], Awaitable[None]]
     ) -> None:
-        """Emit an outcome for each input as it is settled, and count it."""
-        async with self.opened(worker) as (inputs, ticker):
+        """Emit an outcome for each input as it is settled, and count it. What an earlier run has
+        left in the journal in doubt is settled first.
+
+        Raises what the caller's own iterator raised, after what was begun is done.
+        """
+        try:
+            ticker = self.ticker()
 
             async def tell(item: Item, outcome: Outcome[T]) -> None:
                 ticker.count(outcome)
                 await emit(item, outcome)
 
-            await worker.run(inputs, tell)
+            try:
+                async with AsyncExitStack() as stack:
+                    if self._journal is not None:
+                        journal = await enter_journal(stack, self._journal)
+                        await worker.take_up(journal)
+                        await self.source.remember(journal)
+                    await worker.run(self.source, tell)
+            finally:
+                ticker.tell()
+        finally:
+            await self.aclose()
+        if self.source.error is not None:
+            raise self.source.error
 
     def stream(self, worker: Worker[T]) -> AsyncGenerator[Outcome[T], None]:
         """Yield an outcome for each input as it is settled."""

@@ -13,7 +13,7 @@ from .._journal.records import DUPLICATE
 from .._models import Analysis, Outcome
 from .._wire.answers import check_post
 from .._wire.shapes import Shape
-from .outcomes import failed, post_id_of
+from .analyze import Analyzer
 from .requests import Requests, is_missing
 from .sources import Item
 from .visibility import Visibility
@@ -25,9 +25,9 @@ P = TypeVar("P")
 
 async def read_post(requests: Requests, item: Item, shape: Shape[Any]) -> Outcome[Any]:
     """The outcome of reading a post. Raises what the read ended in."""
-    body = await requests.read(post_id_of(item), shape)
-    check_post(body.data, post_id_of(item))
-    return Outcome(input=item.given, post_id=post_id_of(item), value=body.data)
+    body = await requests.read(item.post_id, shape)
+    check_post(body.data, item.post_id)
+    return item.succeeded(body.data)
 
 
 class Poller(Generic[P]):
@@ -36,28 +36,20 @@ class Poller(Generic[P]):
     Args:
         shape: The body of `GET /v1/posts/:id`; its `data` becomes the outcome's value.
         patience: Seconds after its analysis that a post may take to become readable.
-        allowance: Seconds after which a batch of so many URLs is not at work any more.
-        unsure: Posts of which only a 409 says that they were analyzed. One that does not become
-            readable is analyzed again.
+        analyzer: Who has had the posts analyzed, and knows of which only a 409 says so (`unsure`).
+            One of those that does not become readable is analyzed again.
 
     Attributes:
         visibility: What is known of the delay.
     """
 
     def __init__(
-        self,
-        requests: Requests,
-        *,
-        shape: Shape[Any],
-        patience: float,
-        allowance: Callable[[int], float],
-        unsure: set[str],
+        self, requests: Requests, shape: Shape[Any], patience: float, analyzer: Analyzer
     ) -> None:
         self._requests = requests
         self._shape = shape
         self._patience = patience
-        self._allowance = allowance
-        self._unsure = unsure
+        self._analyzer = analyzer
         self.visibility = Visibility()
 
     async def read(
@@ -76,7 +68,7 @@ class Poller(Generic[P]):
         if any(analysis.status == DUPLICATE for _, analysis in answered):
             # The attempt that did the work may still be at it. To give up too early would pay for
             # it again.
-            patience = max(patience, self._allowance(len(answered)))
+            patience = max(patience, self._analyzer.allowance(len(answered)))
         missing: list[Item] = []
 
         async def poll(item: Item) -> None:
@@ -119,17 +111,17 @@ class Poller(Generic[P]):
                 outcome = await read_post(self._requests, item, self._shape)
             except TokfluenceError as error:
                 if not is_missing(error):
-                    return failed(item, error)
+                    return item.failed(error)
                 polls += 1
                 self.visibility.failed(asked_at)
                 if asked_at >= self.visibility.latest:
                     late.set()
                 age = self.visibility.after(asked_at, patience)
             else:
-                self._unsure.discard(post_id_of(item))
+                self._analyzer.unsure.discard(item.post_id)
                 self.visibility.succeeded(asked_at)
                 return outcome
-        if post_id_of(item) in self._unsure:
-            self._unsure.discard(post_id_of(item))
+        if item.post_id in self._analyzer.unsure:
+            self._analyzer.unsure.discard(item.post_id)
             return None
-        return failed(item, PostNotReadyError(post_id_of(item), loop.time() - began, polls))
+        return item.failed(PostNotReadyError(item.post_id, loop.time() - began, polls))

@@ -23,12 +23,11 @@ from .._journal.records import DUPLICATE
 from .._models import Analysis, Outcome
 from .._wire.calls import MAX_BATCH
 from .._wire.shapes import Shape
-from .analyze import RESEND_WITHIN, Analyzer, recall
+from .analyze import RESEND_WITHIN, Analyzer
 from .intake import Intake
-from .outcomes import failed, malformed, post_id_of
 from .poll import Poller, read_post
 from .requests import Requests, is_missing
-from .sources import Item, ItemSource
+from .sources import Item, Source
 from .stream import hand_over
 from .visibility import HitRate
 
@@ -52,42 +51,52 @@ def waiting_batches(analyze_concurrency: int) -> int:
     return _WAITING_BATCHES * analyze_concurrency
 
 
+def check_refresh(refresh: str) -> None:
+    """Raise `ValueError` for one that is neither "missing" nor "always"."""
+    if refresh not in ("missing", "always"):
+        raise ValueError(f"refresh must be 'missing' or 'always', not {refresh!r}")
+
+
 class Resolver(Generic[P]):
-    """One call's worth of resolving.
+    """One call's worth of resolving; it runs once.
 
     Args:
         shape: The body of `GET /v1/posts/:id`; its `data` becomes the outcome's value.
-        analyzer: Analyzes what is missing, without reading the posts of a batch whose 409 proves
-            nothing: they are read anyway.
-        read_first: Whether to read before analyzing.
-        analyze_missing: Whether to analyze at all.
+        refresh: "missing" reads before analyzing, "always" does not.
+        force, batch_size: As `Analyzer`.
         patience: Seconds after its analysis that a post may take to become readable.
+        analyze_missing: Whether to analyze at all.
     """
+
+    # Of its run:
+    _source: Source
+    _emit: Emit[P]
+    _missing: MemoryObjectSendStream[Item]
+    _group: TaskGroup
 
     def __init__(
         self,
         requests: Requests,
-        *,
         shape: Shape[Any],
-        analyzer: Analyzer,
-        read_first: bool = True,
-        analyze_missing: bool = True,
+        *,
+        refresh: str = "missing",
+        force: bool = False,
+        batch_size: int | None = None,
         patience: float = 60.0,
+        analyze_missing: bool = True,
     ) -> None:
+        check_refresh(refresh)
         self._requests = requests
         self._shape = shape
-        self._analyzer = analyzer
-        self._read_first = read_first
+        # The posts are read anyway, so a 409 that proves nothing is left to that reading.
+        self._analyzer = Analyzer(requests, force=force, batch_size=batch_size, verify=False)
+        self._read_first = refresh == "missing"
         self._analyze_missing = analyze_missing
-        self._poller: Poller[P] = Poller(
-            requests,
-            shape=shape,
-            patience=patience,
-            allowance=analyzer.allowance,
-            unsure=analyzer.unsure,
-        )
+        self._poller: Poller[P] = Poller(requests, shape, patience, self._analyzer)
         self._hit_rate = HitRate()
         self._one_by_one = asyncio.Lock()
+        self._waiting = asyncio.Semaphore(waiting_batches(requests.options.analyze_concurrency))
+        self._reading = 0
         self._journal: Journal | None = None
 
     async def take_up(self, journal: Journal) -> None:
@@ -96,152 +105,126 @@ class Resolver(Generic[P]):
         self._poller.visibility.expect((await journal.learnt()).get("visible_after"))
         await self._analyzer.take_up(journal)
 
-    async def run(self, source: ItemSource, emit: Emit[P]) -> None:
+    async def run(self, source: Source, emit: Emit[P]) -> None:
         """Resolve everything `source` gives; emit one outcome for each item as it is settled."""
-        send, receive = anyio.create_memory_object_stream[Item](2 * MAX_BATCH)
-        readers = self._requests.options.max_concurrency
+        options = self._requests.options
+        readers = options.max_concurrency
         if source.total is not None:
             readers = max(1, min(readers, source.total))
-        concurrency = self._requests.options.analyze_concurrency
+        self._source, self._emit = source, emit
+        self._missing, receive = anyio.create_memory_object_stream[Item](2 * MAX_BATCH)
+        intake = self._analyzer.intake(receive, self._left, counted=True)
         try:
-            with send, receive:
-                async with anyio.create_task_group() as group:
-                    stages = _Stages(self, source, emit, send, group, self._requests)
-                    intake = self._analyzer.intake(receive, stages.left, counted=True)
-                    for _ in range(concurrency if self._analyze_missing else 0):
-                        group.start_soon(stages.analyze, intake)
+            with self._missing, receive:
+                async with anyio.create_task_group() as self._group:
+                    for _ in range(options.analyze_concurrency if self._analyze_missing else 0):
+                        self._group.start_soon(self._analyze_stage, intake)
                     for _ in range(readers):
-                        group.start_soon(stages.read)
+                        self._group.start_soon(self._read_stage)
         finally:
             known = self._poller.visibility.known
             if self._journal is not None and known is not None:
                 self._journal.learn(visible_after=known)
-        if source.error is not None:
-            raise source.error
 
-    async def first(self, item: Item) -> Outcome[P] | None:
+    def _left(self) -> int | None:
+        """Items still to come to the analyzers: none once all readers have finished."""
+        return None if self._reading else 0
+
+    # --- read first -------------------------------------------------------------------------------
+
+    async def _read_stage(self) -> None:
+        self._reading += 1
+        try:
+            while (item := await self._next()) is not None:
+                if item.paid is not None:
+                    await self._wait_for_paid(item, item.paid)
+                    continue
+                outcome = await self._first(item)
+                if outcome is None:
+                    await hand_over(self._missing, item)
+                else:
+                    await self._emit(item, outcome)
+        finally:
+            self._reading -= 1
+            if not self._reading:
+                self._missing.close()
+
+    async def _next(self) -> Item | None:
+        """The next item, when the reader of the outcomes has read far enough."""
+        window = self._requests.window
+        if window is None:
+            return await self._source.next()
+        await window.reserve(1)
+        item: Item | None = None
+        try:
+            item = await self._source.next()
+        finally:
+            window.hold(1, () if item is None else (item.index,))
+        return item
+
+    async def _first(self, item: Item) -> Outcome[P] | None:
         """The outcome of reading an item, or None if it has to be analyzed."""
-        if item.ref is None:
-            return malformed(item)
+        if item.error is not None:
+            return item.failed(item.error)
         halted = self._requests.halt.error
         if halted is not None:
-            return failed(item, halted)
+            return item.failed(halted)
         if not self._read_first:
             return None
         if not self._analyze_missing or not self._hit_rate.sparse:
-            return await self._read_first_time(item)
+            return await self._read(item)
         async with self._one_by_one:
-            return await self._read_first_time(item) if self._hit_rate.wants_read() else None
+            return await self._read(item) if self._hit_rate.wants_read() else None
 
-    async def _read_first_time(self, item: Item) -> Outcome[P] | None:
+    async def _read(self, item: Item) -> Outcome[P] | None:
         try:
             outcome: Outcome[P] = await read_post(self._requests, item, self._shape)
         except TokfluenceError as error:
             if self._analyze_missing and is_missing(error):
                 self._hit_rate.found(False)
                 return None
-            return failed(item, error)
+            return item.failed(error)
         self._hit_rate.found(True)
         return outcome
 
-    def recall(self, item: Item, entry: Entry, age: float) -> Analysis:
-        """The analysis that an earlier run has recorded, `age` seconds ago."""
-        # A 409 that was taken for "done" and has left no post to read after all this time was
-        # something else: a 500 that did no work and used up its id.
-        if entry.unsure or (entry.status == DUPLICATE and age > RESEND_WITHIN):
-            self._analyzer.unsure.add(post_id_of(item))
-        return recall(item, entry)
+    # --- analyze what is missing ------------------------------------------------------------------
 
-    async def analyze(self, items: Sequence[Item], emit: Emit[P]) -> list[tuple[Item, Analysis]]:
+    async def _analyze_stage(self, intake: Intake) -> None:
+        while items := await intake.take():
+            if answered := await self._analyze(items):
+                await self._wait_later(answered, 0.0)
+
+    async def _analyze(self, items: Sequence[Item]) -> list[tuple[Item, Analysis]]:
         """The items that were analyzed; outcomes of the others are emitted."""
         answered: list[tuple[Item, Analysis]] = []
         for item, outcome in zip(items, await self._analyzer.analyze(items), strict=True):
             if outcome.value is not None:
                 answered.append((item, outcome.value))
             elif outcome.error is not None:
-                await emit(item, failed(item, outcome.error))
+                await self._emit(item, item.failed(outcome.error))
         return answered
 
-    async def read_when_visible(
-        self, answered: Sequence[tuple[Item, Analysis]], age: float, emit: Emit[P]
-    ) -> None:
-        """Read what was analyzed `age` seconds ago; what was not after all is analyzed again."""
-        while answered:
-            missing = await self._poller.read(answered, age, emit)
-            answered = await self.analyze(missing, emit) if missing else []
-            age = 0.0
+    # --- read when it is visible ------------------------------------------------------------------
 
-
-class _Stages(Generic[P]):
-    """The stages of one run: `read`, `analyze`, and the waiting for posts to become readable."""
-
-    def __init__(
-        self,
-        resolver: Resolver[P],
-        source: ItemSource,
-        emit: Emit[P],
-        send: MemoryObjectSendStream[Item],
-        group: TaskGroup,
-        requests: Requests,
-    ) -> None:
-        self._resolver = resolver
-        self._source = source
-        self._emit = emit
-        self._send = send
-        self._group = group
-        self._window = requests.window
-        self._waiting = asyncio.Semaphore(waiting_batches(requests.options.analyze_concurrency))
-        self._reading = 0
-
-    def left(self) -> int | None:
-        """Items still to come into the stream: none once all readers have finished, which ends
-        it."""
-        return None if self._reading else 0
-
-    async def read(self) -> None:
-        self._reading += 1
-        try:
-            while (item := await self._next()) is not None:
-                entry = self._source.remembered(item)
-                if entry is not None:  # an earlier run has paid for its analysis
-                    age = self._source.age(entry.analyzed_at)
-                    known = self._resolver.recall(item, entry, age)
-                    await self._wait_later([(item, known)], age)
-                    continue
-                outcome = await self._resolver.first(item)
-                if outcome is None:
-                    await hand_over(self._send, item)
-                else:
-                    await self._emit(item, outcome)
-        finally:
-            self._reading -= 1
-            if not self._reading:
-                self._send.close()
-
-    async def _next(self) -> Item | None:
-        """The next item, when the reader has read far enough."""
-        if self._window is None:
-            return await self._source.next()
-        await self._window.reserve(1)
-        item: Item | None = None
-        try:
-            item = await self._source.next()
-        finally:
-            self._window.hold(1, () if item is None else (item.index,))
-        return item
-
-    async def analyze(self, intake: Intake) -> None:
-        while items := await intake.take():
-            answered = await self._resolver.analyze(items, self._emit)
-            if answered:
-                await self._wait_later(answered, 0.0)
+    async def _wait_for_paid(self, item: Item, entry: Entry) -> None:
+        """An earlier run has paid for the analysis."""
+        age = 0.0 if self._journal is None else self._journal.age(entry.analyzed_at)
+        # A 409 that was taken for "done" and has left no post to read after all this time was
+        # something else: a 500 that did no work and used up its id.
+        if entry.unsure or (entry.status == DUPLICATE and age > RESEND_WITHIN):
+            self._analyzer.unsure.add(item.post_id)
+        await self._wait_later([(item, item.recalled(entry))], age)
 
     async def _wait_later(self, answered: Sequence[tuple[Item, Analysis]], age: float) -> None:
         await self._waiting.acquire()
         self._group.start_soon(self._wait, answered, age)
 
     async def _wait(self, answered: Sequence[tuple[Item, Analysis]], age: float) -> None:
+        """Read what was analyzed `age` seconds ago; what was not after all is analyzed again."""
         try:
-            await self._resolver.read_when_visible(answered, age, self._emit)
+            while answered:
+                missing = await self._poller.read(answered, age, self._emit)
+                answered = await self._analyze(missing) if missing else []
+                age = 0.0
         finally:
             self._waiting.release()

@@ -6,7 +6,9 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from .._errors import JournalError, TokfluenceError
+from msgspec import Struct, field
+
+from .._errors import APIResponseValidationError, JournalError, TokfluenceError
 from .._http.retry import Settled
 from .._journal.records import TakenError
 from .._models import Analysis, Outcome
@@ -15,7 +17,6 @@ from .._wire.bodies import AnalyzeBody
 from .._wire.calls import build_analyze
 from .._wire.shapes import Shape
 from .batch import BatchIds
-from .outcomes import analyzed, duplicate, failed, post_id_of, ref_of
 from .planner import Planner, match_rows
 from .requests import Requests
 from .sources import Item
@@ -23,14 +24,14 @@ from .verify import Verifier
 
 if TYPE_CHECKING:
     from .._journal.journal import Journal
-    from .._journal.records import Doubt
+    from .._journal.records import Doubt, Entry
 
 __all__ = ["BatchEnd", "Settler"]
 
 _ANALYZE: Shape[AnalyzeBody] = Shape(AnalyzeBody)
 
 
-class BatchEnd:
+class BatchEnd(Struct):
     """How an attempt to settle some posts ended.
 
     Attributes:
@@ -40,12 +41,11 @@ class BatchEnd:
         taken: Another call has `left`, or has settled them. They were not sent.
     """
 
-    def __init__(self) -> None:
-        self.outcomes: dict[str, Outcome[Analysis]] = {}
-        self.left: list[Item] = []
-        self.error: TokfluenceError | None = None
-        self.free = False
-        self.taken = False
+    outcomes: dict[str, Outcome[Analysis]] = field(default_factory=dict)
+    left: Sequence[Item] = ()
+    error: TokfluenceError | None = None
+    free: bool = False
+    taken: bool = False
 
 
 class _Answer(NamedTuple):
@@ -100,18 +100,18 @@ class Settler:
         end = BatchEnd()
         while items:
             resumed = None if doubt is None else doubt.request_id
-            ids = BatchIds([ref_of(item) for item in items], self.journal, resumed)
+            ids = BatchIds([item.post for item in items], self.journal, resumed)
             try:
                 answer = await self._send(items, ids, 0.0 if doubt is None else doubt.quiet)
             except BaseException as error:
                 # Also when cancelled: the disk has the last word, and it was told of the id.
                 await finish(ids.give_up())
                 if isinstance(error, TakenError):
-                    end.left, end.taken = list(items), True
+                    end.left, end.taken = items, True
                     return end
                 if isinstance(error, JournalError) or not isinstance(error, TokfluenceError):
                     raise
-                end.left, end.error, end.free = list(items), error, ids.free
+                end.left, end.error, end.free = items, error, ids.free
                 return end
             if self.journal is not None and ids.current is not None:
                 await self.journal.settled(
@@ -121,14 +121,26 @@ class Settler:
             items, doubt = answer.again, None
         return end
 
+    async def recall(self, item: Item, entry: Entry) -> Outcome[Analysis] | None:
+        """The outcome of a post whose analysis is written down; None if it turns out that it was
+        not analyzed."""
+        if not entry.unsure:
+            return item.succeeded(item.recalled(entry))
+        if not self._verifies:
+            self.unsure.add(item.post_id)
+            return item.duplicate()
+        assert self.journal is not None
+        age = self.journal.age(entry.analyzed_at)
+        return await self._verifier.verify_earlier(item, age, entry.status)
+
     async def settle_old(self, doubt: Doubt, items: Sequence[Item]) -> None:
         """Settle a batch whose id the service may have forgotten: by reads, without its id."""
         assert self.journal is not None
         if self._verifies:
             found = list((await self._verifier.verify(items, doubt.quiet)).values())
         else:
-            self.unsure.update(post_id_of(item) for item in items)
-            found = [duplicate(item) for item in items]
+            self.unsure.update(item.post_id for item in items)
+            found = [item.duplicate() for item in items]
         await self.journal.settled(
             doubt.request_id, found, unsure=not self._verifies, age=doubt.quiet
         )
@@ -140,7 +152,7 @@ class Settler:
             quiet: Seconds since an earlier process sent it, if one did.
         """
         loop = asyncio.get_running_loop()
-        call = build_analyze([ref_of(item).url for item in items], self._force)
+        call = build_analyze([item.post.url for item in items], self._force)
         began = loop.time()
         answer = await self._requests.engine.perform(
             call,
@@ -151,9 +163,9 @@ class Settler:
         )
         if not isinstance(answer, Settled):
             self._observe(len(items), loop.time() - began)
-            rows = match_rows([ref_of(item) for item in items], answer.data)
-            return _Answer({post_id_of(i): analyzed(i, rows.get(post_id_of(i))) for i in items})
-        duplicates = {post_id_of(item): duplicate(item) for item in items}
+            rows = match_rows([item.post for item in items], answer.data)
+            return _Answer({i.post_id: _outcome_of(i, rows.get(i.post_id)) for i in items})
+        duplicates = {item.post_id: item.duplicate() for item in items}
         if not answer.verify:
             return _Answer(duplicates)
         twice = ids.answered_twice
@@ -175,11 +187,22 @@ class Settler:
         if not found and ids.lost_here and twice is None:
             self._requests.budget.settle(0, -call.price)
         if twice is not None:
-            missing = [i for i in items if post_id_of(i) in last and post_id_of(i) not in found]
-            found.update((post_id_of(item), failed(item, twice)) for item in missing)
-        return _Answer(found, [item for item in items if post_id_of(item) not in found])
+            missing = [i for i in items if i.post_id in last and i.post_id not in found]
+            found.update((item.post_id, item.failed(twice)) for item in missing)
+        return _Answer(found, [item for item in items if item.post_id not in found])
 
     def _observe(self, urls: int, seconds: float) -> None:
         self._planner.observe(urls, seconds)
         if self.journal is not None:
             self.journal.learn(**self._planner.learnt())
+
+
+def _outcome_of(item: Item, analysis: Analysis | None) -> Outcome[Analysis]:
+    """By an answer, in which the item's row may be missing."""
+    if analysis is not None:
+        return item.succeeded(analysis)
+    message = (
+        f"The service left post {item.post_id} out of its answer. It was charged: read it with "
+        "posts.get (1 credit) before analyzing it again."
+    )
+    return item.failed(APIResponseValidationError(message, status=200))

@@ -2,28 +2,33 @@
 used.
 
 Duplicates are folded by video id. What a text or number subclass names is kept as a plain `str` or
-`int`. Any other object is an item of its own with an error, and never the end of the job.
+`int`. Any other object is an item of its own with an error, and never the end of the job. If there
+is a journal, each item comes with what that knows of its post.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Iterable, Iterator, Sized
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator, Sized
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
-from .._errors import InvalidPostError
+from .._errors import InvalidPostError, TokfluenceError
+from .._journal.records import DUPLICATE, Entry
+from .._models import Analysis, Outcome
 from .._wire.ids import PostRef, parse_post, plain
 from .reader import Reader
 from .seen import Seen
 from .shards import ShardFilter
 
 if TYPE_CHECKING:
-    from .._journal.records import Entry
+    from .._journal.journal import Journal
 
-__all__ = ["Inputs", "Item", "ItemSource", "Source"]
+__all__ = ["Inputs", "Item", "Source", "count_inputs"]
+
+T = TypeVar("T")
 
 Inputs = Iterable[Any] | AsyncIterable[Any]
 
@@ -36,36 +41,53 @@ _END = object()
 
 
 class Item(Struct, frozen=True):
-    """One input, the `index`-th that was given out. `ref` names its post; where it names none,
-    `error` says why."""
+    """One input, the `index`-th that was given out.
+
+    Attributes:
+        ref: Its post; None where it names none, and then `error` says why.
+        entry: What the journal knows of the post.
+    """
 
     index: int
     given: object
     ref: PostRef | None = None
     error: InvalidPostError | None = None
-
-
-class ItemSource(Protocol):
-    """What bulk calls read: a `Source`, or a `RememberedSource` around one."""
+    entry: Entry | None = None
 
     @property
-    def error(self) -> Exception | None: ...
+    def post(self) -> PostRef:
+        """The post of an item that names one."""
+        assert self.ref is not None
+        return self.ref
 
     @property
-    def total(self) -> int | None: ...
+    def post_id(self) -> str:
+        """The post's id of an item that names one."""
+        return self.post.post_id
 
     @property
-    def left(self) -> int | None: ...
+    def paid(self) -> Entry | None:
+        """What the journal knows of the post's analysis, if it was paid for."""
+        return None if self.entry is None or self.entry.status is None else self.entry
 
-    async def next(self) -> Item | None: ...
+    def succeeded(self, value: T) -> Outcome[T]:
+        """Its outcome: what was got for its post."""
+        return Outcome(input=self.given, post_id=self.post_id, value=value)
 
-    def remembered(self, item: Item) -> Entry | None:
-        """What an earlier run has recorded of an item's analysis. It is told once."""
-        ...
+    def failed(self, error: TokfluenceError) -> Outcome[Any]:
+        """Its outcome: why nothing could be got."""
+        post_id = None if self.ref is None else self.ref.post_id
+        # Without its traceback, which would keep every frame it passed alive as long as the outcome
+        # is.
+        return Outcome(input=self.given, post_id=post_id, error=error.with_traceback(None))
 
-    def age(self, at: float | None) -> float:
-        """Seconds since a time of day that such a record has."""
-        ...
+    def duplicate(self) -> Outcome[Analysis]:
+        """Its outcome: an earlier attempt has had the post analyzed."""
+        return self.succeeded(Analysis(post_id=self.post_id, url=self.post.url, status=DUPLICATE))
+
+    def recalled(self, entry: Entry) -> Analysis:
+        """The analysis that an earlier run has recorded."""
+        return Analysis(post_id=self.post_id, url=entry.url, status=entry.status or DUPLICATE)
 
 
 class Source:
@@ -108,6 +130,8 @@ class Source:
         self._seen = Seen()
         self._turn = asyncio.Lock()
         self._work = 0
+        self._journal: Journal | None = None
+        self._skip: Callable[[Item, Entry], Awaitable[bool]] | None = None
         self.duplicates = 0
         self.taken = 0
         self.ended = False
@@ -125,6 +149,19 @@ class Source:
         """Items still to come at most, or None as long as that is not known."""
         return None if self.total is None else self.total - self.taken
 
+    async def remember(
+        self, journal: Journal, skip: Callable[[Item, Entry], Awaitable[bool]] | None = None
+    ) -> None:
+        """Ask `journal` about each post from now on.
+
+        Args:
+            skip: Whether an item is to be left out, given what is known of its post.
+        """
+        # The source gives each post once, so what a new journal learns from now on is never asked
+        # for.
+        if not await journal.is_new():
+            self._journal, self._skip = journal, skip
+
     async def next(self) -> Item | None:
         """The next item, or None at the end. Several tasks may call it."""
         while not self.ended:
@@ -136,9 +173,19 @@ class Source:
                 self.ended, self.error = True, error
             else:
                 item = self._fold(given)
+                if item is not None and item.ref is not None and self._journal is not None:
+                    item = await self._looked_up(item, self._journal)
                 if item is not None:
                     return item
         return None
+
+    async def _looked_up(self, item: Item, journal: Journal) -> Item | None:
+        entry = await journal.look_up(item.post_id)
+        if entry is None:
+            return item
+        if self._skip is not None and await self._skip(item, entry):
+            return None
+        return structs.replace(item, entry=entry)
 
     async def _next(self) -> Any:
         if self._reader is not None:
@@ -154,13 +201,6 @@ class Source:
             raise StopAsyncIteration
         self._work += 1 + (len(given) // _LONG if type(given) is str else 0)
         return given
-
-    def remembered(self, item: Item) -> Entry | None:
-        """Nothing: there is no journal."""
-        return None
-
-    def age(self, at: float | None) -> float:
-        return 0.0
 
     def _fold(self, given: Any) -> Item | None:
         try:
@@ -210,3 +250,28 @@ def _length_of(inputs: object) -> int | None:
         return len(inputs)
     except Exception:
         return None
+
+
+async def count_inputs(source: Source, *, comments: bool) -> dict[str, int]:
+    """How many posts of each kind there are: `new`, `unread` (their analysis was paid for),
+    `unwalked` (written without their comments), `done`, and `malformed` inputs.
+
+    Raises what the caller's own iterator raised.
+    """
+    counts = {"new": 0, "unread": 0, "unwalked": 0, "done": 0, "malformed": 0}
+    try:
+        while (item := await source.next()) is not None:
+            counts[_kind_of(item, comments)] += 1
+    finally:
+        await source.aclose()
+    if source.error is not None:
+        raise source.error
+    return counts
+
+
+def _kind_of(item: Item, comments: bool) -> str:
+    if item.ref is None:
+        return "malformed"
+    if item.entry is None or not item.entry.written:
+        return "new" if item.paid is None else "unread"
+    return "unwalked" if comments and not item.entry.walked else "done"

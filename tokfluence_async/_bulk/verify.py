@@ -18,7 +18,6 @@ from .._models import Analysis, Outcome
 from .._wire.bodies import PostBody
 from .._wire.calls import MAX_BATCH
 from .._wire.shapes import Shape
-from .outcomes import duplicate, failed, post_id_of
 from .planner import Planner
 from .requests import Requests, is_missing
 from .sources import Item
@@ -96,7 +95,7 @@ class Verifier:
         now = asyncio.get_running_loop().time()
         found: dict[str, Outcome[Analysis]] = {}
         _note(found, item, await self._wait_for(item, now, now - age + grace))
-        return found.get(post_id_of(item))
+        return found.get(item.post_id)
 
     async def _wait_for(self, item: Item, at: float, end: float) -> _Found | TokfluenceError:
         """Read a post at `at`, and again while it is missing, the last time at `end`. The error
@@ -106,7 +105,7 @@ class Verifier:
         while True:
             await asyncio.sleep(at - loop.time())
             try:
-                await self._requests.read(post_id_of(item), _POST)
+                await self._requests.read(item.post_id, _POST)
             except TokfluenceError as error:
                 if not is_missing(error):
                     return error
@@ -119,6 +118,6 @@ class Verifier:
 
 def _note(found: dict[str, Outcome[Analysis]], item: Item, state: _Found | TokfluenceError) -> None:
     if isinstance(state, TokfluenceError):
-        found[post_id_of(item)] = failed(item, state)
+        found[item.post_id] = item.failed(state)
     elif state is _Found.READABLE:
-        found[post_id_of(item)] = duplicate(item)
+        found[item.post_id] = item.duplicate()

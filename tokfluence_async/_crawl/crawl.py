@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from msgspec import Raw
 
-from .._bulk.analyze import Analyzer
 from .._bulk.job import Job
 from .._bulk.progress import OnProgress
 from .._bulk.resolve import Resolver
@@ -118,8 +117,6 @@ async def crawl(
     their cursor. A run with nothing new sends nothing.
     Source: the Tokfluence API page, *Posts*, *Idempotency*.
     """
-    if refresh not in ("missing", "always"):
-        raise ValueError(f"refresh must be 'missing' or 'always', not {refresh!r}")
     if not patience >= 0 or not grace >= 0:
         raise ValueError(
             f"patience and grace must be 0 seconds or more, not {patience!r} and {grace!r}"
@@ -136,10 +133,10 @@ async def crawl(
     )
     resolver: Resolver[Raw] = Resolver(
         job.requests,
-        shape=_POST,
-        # The posts are read anyway, so a 409 that proves nothing is left to that reading.
-        analyzer=Analyzer(job.requests, force=force, batch_size=batch_size, verify=False),
-        read_first=refresh == "missing",
+        _POST,
+        refresh=refresh,
+        force=force,
+        batch_size=batch_size,
         patience=patience,
     )
     folder = CrawlFolder(out)

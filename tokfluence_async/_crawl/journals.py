@@ -90,7 +90,3 @@ class _Known(Journal):
         if paid is None or own is None:
             return paid or own
         return replace(paid, written=own.written, cursor=own.cursor, walked=own.walked)
-
-    def age(self, at: float | None) -> float:
-        """See `Journal.age`."""
-        return self._paid.age(at)

@@ -21,7 +21,6 @@ from msgspec import Raw
 from .._bulk.comments import Paging, raw_walk
 from .._bulk.job import Job
 from .._bulk.recent import Recent
-from .._bulk.remembered import RememberedSource
 from .._bulk.resolve import Resolver
 from .._bulk.sources import Item
 from .._errors import (
@@ -116,13 +115,13 @@ class CrawlRun:
     async def run(self, resolver: Resolver[Raw], stop: asyncio.Event | None, grace: float) -> None:
         send, receive = anyio.create_memory_object_stream[_Walk](_WALKERS)
         walks = send if self._comments_file is not None else None
-        inputs = RememberedSource(self._source, self._journals.known, self._skip)
         self._walks = walks
 
         async def resolve() -> None:
             with send:
                 await resolver.take_up(self._journals.paid)
-                await resolver.run(inputs, self._settle)
+                await self._source.remember(self._journals.known, self._skip)
+                await resolver.run(self._source, self._settle)
 
         async def walk() -> None:
             async for job in receive:
