@@ -30,12 +30,10 @@ class PagesAhead:
     """The pages of one walk that are under way, in their order.
 
     Args:
-        ask: Asks for the page at a cursor.
         most: Pages that may be under way ahead of the one that is read.
     """
 
-    def __init__(self, ask: Callable[[int], asyncio.Task[Any]], most: int) -> None:
-        self._ask = ask
+    def __init__(self, most: int) -> None:
         self._most = most
         self._pages: deque[tuple[int, asyncio.Task[Any]]] = deque()
         self._stride = 0  # how far the last page reached; 0 as long as that is not known
@@ -48,11 +46,15 @@ class PagesAhead:
         self._foretold = self._foretold + 1 if foretold else 0
         self._stride = stride
 
-    def top_up(self, cursor: int, total: int, left: int | None) -> None:
+    def top_up(
+        self, ask: Callable[[int], asyncio.Task[Any]], cursor: int, total: int, left: int | None
+    ) -> None:
         """Have as many pages under way, from the one at `cursor` on, as are foreseen, wanted and of
         use.
 
         Args:
+            ask: Asks for the page at a cursor. It is not kept: a walk that is left half-read goes
+                at once, and its client with it.
             total: Comments in the list.
             left: Comments that are wanted, None for all.
         """
@@ -65,7 +67,7 @@ class PagesAhead:
         if self._pages:
             cursor = self._pages[-1][0] + self._stride
         while len(self._pages) < wanted and cursor < total:
-            self._pages.append((cursor, self._ask(cursor)))
+            self._pages.append((cursor, ask(cursor)))
             cursor += self._stride
 
     async def take(self, cursor: int) -> Any:

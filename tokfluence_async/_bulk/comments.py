@@ -11,6 +11,7 @@ Source: the Tokfluence API page, `GET /v1/posts/:id/comments`.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any, Generic, TypeVar
@@ -117,9 +118,7 @@ class Walk(Generic[C, P]):
         self._repeats = 0  # in all
         # Pages in a row that gave nothing, and cannot be put down to what arrived.
         self._useless = 0
-        self._ahead = PagesAhead(
-            lambda cursor: requests.engine.spawn(self._fetch(cursor)), paging.prefetch
-        )
+        self._ahead = PagesAhead(paging.prefetch)
 
     async def pages(self) -> AsyncGenerator[P, None]:
         try:
@@ -140,7 +139,7 @@ class Walk(Generic[C, P]):
     async def _next(self) -> Any:
         """The answer at the cursor."""
         if self._told and self._total is not None:
-            self._ahead.top_up(self._cursor, self._total, self._left)
+            self._ahead.top_up(self._ask, self._cursor, self._total, self._left)
         body = await self._ahead.take(self._cursor)
         if body is not None and self._may_be_older(body.meta.total):
             self._ahead.was_useless()
@@ -149,6 +148,9 @@ class Walk(Generic[C, P]):
             body = await self._fetch(self._cursor)
         self._note_total(body.meta.total)
         return body
+
+    def _ask(self, cursor: int) -> asyncio.Task[Any]:
+        return self._requests.engine.spawn(self._fetch(cursor))
 
     def _fetch(self, cursor: int) -> Coroutine[Any, Any, Any]:
         call = build_comments(self._post_id, cursor, self._limit)
