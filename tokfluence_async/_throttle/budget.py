@@ -13,15 +13,13 @@ from typing import ClassVar, Literal, TypeAlias
 from .limits import Limits
 from .pacer import Pacer, Pacing
 
-__all__ = ["Lane", "LaneName"]
+__all__ = ["KeyLane", "Lane", "LaneName"]
 
 LaneName: TypeAlias = Literal["ip", "key"]
 
 
 class Lane:
     """One budget. Unless said otherwise, whoever uses it holds the lock of its origin."""
-
-    __slots__ = ("forked", "name", "pacer", "refusals", "throttles", "warned_at")
 
     #: How slots are counted.
     kind: ClassVar[type[Pacer]] = Pacer
@@ -57,3 +55,22 @@ class Lane:
             self.pacer.configure(numbers, now)
         else:
             self.pacer = self.kind(numbers, now, empty=self.forked)
+
+
+class KeyLane(Lane):
+    """The budget of one key."""
+
+    def __init__(self, label: str, forked: bool) -> None:
+        super().__init__("key", forked)
+        #: A name that says nothing about the key.
+        self.label = label
+        #: How many wait for its slots.
+        self.waiting = 0
+        #: Seconds; the least of those who wait.
+        self.patience = math.inf
+        #: Who waits before coming here: at a closed gate, at a client's own bucket.
+        self.outside = 0
+        # Refusals at the origin are numbered: this key's last, and the last before this key's
+        # newest answer.
+        self.refused_as = 0
+        self.answered_after = 0

@@ -13,14 +13,12 @@ import hashlib
 import math
 from collections.abc import Generator
 from contextlib import contextmanager
-from threading import get_ident
-from time import monotonic
 
 from . import registry
-from .budget import LaneName
+from .budget import KeyLane, LaneName
 from .limits import Limits
 from .origin import Origin
-from .queue import NO_SLOT, KeyLane, Waiter
+from .queue import NO_SLOT, Waiter
 
 __all__ = ["GateClosedError", "Lanes"]
 
@@ -41,17 +39,6 @@ class Lanes:
     concurrency slot and right before the bytes leave. Then `answered()`, or `refused()` for a 429.
     """
 
-    __slots__ = (
-        "_key",
-        "_lane",
-        "_limits",
-        "_loop",
-        "_origin",
-        "_origin_name",
-        "_registry",
-        "_thread",
-    )
-
     _loop: asyncio.AbstractEventLoop | None
     _origin: Origin
     _lane: KeyLane
@@ -61,15 +48,13 @@ class Lanes:
         self._origin_name = origin
         self._key = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).digest()
         self._registry: registry.Registry | None = None
-        self._thread = 0
         self._loop = None
 
     def __repr__(self) -> str:
         return f"<Lanes of {self._origin_name}>"
 
-    def _bind(self) -> None:
-        """Find, or make, the lanes on the running loop's clock."""
-        loop = registry.running_loop()
+    def _bind(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        """Find, or make, the lanes on this loop's clock."""
         found = registry.current
         origin = found.origin(self._origin_name, loop, self._limits)
         # What statistics call it: salted, so that nobody can try tokens against it.
@@ -80,43 +65,22 @@ class Lanes:
                 origin.ip.throttles.add(self._limits)
                 lane.throttles.add(self._limits)
                 origin.configure(origin.now(loop))
-        self._registry, self._loop, self._thread = found, loop, get_ident()
+        self._registry, self._loop = found, loop
         self._origin, self._lane = origin, lane
 
-    def _here(self) -> tuple[Origin, KeyLane, asyncio.AbstractEventLoop | None]:
-        loop = registry.running_loop()
-        if (
-            loop is not self._loop
-            or self._registry is not registry.current
-            or self._thread != get_ident()
-        ):
-            self._bind()
-        return self._origin, self._lane, self._loop
-
-    def _running(self) -> asyncio.AbstractEventLoop:
-        """The running loop, whose lanes are bound."""
-        # One thread runs one loop at a time: the loop bound here, if it still runs, is the running
-        # one. (Asking asyncio costs a getpid() on 3.11.)
-        loop = self._loop
-        if (
-            get_ident() != self._thread
-            or loop is None
-            or not loop.is_running()
-            or self._registry is not registry.current
-        ):
-            self._bind()
-            loop = self._loop
-            if loop is None:
-                raise RuntimeError("there is no running event loop")
-        return loop
+    def _at(self, loop: asyncio.AbstractEventLoop | None) -> tuple[Origin, KeyLane]:
+        """The budgets on this loop's clock."""
+        if loop is not self._loop or self._registry is not registry.current:
+            self._bind(loop)
+        return self._origin, self._lane
 
     def try_acquire(self) -> bool:
         """Take a slot of both lanes if that needs no waiting; False when somebody waits or none is
         free. Only within a running loop."""
-        loop = self._running()
-        origin = self._origin
+        loop = asyncio.get_running_loop()
+        origin, key = self._at(loop)
         with origin.lock:
-            return origin.try_take(self._lane, monotonic() if origin.real else loop.time())
+            return origin.try_take(key, origin.now(loop))
 
     async def acquire(self, *, priority: bool = False, patience: float = math.inf) -> float:
         """`try_acquire` and `grant` in one, for whoever wants only the seconds it took; 0.0 when a
@@ -156,7 +120,7 @@ class Lanes:
         try:
             granted = waiter.result() if waiter.done() else await waiter
         except asyncio.CancelledError:
-            origin.cancelled(key, waiter, loop, priority)
+            origin.cancelled(key, waiter, loop)
             raise
         if granted is NO_SLOT:
             raise GateClosedError(origin.now(loop) - began)
@@ -165,7 +129,7 @@ class Lanes:
     @contextmanager
     def waiting_outside(self) -> Generator[None]:
         """Count whoever waits inside the `with` among those who wait for a slot."""
-        origin, key, _ = self._here()
+        origin, key = self._at(registry.running_loop())
         with origin.lock:
             key.outside += 1
         try:
@@ -177,7 +141,8 @@ class Lanes:
     def forfeit(self, age: float) -> None:
         """Give back the slot taken `age` seconds ago, when its request never left, as connecting
         failed."""
-        origin, key, loop = self._here()
+        loop = registry.running_loop()
+        origin, key = self._at(loop)
         with origin.lock:
             now = origin.now(loop)
             origin.give_back(key, now - age, now)
@@ -202,7 +167,8 @@ class Lanes:
             lower: Whether it says anything about the pace; not where the service takes no more at
                 once.
         """
-        origin, key, loop = self._here()
+        loop = registry.running_loop()
+        origin, key = self._at(loop)
         return origin.refused(key, retry_after, lane, lower, loop)
 
     async def aclose(self) -> None:
@@ -225,8 +191,7 @@ class Lanes:
     @property
     def gate_closed_for(self) -> float:
         """Seconds until both gates are open; 0.0 when they are. Only within a running loop."""
-        loop = self._running()
-        origin = self._origin
+        loop = asyncio.get_running_loop()
+        origin, key = self._at(loop)
         with origin.lock:
-            opens = max(origin.ip.pacer.gate.opens, self._lane.pacer.gate.opens)
-            return 0.0 if opens == -math.inf else max(0.0, opens - origin.now(loop))
+            return origin.closed_for(key, origin.now(loop))

@@ -24,17 +24,6 @@ class Limits:
         ConfigurationError: A number is out of its range.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "burst",
-        "ip",
-        "jitter",
-        "per_ip",
-        "per_key",
-        "period",
-        "shared",
-    )
-
     def __init__(
         self,
         per_ip: float | None,

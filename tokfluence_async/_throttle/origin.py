@@ -21,9 +21,9 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TypeAlias
 
-from .budget import Lane, LaneName
+from .budget import KeyLane, Lane, LaneName
 from .pause import DAY
-from .queue import NO_SLOT, KeyLane, Waiter, WaitingLine
+from .queue import NO_SLOT, Waiter, WaitingLine, first_awake
 from .retry_after import plan_pause
 
 __all__ = ["Origin"]
@@ -70,15 +70,10 @@ class Origin:
         self.lock = threading.RLock()
         self.ip = Lane("ip", forked)
         self.line = WaitingLine()
-        self.keys = self.line.keys
+        self.keys: dict[bytes, KeyLane] = {}
         self.throttles = 0
         #: All refusals so far.
         self.refusals = 0
-        #: Granted to another loop, not yet delivered there.
-        self.in_transit: set[Waiter] = set()
-        # Cancelled meanwhile, and met by one of the two that have to know: the delivery, and the
-        # waiter's own task.
-        self.left: set[Waiter] = set()
 
     @property
     def shared(self) -> bool:
@@ -129,8 +124,8 @@ class Origin:
         """Grant everything that is due, then set this loop's timer for what comes next."""
         ip = self.ip.pacer
         line = self.line
-        if line.parked and loop in line.parked:
-            line.unpark(loop)
+        if len(line.loops) > 1:
+            line.forget_closed_loops()
         while now >= ip.free_at and line.waiting:
             picked = line.pick(now, loop)
             if picked is None:
@@ -149,7 +144,7 @@ class Origin:
         timer = self.line.loops.get(loop)
         if timer is None:
             return
-        opens = self.next_opening(now) if timer.waiting else math.inf
+        opens = self.next_opening(now, loop) if timer.waiting else math.inf
         if timer.handle is not None:
             if timer.when == opens:
                 return
@@ -162,13 +157,13 @@ class Origin:
         elif not timer.waiting:
             del self.line.loops[loop]
 
-    def next_opening(self, now: float) -> float:
-        """When the next slot opens that somebody waits for."""
+    def next_opening(self, now: float, loop: asyncio.AbstractEventLoop) -> float:
+        """When the next slot opens that somebody waits for who can be woken from `loop`."""
         del now
         opens = math.inf
-        for turns in (self.line.reads, self.line.urgent):
-            for key in turns:
-                if key.pacer.free_at < opens:
+        for queues in (self.line.reads, self.line.urgent):
+            for key, queue in queues.items():
+                if key.pacer.free_at < opens and first_awake(queue, loop):
                     opens = key.pacer.free_at
         return max(opens, self.ip.pacer.free_at)
 
@@ -198,11 +193,9 @@ class Origin:
     def send(self, key: KeyLane, waiter: Waiter, taken: float | Reason) -> bool:
         """Hand a slot, or why there is none, to a waiter of another loop; False if that loop is
         closed."""
-        self.in_transit.add(waiter)
         try:
             waiter.get_loop().call_soon_threadsafe(self.deliver, key, waiter, taken)
         except RuntimeError:  # closed since it was looked at
-            self.in_transit.discard(waiter)
             return False
         return True
 
@@ -210,11 +203,9 @@ class Origin:
         """In the waiter's loop: a slot granted by another thread arrives. If the waiter has gone
         meanwhile, the next one gets it. Takes the lock."""
         with self.lock:
-            self.in_transit.discard(waiter)
             if not waiter.done():
                 _settle(waiter, taken)
                 return
-            self.left ^= {waiter}
             if taken is NO_SLOT or callable(taken):
                 return
             loop = waiter.get_loop()
@@ -222,9 +213,7 @@ class Origin:
             self.give_back(key, taken, now)
             self.dispatch(now, loop)
 
-    def cancelled(
-        self, key: KeyLane, waiter: Waiter, loop: asyncio.AbstractEventLoop, priority: bool
-    ) -> None:
+    def cancelled(self, key: KeyLane, waiter: Waiter, loop: asyncio.AbstractEventLoop) -> None:
         """The task of a waiter was cancelled: it leaves the line, or its slot goes to the next.
         Takes the lock."""
         with self.lock:
@@ -233,13 +222,9 @@ class Origin:
                 if waiter.exception() is None and waiter.result() is not NO_SLOT:
                     self.give_back(key, waiter.result(), now)
                     self.dispatch(now, loop)
-            elif waiter in self.in_transit or waiter in self.left:
-                # `deliver` passes the slot on, or has done so.
-                self.left ^= {waiter}
-            else:
-                self.line.leave(key, loop)
-                (key.urgent if priority else key.reads).forget_cancelled()
+            elif self.line.leave(key, waiter):
                 self.settle(now, loop)
+            # Else its slot is on the way from another thread, and `deliver` passes it on.
 
     def settle(self, now: float, loop: asyncio.AbstractEventLoop) -> None:
         """Somebody has left the line, or a gate has closed."""
@@ -252,13 +237,11 @@ class Origin:
         why: float | Reason = NO_SLOT,
     ) -> None:
         """Empty the key's line: all its waiters leave without a slot, in their order."""
-        for queue in (key.urgent, key.reads):
-            for waiter in queue.clear():
-                self.line.leave(key, waiter.get_loop())
-                if waiter.get_loop() is loop:
-                    _settle(waiter, why)
-                else:
-                    self.send(key, waiter, why)
+        for waiter in self.line.empty(key):
+            if waiter.get_loop() is loop:
+                _settle(waiter, why)
+            else:
+                self.send(key, waiter, why)
 
     async def aclose(self) -> None:
         """The running loop needs no slots for the time being."""

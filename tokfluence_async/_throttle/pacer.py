@@ -169,16 +169,17 @@ class Pacer:
 
     def _reopen(self, now: float) -> None:
         """Work out `free_at` from the schedule, the log and the gate."""
-        when = -math.inf
+        when = self.gate.opens
         if self._slots:
             slots = self._slots
             if self.learnt.low < 1.0:
                 slots = max(1, int(slots * self.learnt.settle(now)))
-            if not self._saved:
+            if not self._saved and self._due > when:
                 when = self._due
-            if len(self._log) >= slots:
-                when = max(when, self._log[-slots] + self._span)
-        self.free_at = max(when, self.gate.opens)
+            log = self._log
+            if len(log) >= slots and log[-slots] + self._span > when:
+                when = log[-slots] + self._span
+        self.free_at = when
 
     def pace(self, now: float) -> float:
         """Slots per second that open at present; infinite when pacing is off."""

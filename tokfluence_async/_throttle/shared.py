@@ -21,10 +21,10 @@ import random
 from functools import partial
 
 from .._errors import ConfigurationError
-from .budget import Lane
+from .budget import KeyLane, Lane
 from .leased import LeasedPacer
 from .origin import Origin
-from .queue import KeyLane
+from .queue import first_awake
 from .store import Answer, Ask, Store, StoreError
 
 __all__ = ["SharedOrigin"]
@@ -162,20 +162,20 @@ class SharedOrigin(Origin):
             self.dispatch(self.now(loop), loop)
         super().settle(now, loop)
 
-    def next_opening(self, now: float) -> float:
+    def next_opening(self, now: float, loop: asyncio.AbstractEventLoop) -> float:
         """When the next slot opens, or a gate behind which slots can be asked for."""
         if self.alone:
-            return super().next_opening(now)
+            return super().next_opening(now, loop)
         # Whatever is not in the future has been asked for already: its answer is waited for.
         opens = self._retry_at if self._retry_at > now else math.inf
-        for turns in (self.line.reads, self.line.urgent):
-            for key in turns:
-                gate = max(key.pacer.gate.opens, self.ip.pacer.gate.opens)
-                leases = key.leased.leases if isinstance(key, _SharedKeyLane) else None
-                if leases:
-                    opens = min(opens, max(gate, leases[0][0]))
-                elif gate > now:
-                    opens = min(opens, gate)
+        for key in self._lanes():
+            if not any(first_awake(q, loop) for q in self.line.queues_of(key)):
+                continue
+            gate = max(key.pacer.gate.opens, self.ip.pacer.gate.opens)
+            if key.leased.leases:
+                opens = min(opens, max(gate, key.leased.leases[0][0]))
+            elif gate > now:
+                opens = min(opens, gate)
         return opens
 
     def _lease(self, now: float, loop: asyncio.AbstractEventLoop) -> bool:

@@ -63,8 +63,6 @@ class Throttle(Limits):
     documented.
     """
 
-    __slots__ = ()
-
     def __init__(
         self,
         per_ip: float | None = 600,
