@@ -18,9 +18,15 @@ from tokfluence_async._throttle.retry_after import parse_date, parse_retry_after
 
 
 def pacer(
-    limit: float | None = 600, period: float = 60.0, *, burst: int = 10, jitter: float = 0.6, **more
+    limit: float | None = 600,
+    period: float = 60.0,
+    *,
+    burst: int = 10,
+    jitter: float = 0.6,
+    now: float = 0.0,
+    **more,
 ) -> Pacer:
-    return Pacer(Pacing(limit, period, burst, jitter), 0.0, **more)
+    return Pacer(Pacing(limit, period, burst, jitter), now, **more)
 
 
 def saturate(lane: Pacer, start: float, end: float, late: float = 0.0) -> list[float]:
@@ -201,7 +207,7 @@ def test_a_lane_starts_with_one_slot():
 
 def test_an_empty_lane_starts_with_none():
     """A forked child takes no time to start, so a loop of forks would burst with one slot each."""
-    assert pacer(empty=True).free_at == pytest.approx(60.6 / 600)
+    assert pacer(now=100.0, empty=True).free_at == pytest.approx(100.0 + 60.6 / 600)
 
 
 def test_idleness_saves_a_burst_and_no_more():
@@ -259,6 +265,37 @@ def test_a_late_timer_is_made_up_for_and_a_stall_is_not():
     assert len(asleep) == 1
 
 
+def test_of_a_stall_as_much_is_made_up_for_as_could_have_been_saved():
+    """Nine slots that passed, and the one that is due; had ten passed, one goes."""
+    for missed, made_up in ((9.5, 10), (10.5, 1)):
+        lane = pacer(burst=10)
+        saturate(lane, 0.0, 100.0)
+        late = lane.free_at + missed * 60.6 / 600
+
+        assert len(saturate(lane, late, late + 1e-6)) == made_up
+
+
+def test_a_burst_that_is_full_fills_no_further():
+    """As a bucket: after ten at once, the next slot comes an interval later, whenever in an
+    interval they went."""
+    lane = pacer(burst=10)
+    saturate(lane, 0.0, 100.0)
+    back = lane.free_at + 50.7 * 60.6 / 600
+
+    assert at_once(lane, back) == 10
+    assert lane.free_at == pytest.approx(back + 60.6 / 600)
+
+
+def test_slots_saved_one_after_the_other_add_up():
+    lane = pacer(burst=10)
+    saturate(lane, 0.0, 100.0)
+    due, interval = lane.free_at, 60.6 / 600
+    for k in range(3):
+        lane.take(due + (3 * k + 2.5) * interval)  # two pass unused each time
+
+    assert at_once(lane, due + 8.9 * interval) == 6
+
+
 def test_a_slot_given_back_is_as_if_never_taken():
     lane, other = pacer(), pacer()
     for each in (lane, other):
@@ -281,11 +318,13 @@ def test_giving_back_what_was_never_taken_changes_nothing():
     assert lane.free_at == opens
 
 
-@pytest.mark.parametrize(("limit", "per_hour"), [(0.5, 29), (1, 59), (2.9, 118)])
-def test_small_and_fractional_limits_are_rounded_to_the_safe_side(limit, per_hour):
+@pytest.mark.parametrize(
+    ("limit", "least", "most"), [(0.5, 29, 30), (1, 59, 60), (1.5, 59, 60), (2.9, 118, 120)]
+)
+def test_small_and_fractional_limits_are_rounded_to_the_safe_side(limit, least, most):
     granted = saturate(pacer(limit, burst=1), 0.0, 3600.0)
 
-    assert per_hour <= len(granted) <= limit * 60
+    assert least <= len(granted) <= most
 
 
 def test_without_a_limit_every_slot_is_free_and_the_gate_still_works():
@@ -487,6 +526,17 @@ def test_a_lane_never_stands_still_for_good():
         lane.refused(100.0 + 2 * k, 0.0)
 
     assert lane.pace(200.0) == pytest.approx(0.05 * 600 / 60.6)
+
+
+def test_what_is_owed_for_a_burst_does_not_stop_a_lane_that_is_slowed_down():
+    """Nine slots are owed of the thirty that are left."""
+    lane = pacer(burst=10)
+    lane.take(0.0)
+    at_once(lane, 1000.0)
+    for k in range(15):
+        lane.refused(1000.0 + 2 * k, 0.0)
+
+    assert lane.pace(1030.0) == pytest.approx(0.05 * 600 / 60.6)
 
 
 def test_the_log_follows_the_share():
@@ -738,6 +788,15 @@ def test_the_pace_that_is_told_is_less_what_is_owed() -> None:
 
     assert lane.pace(1000.0) == pytest.approx(591 / 60.6)
     assert lane.pace(1060.7) == pytest.approx(600 / 60.6)
+
+
+def test_what_was_saved_is_paid_back_after_exactly_a_window() -> None:
+    lane = pacer(burst=3, jitter=0.0)
+    lane.take(0.0)
+    at_once(lane, 1000.0)
+
+    assert lane.pace(1059.9) == pytest.approx(598 / 60)
+    assert lane.pace(1060.0) == pytest.approx(600 / 60)
 
 
 def test_an_answered_try_lets_the_next_slot_open_one_interval_later() -> None:

@@ -17,6 +17,7 @@ The proofs and figures are in docs/design/throttle.md.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections import deque
 from dataclasses import dataclass
 
@@ -73,7 +74,7 @@ class Pacer:
 
     def __init__(self, numbers: Pacing, now: float, *, empty: bool = False) -> None:
         #: When the next slot opens; it may be taken at any later time.
-        self.free_at = -math.inf
+        self.free_at: float
         #: No slot opens before it does: where the service has asked for a pause.
         self.gate = RequestedPause()
         #: What refusals have taught about the limit.
@@ -98,7 +99,7 @@ class Pacer:
         self._saved = min(self._saved, self._most_saved)
         self._slots = numbers.slots
         self._span = numbers.span
-        self._interval = self._span / self._slots if self._slots else 0.0
+        self._interval = self._span / max(1, self._slots)
         self._log = deque(self._log, maxlen=self._slots)
         self._reopen(now)
 
@@ -113,8 +114,7 @@ class Pacer:
                 timer was late, and up to a burst of them is made up for. Otherwise nobody wanted
                 them, and they are saved.
         """
-        if now < self.gate.until:
-            self.gate.passed(now)
+        self.gate.passed(now)
         if self._slots:
             log = self._log
             # With a limit far above the demand the log would grow up to the limit.
@@ -136,9 +136,9 @@ class Pacer:
         missed = int(late / interval)
         if not queued and self.learnt.low == 1.0:  # at a lowered pace nothing is saved
             self._saved = min(self._saved + missed, self._most_saved)
-        if not queued and missed > self._most_saved + 1:
-            self._due = now  # all was saved that can be: the schedule begins anew
-        elif not queued or missed > self._most_saved:
+        if missed > self._most_saved:
+            self._due = now  # more than can be saved or made up for: the schedule begins anew
+        elif not queued:
             self._due += missed * interval
         self._due += interval
 
@@ -146,21 +146,17 @@ class Pacer:
         """Give back the slot taken at `taken` whose request never left: as if it had not been
         taken."""
         self.gate.came_back(now)
-        log = self._log
-        for index in range(len(log) - 1, -1, -1):
-            if log[index] <= taken:
-                del log[index]
-                # Never before the gate: two slots at the instant it opens would not be paced.
-                self._due = max(self._due - self._interval_at(now), self.gate.opens)
-                break
+        newest = bisect_right(self._log, taken)
+        if newest:
+            del self._log[newest - 1]
+            # Never before the gate: two slots at the instant it opens would not be paced.
+            self._due = max(self._due - self._interval_at(now), self.gate.opens)
         self._reopen(now)
 
     def _interval_at(self, now: float) -> float:
         """Seconds between two slots: the span by the slots of this share, less one for each saved
         slot being paid back."""
         repaying = self._repaying
-        if not repaying and self.learnt.low == 1.0:
-            return self._interval
         while repaying and repaying[0] <= now - self._span:
             repaying.popleft()
         return self._span / max(
@@ -171,9 +167,7 @@ class Pacer:
         """Work out `free_at` from the schedule, the log and the gate."""
         when = self.gate.opens
         if self._slots:
-            slots = self._slots
-            if self.learnt.low < 1.0:
-                slots = max(1, int(slots * self.learnt.settle(now)))
+            slots = max(1, int(self._slots * self.learnt.settle(now)))
             if not self._saved and self._due > when:
                 when = self._due
             log = self._log
