@@ -567,6 +567,35 @@ async def test_an_unsteady_service_is_not_asked_ahead_for_long(
     assert len(asked) - len(pages) <= 3 * min(prefetch, 8)
 
 
+async def test_the_window_stays_closed_for_longer_with_each_page_in_vain(
+    answers: aioresponses,
+) -> None:
+    """Two pages that reach as far as foretold open it again after the first time, and four times as
+    many after each next one."""
+    short = {50, 155, 310}  # where a page ends early: the one behind it was asked for in vain
+
+    def page(cursor: int) -> dict[str, Any]:
+        stride = 5 if cursor in short else 10
+        data = [{"comment_id": f"c{n:05}"} for n in range(cursor, cursor + stride)]
+        return {"data": data, "meta": {"total": 10**6, "next_cursor": cursor + stride}}
+
+    asked = scripted(answers, page)
+    closed: list[int] = [0]  # for how many pages nothing was asked for ahead, each time
+    async with TokfluenceClient(TOKEN) as client:
+        pages = client.posts.comment_pages(ID, limit=10, prefetch=2)
+        for _ in range(75):
+            before = len(asked)
+            each = await anext(pages)
+            await asyncio.sleep(1)
+            if max(asked[before:]) == each.cursor:
+                closed[-1] += 1
+            elif closed[-1]:
+                closed.append(0)
+        await pages.aclose()
+
+    assert closed == [1, 4, 10, 34, 0]
+
+
 @pytest.mark.parametrize("older", [{40}, {40, 44, 47}])
 async def test_one_page_of_an_older_list_costs_one_page(
     answers: aioresponses, older: set[int]
@@ -735,35 +764,43 @@ async def test_one_id_twice_in_a_page_is_given_once(answers: aioresponses) -> No
 
 
 @pytest.mark.parametrize(
-    ("options", "name"),
+    ("options", "message"),
     [
-        ({"limit": 0}, "limit"),
-        ({"limit": 201}, "limit"),
-        ({"limit": -1}, "limit"),
-        ({"limit": True}, "limit"),
-        ({"limit": 50.0}, "limit"),
-        ({"cursor": -1}, "cursor"),
-        ({"cursor": 2**63}, "cursor"),
-        ({"cursor": "5"}, "cursor"),
-        ({"cursor": None}, "cursor"),
-        ({"limit": None}, "limit"),
-        ({"prefetch": None}, "prefetch"),
-        ({"max_items": -1}, "max_items"),
-        ({"max_items": False}, "max_items"),
-        ({"prefetch": -1}, "prefetch"),
-        ({"prefetch": 1001}, "prefetch"),
+        ({"limit": 0}, "limit must be 1 to 200, not 0"),
+        ({"limit": 201}, "limit must be 1 to 200, not 201"),
+        ({"limit": -1}, "limit must be 1 to 200, not -1"),
+        ({"limit": True}, "limit must be an integer, not True"),
+        ({"limit": 50.0}, "limit must be an integer, not 50.0"),
+        ({"cursor": -1}, "cursor must be 0 to 9223372036854775807, not -1"),
+        ({"cursor": 2**63}, "cursor must be 0 to 9223372036854775807, not 9223372036854775808"),
+        ({"cursor": "5"}, "cursor must be an integer, not '5'"),
+        ({"cursor": None}, "cursor must be an integer, not None"),
+        ({"limit": None}, "limit must be an integer, not None"),
+        ({"prefetch": None}, "prefetch must be an integer, not None"),
+        ({"max_items": -1}, "max_items must be 0 or more, not -1"),
+        ({"max_items": False}, "max_items must be an integer, not False"),
+        ({"prefetch": -1}, "prefetch must be 0 to 1000, not -1"),
+        ({"prefetch": 1001}, "prefetch must be 0 to 1000, not 1001"),
     ],
 )
 async def test_numbers_out_of_range_are_refused_at_the_call(
-    sandbox: Sandbox, client: TokfluenceClient, options: dict[str, Any], name: str
+    sandbox: Sandbox, client: TokfluenceClient, options: dict[str, Any], message: str
 ) -> None:
     """Not at the first iteration; the message names the argument and its range."""
-    with pytest.raises(ValueError, match=name):
+    with pytest.raises(ValueError, match=f"^{message}$"):
         client.posts.comments(ID, **options)
-    with pytest.raises(ValueError, match=name):
+    with pytest.raises(ValueError, match=f"^{message}$"):
         client.posts.comment_pages(ID, **options)
 
     assert sandbox.requests_received == 0
+
+
+async def test_numbers_at_the_ends_of_their_ranges_are_taken(client: TokfluenceClient) -> None:
+    for options in (
+        {"cursor": 2**63 - 1, "limit": 200, "max_items": 10**30, "prefetch": 1000},
+        {"cursor": 0, "limit": 1, "max_items": 0, "prefetch": 0},
+    ):
+        await client.posts.comments(ID, **options).aclose()
 
 
 async def test_what_names_no_post_is_refused_at_the_call(

@@ -76,15 +76,19 @@ class PagesAhead:
             return None
         if self._pages[0][0] != cursor:
             await self.drop()
-            self.was_useless()
+            self._beware()
             return None
         return await _result(self._pages.popleft()[1])
 
     def was_useless(self) -> None:
-        """What was asked for ahead has to be asked for again."""
+        """What was taken has to be asked for again."""
         if self._foretold > self._wary:  # else it was under way when the window closed
-            self._wary = max(_WARY, _WARIER * self._wary)
+            self._beware()
         self._foretold = 0
+
+    def _beware(self) -> None:
+        """More pages have to be foretold before the window opens again."""
+        self._wary = max(_WARY, _WARIER * self._wary)
 
     def wind_up(self) -> bool:
         """Ask for nothing more; whether a page is left that is under way, or was bought."""
