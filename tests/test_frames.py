@@ -29,7 +29,7 @@ from tokfluence_async import (
     TokfluenceClient,
     frames,
 )
-from tokfluence_async._crawl.tables import open_writer
+from tokfluence_async._crawl.tables import make_encoder
 
 ID = "7234567890123456789"
 FULL = Post(
@@ -276,10 +276,8 @@ def test_what_is_not_installed_is_named(
 def test_parquet_is_readable_by_everybody(tmp_path: Path) -> None:
     """pyarrow, polars, pandas and duckdb agree on what is in it."""
     path = tmp_path / "posts.parquet"
-    with path.open("wb") as file:
-        writer = open_writer("parquet", Post, file)
-        writer.write([FULL, BARE])
-        writer.close()
+    rows = make_encoder("parquet", Post)
+    path.write_bytes(rows.encode([FULL, BARE]) + rows.end())
 
     arrow = pq.read_table(path)
     polars = pl.read_parquet(path)

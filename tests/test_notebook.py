@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import gc
-import io
 import re
 import sys
 import types
@@ -35,7 +34,7 @@ from tokfluence_async import (
     frames,
     show_progress,
 )
-from tokfluence_async._crawl.tables import open_writer
+from tokfluence_async._crawl.tables import make_encoder
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'&\x1b[2J\u202e"
 TAGS = {"div", "span", "b", "bdi", "a", "table", "thead", "tbody", "tr", "th", "td", "progress"}
@@ -133,14 +132,11 @@ def test_a_field_that_is_added_to_a_post_is_shown_everywhere(
         "Wider", [("new_field", hint, None)], bases=(Post,), frozen=True, kw_only=True
     )
     post = wider(post_id="1", new_field=value)
-    table = io.BytesIO()
-    writer = open_writer("csv", wider, table)
-    writer.write([post])
-    writer.close()
+    table = make_encoder("csv", wider).encode([post])
 
     assert f"new field {shown}" in _read(_html(post))
     assert frames.to_arrow([post]).column("new_field").to_pylist() != [None]
-    assert b"new_field" in table.getvalue().splitlines()[0]
+    assert b"new_field" in table.splitlines()[0]
 
 
 def test_a_field_that_is_added_to_a_comment_is_a_column_of_its_page(

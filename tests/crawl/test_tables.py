@@ -14,25 +14,23 @@ import pytest
 
 from tokfluence_async import Comment
 from tokfluence_async._crawl.table_files import CommentLine, TableFile
-from tokfluence_async._crawl.tables import defuse, open_writer
+from tokfluence_async._crawl.tables import defuse, make_encoder
 
 
 def test_parquet_is_written_in_row_groups() -> None:
     """Memory holds one of them, whatever the length of the file."""
     import pyarrow.parquet as pq
 
-    sink = io.BytesIO()
-    writer = open_writer("parquet", Comment, sink)
-    written = []
-    for start in range(0, 50_000, 10_000):
-        writer.write([Comment(comment_id=str(n), likes=n) for n in range(start, start + 10_000)])
-        written.append(sink.tell())
-    writer.close()
+    encoder = make_encoder("parquet", Comment)
+    parts = [
+        encoder.encode([Comment(comment_id=str(n), likes=n) for n in range(start, start + 10_000)])
+        for start in range(0, 50_000, 10_000)
+    ]
 
-    file = pq.ParquetFile(sink)
+    file = pq.ParquetFile(io.BytesIO(b"".join(parts) + encoder.end()))
     assert file.metadata.num_rows == 50_000
     assert file.metadata.num_row_groups == 3
-    assert written[1] > written[0]  # the first group was written before the others came
+    assert len(parts[1]) > len(parts[0])  # the first group came before the others
 
 
 _MEASURE = """
@@ -94,10 +92,8 @@ def test_every_row_comes_back_as_it_was(mark: bool, tmp_path: Path) -> None:
     import polars as pl
 
     path = tmp_path / "comments.csv"
-    with path.open("wb") as file:
-        writer = open_writer("csv", Comment, file, mark=mark)
-        writer.write([Comment(comment_id=str(n), text=text) for n, text in enumerate(ODD_TEXTS)])
-        writer.close()
+    rows = [Comment(comment_id=str(n), text=text) for n, text in enumerate(ODD_TEXTS)]
+    path.write_bytes(make_encoder("csv", Comment, mark=mark).encode(rows))
 
     wanted = [defuse(text) for text in ODD_TEXTS]
     assert path.read_bytes().startswith(b"\xef\xbb\xbf") == mark
@@ -114,9 +110,7 @@ def test_csv_spreads_music_and_keeps_numbers() -> None:
     """A negative number is a number; a list is JSON; null is an empty cell."""
     from tokfluence_async import Music, Post
 
-    sink = io.BytesIO()
-    writer = open_writer("csv", Post, sink)
-    writer.write(
+    table = make_encoder("csv", Post).encode(
         [
             Post(
                 post_id="1", likes=-3, hashtags=["a", "=b"], music=Music(title="=x", original=True)
@@ -124,9 +118,8 @@ def test_csv_spreads_music_and_keeps_numbers() -> None:
             Post(post_id="2"),
         ]
     )
-    writer.close()
 
-    first, second = csv.DictReader(io.StringIO(sink.getvalue().decode()))
+    first, second = csv.DictReader(io.StringIO(table.decode()))
     assert (first["likes"], first["hashtags"]) == ("-3", '["a","=b"]')
     assert (first["music.title"], first["music.original"]) == ("'=x", "true")
     assert (second["music.title"], second["likes"]) == ("", "")

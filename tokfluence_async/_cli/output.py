@@ -11,7 +11,7 @@ from types import TracebackType
 
 import msgspec
 
-from .._crawl.tables import RowWriter, check_format, open_writer
+from .._crawl.tables import make_encoder
 from .._text import escape_controls
 from . import streams
 from .inputs import UsageError
@@ -41,13 +41,7 @@ class Output:
         self._terminal = sys.stdout.isatty()
         if form == "parquet" and self._terminal:
             raise UsageError("Parquet is not for a terminal: send it to a file with > or |")
-        check_format(form)
-        self._encode = msgspec.json.Encoder().encode_lines
-        # Formats write here, and the thread takes it from there.
-        self._pending = _Pending()
-        self._rows: RowWriter | None = None
-        if form != "jsonl":
-            self._rows = open_writer(form, row_type, self._pending, mark=mark)
+        self._rows = make_encoder(form, row_type, mark=mark)
         self._failed = False
         self._thread = ThreadPoolExecutor(1, "tokfluence-output")
 
@@ -76,46 +70,17 @@ class Output:
         await asyncio.shield(writing)
 
     def _write(self, rows: Sequence[msgspec.Struct]) -> None:
-        if self._rows is None:
-            self._pending.write(self._encode(rows))
-        else:
-            self._rows.write(rows)
-        self._pass_on()
+        self._pass_on(self._rows.encode(rows))
 
     def _close(self) -> None:
-        if self._rows is not None:
-            if self._failed:
-                self._rows.drop()
-                return
-            self._rows.close()
-        self._pass_on()
+        self._pass_on(self._rows.end())
         streams.finish()
 
-    def _pass_on(self) -> None:
+    def _pass_on(self, data: bytes) -> None:
         if self._failed:  # in a write that was given up; nothing fits behind half of a row
             return
-        data = self._pending.take()
         try:
             streams.write(escape_controls(data.decode()).encode() if self._terminal else data)
         except BaseException:
             self._failed = True
             raise
-
-
-class _Pending:
-    """A binary stream that is emptied by `take`."""
-
-    def __init__(self) -> None:
-        self._parts: list[bytes] = []
-
-    def write(self, data: bytes) -> int:
-        self._parts.append(data)
-        return len(data)
-
-    def flush(self) -> None:
-        pass
-
-    def take(self) -> bytes:
-        data = b"".join(self._parts)
-        self._parts.clear()
-        return data

@@ -29,7 +29,7 @@ from .._journal.journal import JournalOrPath
 from .._models import CrawlReport
 from .._wire.bodies import RawPostBody
 from .._wire.shapes import Shape
-from .failures import FailureFile
+from .files import NewFile
 from .folder import CrawlFolder
 from .journals import enter_journals
 from .run import CrawlRun
@@ -146,7 +146,9 @@ async def crawl(
         await folder.claim(written, client._engine.origin, part)
         posts = await written.attach("posts.jsonl", folder.posts)
         pages = await written.attach("comments.jsonl", folder.comments) if comments else None
-        failures = stack.enter_context(FailureFile(folder.failures))
+        failures = NewFile(folder.failures, "failures.jsonl.new")
+        failures.open(" Nothing was sent.")
+        stack.callback(failures.drop)
         run = CrawlRun(job, journals, posts=posts, comments=pages, failures=failures)
         try:
             await unwrapped(run.run(resolver, stop, grace))

@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from .._bulk.shards import Shard, ShardFilter
-from .._errors import ConfigurationError, JournalError
+from .._errors import ConfigurationError
+from .files import writing
 
 if TYPE_CHECKING:
     from .._journal.journal import Journal
@@ -182,12 +183,8 @@ class CrawlFolder:
         )
 
     def _write(self, mark: Path, text: str, more: str = " Nothing was sent.") -> None:
-        try:
+        with writing(mark, more):
             mark.write_text(text, "utf-8", newline="\n")
-        except OSError as error:
-            raise JournalError(
-                f"{mark} cannot be written: {error.strerror or error}.{more}"
-            ) from error
 
     def remove(self) -> None:
         """Take back a folder that a run has made and got nothing for; files of others stay."""

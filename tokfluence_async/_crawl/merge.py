@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -23,6 +22,7 @@ from .._bulk.shards import Shard
 from .._errors import ConfigurationError, JournalError
 from .._models import Post
 from .._text import plural
+from .files import NewFile
 from .folder import CrawlFolder, ShardMark
 from .table_files import CommentLine, TableFile
 
@@ -188,21 +188,17 @@ class _Target:
 
     def write(self, path: Path, sources: Sequence[tuple[Path, _Part | None]]) -> int:
         """Copy the lines of `sources`, checked if their shard is given. Returns their number."""
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        file = NewFile(path)
         count = 0
         try:
-            with part.open("wb") as file:
-                for source, shard in sources:
-                    for lines in _whole_lines(source, shard):
-                        file.write(lines)
-                        count += lines.count(b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-        except OSError as error:
-            raise JournalError(f"{path} cannot be written: {error.strerror or error}.") from error
+            file.open()
+            for source, shard in sources:
+                for lines in _whole_lines(source, shard):
+                    file.write(lines)
+                    count += lines.count(b"\n")
+            file.keep()
         finally:
-            part.unlink(missing_ok=True)
+            file.drop()
         return count
 
     def write_tables(self, parts: Sequence[_Part]) -> list[str]:
@@ -212,10 +208,11 @@ class _Target:
             for lines, kind in ((self.folder.posts, Post), (self.folder.comments, CommentLine)):
                 table = lines.with_suffix("." + form)
                 if any((part.folder.path / table.name).exists() for part in parts):
-                    with ExitStack() as stack:
-                        file = TableFile(lines, table, form, kind)
-                        stack.callback(file.drop)
+                    file = TableFile(lines, table, form, kind)
+                    try:
                         file.finish()
+                    finally:
+                        file.drop()
                     tables.append(table.name)
         return tables
 

@@ -34,7 +34,7 @@ from .._errors import (
 from .._journal.records import Entry
 from .._models import CrawlReport, Outcome
 from .._wire.lines import comment_ids, comment_lines, failure_line, line_ids, post_line
-from .failures import FailureFile
+from .files import NewFile
 
 if TYPE_CHECKING:
     from .._journal.outputs import Output
@@ -78,7 +78,7 @@ class CrawlRun:
         *,
         posts: Output,
         comments: Output | None,
-        failures: FailureFile,
+        failures: NewFile,
     ) -> None:
         self._requests = job.requests
         self._journals = journals
@@ -244,7 +244,7 @@ class CrawlRun:
             self._stopped_by = self._stopped_by or "budget"
         elif ends and isinstance(error, InsufficientCreditsError):
             self._stopped_by = self._stopped_by or "credits"
-        self._failures.add(failure_line(item.given, post_id, error))
+        self._failures.write(failure_line(item.given, post_id, error))
         self._failed += 1
         outcome: Outcome[Any] = Outcome(input=item.given, post_id=post_id, error=error)
         self.ticker.count(outcome)

@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any
 
 from msgspec import Struct
 
 from .._errors import JournalError
 from .._models import Comment, Post
 from .._wire.shapes import DECODING_ERRORS
+from .files import NewFile
 from .folder import CrawlFolder
-from .tables import LineReader, RowWriter, open_writer
+from .tables import LineReader, make_encoder
 
 __all__ = ["CommentLine", "Follower", "TableFile"]
 
@@ -48,21 +48,17 @@ class TableFile:
         mark: bool = False,
     ) -> None:
         self._lines = lines
-        self._path = table
-        self._part = table.with_name(f".{table.name}.{os.getpid()}.part")
-        self._form = form
-        self._row_type = row_type
-        self._mark = mark
         self._reader = LineReader(row_type)
-        self._file: BinaryIO | None = None
-        self._writer: RowWriter | None = None
+        self._rows = make_encoder(form, row_type, mark=mark)
+        self._file = NewFile(table)
+        self._begun = False
         self._at = 0
 
     def follow(self) -> None:
         """Take over the lines that have been completed since."""
-        if self._writer is None:
-            self._file = self._part.open("wb")
-            self._writer = open_writer(self._form, self._row_type, self._file, mark=self._mark)
+        if not self._begun:
+            self._file.open()
+            self._begun = True
         try:
             source = self._lines.open("rb")
         except FileNotFoundError:
@@ -76,7 +72,7 @@ class TableFile:
                     end = chunk.rfind(b"\n") + 1
                     if not end:
                         return
-                self._writer.write(self._read(chunk[:end]))
+                self._file.write(self._rows.encode(self._read(chunk[:end])))
                 self._at += end
                 source.seek(self._at)
 
@@ -90,21 +86,14 @@ class TableFile:
             ) from None
 
     def finish(self) -> None:
+        """Take over all lines, and give the table its name."""
         self.follow()
-        assert self._writer is not None
-        assert self._file is not None
-        self._writer.close()
-        self._writer = None
-        self._file.close()
-        self._part.replace(self._path)
+        self._file.write(self._rows.end())
+        self._file.keep()
 
     def drop(self) -> None:
-        if self._writer is not None:
-            self._writer.drop()
-        if self._file is not None:
-            with contextlib.suppress(OSError):  # a full disk, which was met before
-                self._file.close()
-        self._part.unlink(missing_ok=True)
+        """Give up; a table that has its name stays."""
+        self._file.drop()
 
 
 class Follower:

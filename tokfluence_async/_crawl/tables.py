@@ -1,4 +1,4 @@
-"""Rows of one Struct type as CSV or Parquet, written as they come.
+"""Rows of one Struct type as JSON lines, CSV or Parquet, a few at a time.
 
 CSV is safe in spreadsheets, which take a cell that begins with `=`, `+`, `-` or `@` for a formula:
 a comment can be `=HYPERLINK("http://…"&A1)`. Such texts get an apostrophe in front, which
@@ -9,8 +9,7 @@ rounds ids of nineteen digits when it opens a CSV by itself: import the column a
 Parquet.
 
 Parquet has the types of `frames.schema`; a row group is written whenever enough rows have come, so
-memory stays flat. Its index is written last: without `close` there is no readable file, so files
-are written under another name first.
+memory stays flat. Its index comes last: without `end` there is no readable file.
 """
 
 # pyarrow comes without type information.
@@ -20,8 +19,9 @@ are written under another name first.
 from __future__ import annotations
 
 import csv
+import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Protocol, cast, get_args, get_type_hints
 
@@ -31,7 +31,7 @@ from msgspec import Struct
 from .._wire.shapes import Shape
 from .arrow import ArrowColumns, need
 
-__all__ = ["LineReader", "RowWriter", "check_format", "open_writer"]
+__all__ = ["LineReader", "RowEncoder", "check_format", "make_encoder"]
 
 # Rows per row group: a few megabytes of comments, so that readers can skip and writers need not
 # hold much.
@@ -46,13 +46,11 @@ _FORMULA = re.compile(
 )
 
 
-class RowWriter(Protocol):
-    """Takes rows; `close` makes what was written complete, `drop` gives up. The stream itself stays
-    open."""
+class RowEncoder(Protocol):
+    """Makes bytes of rows. Nothing may come before them, and `end` makes what came complete."""
 
-    def write(self, rows: Sequence[Struct]) -> None: ...
-    def close(self) -> None: ...
-    def drop(self) -> None: ...
+    def encode(self, rows: Sequence[Struct]) -> bytes: ...
+    def end(self) -> bytes: ...
 
 
 def check_format(form: str) -> None:
@@ -61,15 +59,17 @@ def check_format(form: str) -> None:
         need("pyarrow")
 
 
-def open_writer(form: str, row_type: type[Struct], stream: Any, *, mark: bool = False) -> RowWriter:
-    """A writer of `row_type` rows to a binary stream.
+def make_encoder(form: str, row_type: type[Struct], *, mark: bool = False) -> RowEncoder:
+    """An encoder of `row_type` rows.
 
     Args:
-        form: "csv" or "parquet".
+        form: "jsonl", "csv" or "parquet".
         mark: Begin CSV with a byte order mark, without which Excel takes it for another encoding.
     """
     check_format(form)
-    return _Parquet(row_type, stream) if form == "parquet" else _Csv(row_type, stream, mark)
+    if form == "jsonl":
+        return _Lines()
+    return _Parquet(row_type) if form == "parquet" else _Csv(row_type, mark)
 
 
 class LineReader:
@@ -92,38 +92,42 @@ def defuse(text: str) -> str:
     return "'" + text if _FORMULA.match(text) else text
 
 
+class _Lines:
+    def __init__(self) -> None:
+        self._encode = msgspec.json.Encoder().encode_lines
+
+    def encode(self, rows: Sequence[Struct]) -> bytes:
+        return self._encode(rows)
+
+    def end(self) -> bytes:
+        return b""
+
+
 class _Csv:
-    def __init__(self, row_type: type[Struct], stream: Any, mark: bool) -> None:
-        self._stream = stream
+    def __init__(self, row_type: type[Struct], mark: bool) -> None:
         self._lines: list[str] = ["\ufeff"] if mark else []
         # CPython before 3.11.9 and 3.12.3 quotes `\r` only if the line terminator has one. So it
-        # gets one, which `_take` takes away again.
-        self._writer = csv.writer(_Lines(self._take), lineterminator="\r\n")
+        # gets one, which `write` takes away again.
+        self._writer = csv.writer(self, lineterminator="\r\n")
         self._encode = msgspec.json.Encoder().encode
         self._nested = _nested(row_type)
         self._names = row_type.__struct_fields__
         header: list[str] = []
         for name in self._names:
-            header.extend(
-                f"{name}.{inner}" for inner in self._nested[name]
-            ) if name in self._nested else header.append(name)
-        self._put([header])
+            header += [f"{name}.{inner}" for inner in self._nested.get(name, ())] or [name]
+        self._writer.writerow(header)
 
-    def write(self, rows: Sequence[Struct]) -> None:
-        self._put(self._cells(row) for row in rows)
+    def encode(self, rows: Sequence[Struct]) -> bytes:
+        self._writer.writerows(self._cells(row) for row in rows)
+        return self.end()
 
-    def close(self) -> None:
-        pass
-
-    def drop(self) -> None:
-        pass
-
-    def _put(self, lines: Any) -> None:
-        self._writer.writerows(lines)
-        self._stream.write("".join(self._lines).encode("utf-8", "replace"))
+    def end(self) -> bytes:
+        lines = "".join(self._lines).encode("utf-8", "replace")
         self._lines.clear()
+        return lines
 
-    def _take(self, line: str) -> None:
+    def write(self, line: str) -> None:
+        """Takes each line from `csv.writer`."""
         self._lines.append(line.removesuffix("\r\n") + "\n")
 
     def _cells(self, row: Struct) -> list[Any]:
@@ -151,13 +155,6 @@ class _Csv:
         return value
 
 
-class _Lines:
-    """What `csv.writer` wants: an object whose `write` is called once for each row."""
-
-    def __init__(self, write: Callable[[str], None]) -> None:
-        self.write = write
-
-
 def _nested(row_type: type[Struct]) -> dict[str, tuple[str, ...]]:
     """Fields that are Structs themselves, with the names of theirs."""
     nested: dict[str, tuple[str, ...]] = {}
@@ -169,32 +166,26 @@ def _nested(row_type: type[Struct]) -> dict[str, tuple[str, ...]]:
 
 
 class _Parquet:
-    def __init__(self, row_type: type[Struct], stream: Any) -> None:
+    def __init__(self, row_type: type[Struct]) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         self._columns = ArrowColumns(row_type)
         self._rows: list[Struct] = []
-        self._stream = _Unclosed(stream)
-        self._sink = pa.PythonFile(self._stream, mode="w")
-        self._writer = pq.ParquetWriter(self._sink, self._columns.schema, compression="zstd")
+        self._sink = _Sink()
+        file = pa.PythonFile(self._sink, mode="w")
+        self._writer = pq.ParquetWriter(file, self._columns.schema, compression="zstd")
 
-    def write(self, rows: Sequence[Struct]) -> None:
+    def encode(self, rows: Sequence[Struct]) -> bytes:
         self._rows.extend(rows)
         if len(self._rows) >= ROWS_PER_GROUP:
             self._flush()
+        return self._sink.take()
 
-    def close(self) -> None:
+    def end(self) -> bytes:
         self._flush()
         self._writer.close()
-        self._sink.close()
-
-    def drop(self) -> None:
-        # Arrow writes a file's index when the writer is collected at the latest; by then the stream
-        # is closed.
-        self._stream.discard = True
-        self._rows = []
-        self.close()
+        return self._sink.take()
 
     def _flush(self) -> None:
         if self._rows:
@@ -202,38 +193,27 @@ class _Parquet:
             self._rows = []
 
 
-class _Unclosed:
-    """A stream that Arrow may not close, as it is standard output or somebody else's file."""
+class _Sink(io.RawIOBase):
+    """Where Arrow writes; emptied by `take`."""
 
-    closed = False
-    discard = False
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
+    def __init__(self) -> None:
+        super().__init__()
+        self._parts: list[bytes] = []
         self._position = 0
-
-    def write(self, data: Any) -> int:
-        data = bytes(data)
-        if not self.discard:
-            self._stream.write(data)
-        self._position += len(data)
-        return len(data)
-
-    def tell(self) -> int:
-        return self._position
-
-    def flush(self) -> None:
-        if not self.discard:
-            self._stream.flush()
-
-    def close(self) -> None:
-        pass
-
-    def readable(self) -> bool:
-        return False
 
     def writable(self) -> bool:
         return True
 
-    def seekable(self) -> bool:
-        return False
+    def write(self, data: Any) -> int:
+        part = bytes(data)
+        self._parts.append(part)
+        self._position += len(part)
+        return len(part)
+
+    def tell(self) -> int:
+        return self._position
+
+    def take(self) -> bytes:
+        data = b"".join(self._parts)
+        self._parts.clear()
+        return data
