@@ -45,10 +45,6 @@ BASE_URL = "https://developers.tokfluence.com"
 _MAX_CONCURRENCY = 50
 _ANALYZE_CONCURRENCY = 8
 _MAX_RETRIES = 5
-# Seconds a URL that an analyze attempt may take on top: "several seconds per URL are normal on a
-# cold cache" [seed]. A limit that is too short costs a request and a wait, one that is too long
-# delays the notice of a dead connection.
-_PER_URL = 15.0
 
 
 class TokfluenceClient:
@@ -132,8 +128,7 @@ class TokfluenceClient:
         options = Options(
             token=secret,
             timeout=_check_timeout(timeout),
-            per_url=_PER_URL,
-            policy=RetryPolicy(max_retries=_check_count("max_retries", max_retries, 0)),
+            policy=_check_retries(max_retries),
             max_concurrency=_check_count("max_concurrency", max_concurrency, 1),
             analyze_concurrency=_check_count("analyze_concurrency", analyze_concurrency, 1),
             budget=Budget(
@@ -177,27 +172,23 @@ class TokfluenceClient:
             ConfigurationError, ValueError: As the constructor.
         """
         old = self._options
-        options = Options(
-            token=old.token if token is None else _check_token(token),
-            timeout=old.timeout if timeout is msgspec.UNSET else _check_timeout(timeout),
-            per_url=old.per_url,
-            policy=old.policy
-            if max_retries is None
-            else msgspec.structs.replace(
-                old.policy, max_retries=_check_count("max_retries", max_retries, 0)
-            ),
-            max_concurrency=old.max_concurrency
-            if max_concurrency is None
-            else _check_count("max_concurrency", max_concurrency, 1),
-            analyze_concurrency=old.analyze_concurrency
-            if analyze_concurrency is None
-            else _check_count("analyze_concurrency", analyze_concurrency, 1),
-            budget=old.budget
-            if max_credits is None
-            else Budget(_check_max_credits(max_credits), old.budget),
-        )
+        changes: dict[str, Any] = {}
+        if token is not None:
+            changes["token"] = _check_token(token)
+        if max_concurrency is not None:
+            changes["max_concurrency"] = _check_count("max_concurrency", max_concurrency, 1)
+        if analyze_concurrency is not None:
+            changes["analyze_concurrency"] = _check_count(
+                "analyze_concurrency", analyze_concurrency, 1
+            )
+        if timeout is not msgspec.UNSET:
+            changes["timeout"] = _check_timeout(timeout)
+        if max_retries is not None:
+            changes["policy"] = _check_retries(max_retries)
+        if max_credits is not None:
+            changes["budget"] = Budget(_check_max_credits(max_credits), old.budget)
         copy = TokfluenceClient.__new__(TokfluenceClient)
-        copy._set_up(self._engine, options, owner=False)
+        copy._set_up(self._engine, msgspec.structs.replace(old, **changes), owner=False)
         return copy
 
     @property
@@ -322,8 +313,6 @@ class TokfluenceClient:
         return f"<TokfluenceClient of {self._engine.origin}, key {self._options.token!r}>"
 
 
-# Visible ASCII. Its form is not checked beyond what a header can carry: the service knows its
-# tokens, not we.
 def _telemetry(
     base_url: str, tracer_provider: TracerProvider | None, meter_provider: MeterProvider | None
 ) -> Telemetry | None:
@@ -343,6 +332,8 @@ def _telemetry(
         return None
 
 
+# Visible ASCII. Its form is not checked beyond what a header can carry: the service knows its
+# tokens, not we.
 _TOKEN = re.compile(r"[\x21-\x7e]{1,1024}\Z")
 
 
@@ -437,6 +428,10 @@ def _check_count(name: str, value: int, low: int) -> int:
     if value < low:
         raise ValueError(f"{name} must be an integer of {low} or more, not {value!r}")
     return value
+
+
+def _check_retries(max_retries: int) -> RetryPolicy:
+    return RetryPolicy(max_retries=_check_count("max_retries", max_retries, 0))
 
 
 def _check_max_credits(value: MaxCredits) -> MaxCredits:

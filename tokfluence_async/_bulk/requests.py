@@ -13,6 +13,7 @@ from .._errors import (
     PermissionDeniedError,
     TokfluenceError,
 )
+from .._http.call import PER_URL
 from .._wire.calls import build_get_post
 from .._wire.shapes import Shape
 from .window import Window
@@ -88,7 +89,7 @@ class Requests:
     def analyze_timeout(self, urls: int) -> float:
         """Seconds that an analyze attempt of `urls` has at least."""
         total = self.options.timeout.total
-        return (_ANALYZE_TIMEOUT if total is None else total) + self.options.per_url * urls
+        return (_ANALYZE_TIMEOUT if total is None else total) + PER_URL * urls
 
 
 def is_missing(error: TokfluenceError) -> bool:

@@ -44,26 +44,28 @@ if TYPE_CHECKING:
     from .keys import KeyState
     from .loops import LoopState
 
-__all__ = ["CallUnderWay", "Ids", "Options"]
+__all__ = ["PER_URL", "CallUnderWay", "Ids", "Options"]
 
 T = TypeVar("T")
 
 logger = logging.getLogger("tokfluence_async")
 
 _DEFAULT = Timeout()
+# Seconds a URL that an analyze attempt may take on top: "several seconds per URL are normal on a
+# cold cache" [seed]. A limit that is too short costs a request and a wait, one that is too long
+# delays the notice of a dead connection.
+PER_URL = 15.0
 
 
 class Options(Struct, frozen=True, kw_only=True):
     """What `with_options` may change.
 
     Attributes:
-        per_url: Seconds that an analyze attempt gets for each of its URLs on top of the timeout.
         waits_out_outages: While no connection can be made, wait for it instead of failing.
     """
 
     token: Secret
     timeout: Timeout
-    per_url: float
     policy: RetryPolicy
     max_concurrency: int
     analyze_concurrency: int
@@ -392,7 +394,7 @@ class CallUnderWay(Generic[T]):
 def _longer(call: Call, options: Options, at_least: float) -> Timeout:
     """The time limits of an analyze attempt."""
     timeout = options.timeout
-    total = None if timeout.total is None else timeout.total + options.per_url * call.units
+    total = None if timeout.total is None else timeout.total + PER_URL * call.units
     # Only ever longer: an attempt that is cut short may have been charged, so no limit is shortened
     # by a guess.
     if total is not None and timeout == _DEFAULT:

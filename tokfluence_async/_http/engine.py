@@ -149,33 +149,25 @@ class Engine:
     # --- counts -----------------------------------------------------------------------------------
 
     def wallet(self, token: Secret) -> Ledger:
-        wallet = self._wallets.get(token)
-        if wallet is None:
-            with self._lock:
-                wallet = self._wallets.setdefault(token, Ledger())
-        return wallet
+        with self._lock:
+            if token not in self._wallets:
+                self._wallets[token] = Ledger()
+            return self._wallets[token]
 
     def lanes(self, token: Secret) -> Lanes:
-        lanes = self._lanes.get(token)
-        if lanes is None:
-            with self._lock:
-                lanes = self._lanes.setdefault(
-                    token, self.throttle.lanes(self.origin, token.reveal())
-                )
-        return lanes
+        with self._lock:
+            if token not in self._lanes:
+                self._lanes[token] = self.throttle.lanes(self.origin, token.reveal())
+            return self._lanes[token]
 
     def usage(self, options: Options) -> Usage:
         statistics = self.throttle.statistics()
-        counts = list(self._counts)
+        counts = [structs.asdict(each) for each in self._counts]
         states = list(self._states.values())
         return Usage(
-            requests=sum(each.requests for each in counts),
-            retries=sum(each.retries for each in counts),
-            throttled_seconds=sum(each.throttled_seconds for each in counts),
-            rate_limited=sum(each.rate_limited for each in counts),
+            **{name: sum(each[name] for each in counts) for name in Counts.__struct_fields__},
             credits_spent=options.budget.spent,
             credits_reserved=options.budget.reserved,
-            bytes_received=sum(each.bytes_received for each in counts),
             pace=None if math.isinf(statistics.pace) else statistics.pace,
             slowed=statistics.slowed,
             no_connection_for=max((each.outage.lasts for each in states), default=0.0),

@@ -26,13 +26,14 @@ from .._text import one_line
 
 __all__ = ["LEVELS", "configure", "configure_from_environment"]
 
+logger = logging.getLogger("tokfluence_async")
+
 LEVELS = ("debug", "info", "warning", "error", "critical")
 
 # The first 13 characters are the key's display prefix, the only part of a token that may ever be
 # shown [public].
 _TOKEN = re.compile(r"(tkf_live_[A-Za-z0-9]{4})[A-Za-z0-9]+")
-_lock = threading.Lock()
-_configured = False
+_lock = threading.RLock()
 
 
 def mask(text: str) -> str:
@@ -87,6 +88,10 @@ class _StandardError(logging.StreamHandler):  # type: ignore[type-arg]  # generi
         raise AttributeError("this handler follows sys.stderr")
 
 
+def _ours() -> list[_StandardError]:
+    return [handler for handler in logger.handlers if isinstance(handler, _StandardError)]
+
+
 def configure(level: str = "info", *, as_json: bool = False) -> logging.Handler:
     """Print the package's log to standard error. Calling it again replaces what an earlier call set
     up.
@@ -98,22 +103,18 @@ def configure(level: str = "info", *, as_json: bool = False) -> logging.Handler:
     Raises:
         ConfigurationError: A level that is none of these.
     """
-    global _configured
     if level.lower() not in LEVELS:
         raise ConfigurationError(
             f"TOKFLUENCE_LOG must be one of {', '.join(LEVELS)}, not {level!r}"
         )
-    logger = logging.getLogger("tokfluence_async")
     handler = _StandardError()
     handler.setFormatter(_JsonLines() if as_json else _Lines())
     with _lock:
-        for old in [old for old in logger.handlers if isinstance(old, _StandardError)]:
-            logger.removeHandler(old)
+        reset()
         logger.addHandler(handler)
         logger.setLevel(level.upper())
         # Else a program with handlers of its own on the root logger would print every line twice.
         logger.propagate = False
-        _configured = True
     return handler
 
 
@@ -121,25 +122,21 @@ def configure_from_environment() -> None:
     """As `configure(TOKFLUENCE_LOG)`, once per process; does nothing without that variable. An
     unknown level is told once and taken as `info`: a typing error in a variable is no reason not to
     start."""
-    global _configured
     level = os.environ.get("TOKFLUENCE_LOG")
-    if not level or _configured:
+    if not level or _ours():
         return
     try:
         configure(level)
     except ConfigurationError as error:
         configure("info")
-        logging.getLogger("tokfluence_async").warning("%s; taking info", error)
+        logger.warning("%s; taking info", error)
 
 
 def reset() -> None:
     """Take away what `configure` set up (for tests, and for the end of a command that runs inside
     another program)."""
-    global _configured
-    logger = logging.getLogger("tokfluence_async")
     with _lock:
-        for old in [old for old in logger.handlers if isinstance(old, _StandardError)]:
-            logger.removeHandler(old)
+        for handler in _ours():
+            logger.removeHandler(handler)
         logger.setLevel(logging.NOTSET)
         logger.propagate = True
-        _configured = False

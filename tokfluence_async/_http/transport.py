@@ -33,7 +33,7 @@ from aiohttp import (
 from multidict import CIMultiDict, istr
 from yarl import URL
 
-from .._errors import APIResponseValidationError, ClosedError
+from .._errors import ClosedError
 from .._version import __version__
 from .._wire.answers import Answer
 from .._wire.calls import Call
@@ -130,11 +130,7 @@ class Transport:
                 try:
                     if not attempt.sent:  # somebody answers in the session's place
                         attempt.leaves()
-                    body = _whole(response.content)
-                    if body is None:
-                        body = await self._read(response, attempt)
-                    elif len(body) > self._max_body:
-                        raise self._too_large(response, attempt)
+                    body = await self._read(response, attempt)
                 except BaseException:
                     response.close()
                     raise
@@ -216,15 +212,13 @@ class Transport:
         return response
 
     async def _read(self, response: ClientResponse, attempt: Attempt) -> bytes:
-        if response.content.at_eof():  # empty; or a recorder, such as vcrpy, has read it
+        content = response.content
+        if content.at_eof():  # empty; or a recorder, such as vcrpy, has read it
             return await response.read()
-        body = await read_body(response.content, self._max_body, attempt.heard)
+        body = await read_body(content, self._max_body, attempt.heard)
         if body is None:
-            raise self._too_large(response, attempt)
+            raise too_large(response.status, self._max_body, attempt.request_id)
         return body
-
-    def _too_large(self, response: ClientResponse, attempt: Attempt) -> APIResponseValidationError:
-        return too_large(response.status, self._max_body, attempt.request_id)
 
     def detach(self) -> None:
         """Let nothing more be sent, and touch no connection: their loop is gone, or they are a
@@ -244,12 +238,6 @@ def _headers(call: Call, more: Mapping[str, str] | None) -> CIMultiDict[str] | N
     return CIMultiDict((*(headers or {}).items(), *more.items())) if more else headers
 
 
-def _whole(content: aiohttp.StreamReader) -> bytes | None:
-    """A body that has come with its head, as a post does; None if there is something to wait
-    for, or nothing to read."""
-    return content.read_nowait() if content.is_eof() and not content.at_eof() else None
-
-
 async def read_body(
     content: aiohttp.StreamReader, most: int, heard: Callable[[], None]
 ) -> bytes | None:
@@ -261,6 +249,9 @@ async def read_body(
     Args:
         heard: Called with the head, and with each piece.
     """
+    if content.is_eof():  # it has come with its head, as a post does
+        body = content.read_nowait()
+        return body if len(body) <= most else None
     pieces: list[bytes] = []
     size = 0
     heard()
