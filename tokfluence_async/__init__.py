@@ -116,40 +116,29 @@ __all__ = [
     "show_progress",
 ]
 
+# Where a name is that is neither a model nor an error.
 _ROOMS = {
-    "_client": ("TokfluenceClient",),
-    "_crawl.crawl": ("crawl",),
-    "_credits.estimate": ("Estimate",),
-    "_journal.journal": ("Journal",),
-    "_journal.redis": ("RedisJournal",),
-    "_journal.sqlite": ("SQLiteJournal",),
-    "_credits.ledger": ("Difference", "Ledger", "LedgerLine"),
-    "_models": (
-        "Analysis",
-        "AnalyzeReport",
-        "Comment",
-        "CommentPage",
-        "CrawlReport",
-        "Music",
-        "Outcome",
-        "Post",
-        "Progress",
-        "Timeout",
-        "Usage",
-    ),
-    "_notebook": ("show_progress",),
-    "_credits.shared": ("SharedBudget",),
-    "_sandbox.sandbox": ("Sandbox",),
-    "_throttle.throttle": ("Throttle",),
+    "Difference": "_credits.ledger",
+    "Estimate": "_credits.estimate",
+    "Journal": "_journal.journal",
+    "Ledger": "_credits.ledger",
+    "LedgerLine": "_credits.ledger",
+    "RedisJournal": "_journal.redis",
+    "SQLiteJournal": "_journal.sqlite",
+    "Sandbox": "_sandbox.sandbox",
+    "SharedBudget": "_credits.shared",
+    "Throttle": "_throttle.throttle",
+    "TokfluenceClient": "_client",
+    "crawl": "_crawl.crawl",
+    "show_progress": "_notebook",
 }
-_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{_ROOM_OF.get(name, '_errors')}", __name__), name)
-    globals()[name] = value
+    room = _ROOMS.get(name) or ("_errors" if name.endswith("Error") else "_models")
+    value = globals()[name] = getattr(import_module(f".{room}", __name__), name)
     return value
 
 

@@ -151,28 +151,25 @@ class BudgetExceededError(TokfluenceError):
     ) -> None:
         left = max(available, 0)
         if why is not None:
-            super().__init__(
-                f"Not sent: the shared budget cannot be asked, so nothing new is spent ({why}).",
-                needed=needed,
-                available=available,
-                limit=limit,
-                floor=floor,
-                why=why,
-            )
-            return
-        if floor:
+            message = f"the shared budget cannot be asked, so nothing new is spent ({why})."
+        elif floor:
             to_stay = f"{limit:,} {'is' if limit == 1 else 'are'} to stay in the wallet"
-            why = f"{left:,} may be spent if {to_stay}. Lower keep_credits to go on."
+            message = (
+                f"it may cost {plural(needed, 'credit')} and {left:,} may be spent if {to_stay}. "
+                "Lower keep_credits to go on."
+            )
         else:
-            are_left = f"{'is' if left == 1 else 'are'} left"
-            why = f"{left:,} of the budget's {limit:,} {are_left}. Raise max_credits to go on."
+            message = (
+                f"it may cost {plural(needed, 'credit')} and {left:,} of the budget's {limit:,} "
+                f"{'is' if left == 1 else 'are'} left. Raise max_credits to go on."
+            )
         super().__init__(
-            f"Not sent: it may cost {plural(needed, 'credit')} and {why}",
+            f"Not sent: {message}",
             needed=needed,
             available=available,
             limit=limit,
             floor=floor,
-            why=None,
+            why=why,
         )
 
 
