@@ -138,9 +138,8 @@ class CallUnderWay(Generic[T]):
             self._batches = key.batches
             self._slots = key.slots(True, options.analyze_concurrency)
         self._timeout = _longer(call, options, at_least) if call.units else options.timeout
-        self._charge: Charge | None = None  # None before the first request id, and between two
-        self._charged = 0  # credits, under the ids before the current one
-        self._attempt: Attempt | None = None
+        self._charge = Charge(call, options.budget, key.ledger)
+        self._charged = 0  # credits, under the request ids before the current one
         self._attempts = 0
         self._since: float | None = None  # the end of the first attempt, less waits for a turn
         self._refusals = 0
@@ -150,7 +149,7 @@ class CallUnderWay(Generic[T]):
 
     # --- reserve ----------------------------------------------------------------------------------
 
-    async def reserve(self) -> None:
+    async def reserve(self) -> Attempt:
         """Begin the next attempt; where a new request id is needed, set its price aside first.
 
         Raises:
@@ -158,17 +157,14 @@ class CallUnderWay(Generic[T]):
         """
         self._attempts += 1
         self._budget.check()
-        if self._charge is None:
-            self._charge = Charge(self._call, self._budget, self._key.ledger)
-            await self._charge.reserve()
-            self._charge.request_id = (
-                next_request_id() if self._ids is None else await self._ids.next()
-            )
+        charge = self._charge
+        if charge.request_id is None:
+            await charge.reserve()
+            charge.request_id = next_request_id() if self._ids is None else await self._ids.next()
         elif self._ids is not None:
             await self._ids.confirm()
-        assert self._charge.request_id is not None
-        self._attempt = Attempt(
-            self._charge.request_id,
+        return Attempt(
+            charge.request_id,
             self._options.token,
             self._key.lanes,
             self._state.loop,
@@ -182,10 +178,8 @@ class CallUnderWay(Generic[T]):
 
     # --- wait, and send ---------------------------------------------------------------------------
 
-    async def exchange(self) -> Answer:
+    async def exchange(self, attempt: Attempt) -> Answer:
         """Wait for a turn, send, and return the answer, whatever its status."""
-        attempt = self._attempt
-        assert attempt is not None
         counts = self._state.counts
         try:
             while True:
@@ -248,14 +242,12 @@ class CallUnderWay(Generic[T]):
 
     # --- read -------------------------------------------------------------------------------------
 
-    def read(self, answer: Answer) -> T:
+    def read(self, attempt: Attempt, answer: Answer) -> T:
         """Tell throttle, ledger and budget of the answer, and decode it.
 
         Raises:
             APIError: It is not what was asked for.
         """
-        attempt = self._attempt
-        assert attempt is not None
         self._state.counts.bytes_received += len(answer.body)
         self._state.outage.reached()
         if answer.credits_remaining is not None:
@@ -272,12 +264,9 @@ class CallUnderWay(Generic[T]):
             raise
         finally:
             self._tell_throttle(answer, code)
-        charge = self._charge
-        assert charge is not None
-        charge.owed = charge_of(answer, self._call)
-        charge.uncertain = charge.failed = False
-        if not self._state.foreign_server.settled:
-            self._state.foreign_server.spoke(None)
+        self._charge.owed = charge_of(answer, self._call)
+        self._charge.uncertain = self._charge.failed = False
+        self._state.foreign_server.spoke(None)
         return value
 
     def _tell_throttle(self, answer: Answer, code: str | None) -> None:
@@ -296,11 +285,8 @@ class CallUnderWay(Generic[T]):
 
     # --- decide -----------------------------------------------------------------------------------
 
-    def decide(self, error: TokfluenceError) -> Decision:
+    def decide(self, attempt: Attempt, error: TokfluenceError) -> Decision:
         """What follows an attempt that ended in `error`."""
-        attempt, charge = self._attempt, self._charge
-        assert attempt is not None
-        assert charge is not None
         if self._budget.closed_by(error) or error is self._state.outage.error:
             return GiveUp()  # this attempt has not been sent, and did not end so
         if isinstance(error, APIError):
@@ -325,19 +311,20 @@ class CallUnderWay(Generic[T]):
             unusable=self._unusable,
         )
         self._unusable += isinstance(error, APIResponseValidationError)
-        self._note_charge(charge, error, attempt)
+        self._note_charge(error, attempt)
         if self._ids is not None:
             self._ids.note(error)
         if isinstance(decision, Settled):
             # Charged here only if an attempt of this call may have run. A batch that an earlier
             # process left in doubt was charged then, if ever.
-            may_have_run = charge.uncertain or self._past is Past.FRESH
-            charge.owed = self._call.price if may_have_run else 0
+            may_have_run = self._charge.uncertain or self._past is Past.FRESH
+            self._charge.owed = self._call.price if may_have_run else 0
         elif isinstance(decision, Again):
             logger.info("%s: %s; again in %.1f s", self._call.route, error, decision.after)
             self._past |= effect_of(error)
             if decision.new_id:
-                self._close_charge()
+                self._charged += self._charge.close()
+                self._charge = Charge(self._call, self._budget, self._key.ledger)
                 self._past = Past.FRESH
         elif isinstance(error, DuplicateRequestError) and self._past & Past.MAYBE:
             error.advice = "An earlier attempt of this call was done; its answer is not replayed."
@@ -358,7 +345,8 @@ class CallUnderWay(Generic[T]):
         self._attempts -= 1
         return True
 
-    def _note_charge(self, charge: Charge, error: TokfluenceError, attempt: Attempt) -> None:
+    def _note_charge(self, error: TokfluenceError, attempt: Attempt) -> None:
+        charge = self._charge
         if effect_of(error) & Past.MAYBE:
             charge.uncertain = True
         if isinstance(error, APIStatusError):
@@ -372,22 +360,16 @@ class CallUnderWay(Generic[T]):
 
     # --- end --------------------------------------------------------------------------------------
 
-    def interrupted(self) -> None:
+    def interrupted(self, attempt: Attempt) -> None:
         """The attempt was cancelled: what may have left may have been charged."""
-        if self._attempt is not None and self._attempt.sent:
-            assert self._charge is not None
+        if attempt.sent:
             self._charge.may_be_charged()
             if self._ids is not None:
                 self._ids.note(None)
 
-    def _close_charge(self) -> None:
-        if self._charge is not None:
-            self._charged += self._charge.close()
-            self._charge = None
-
     def end(self) -> None:
         """Settle what is reserved, whatever ended the call."""
-        self._close_charge()
+        self._charged += self._charge.close()
         self._key.ledger.ended()
 
 

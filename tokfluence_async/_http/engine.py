@@ -217,15 +217,15 @@ class Engine:
         state.calls.add(task)
         try:
             while True:
-                await call_under_way.reserve()
+                attempt = await call_under_way.reserve()
                 try:
-                    return call_under_way.read(await call_under_way.exchange())
+                    return call_under_way.read(attempt, await call_under_way.exchange(attempt))
                 except TokfluenceError as error:
-                    decision = call_under_way.decide(error)
+                    decision = call_under_way.decide(attempt, error)
                     if isinstance(decision, GiveUp):
                         raise
                 except BaseException:
-                    call_under_way.interrupted()
+                    call_under_way.interrupted(attempt)
                     raise
                 if isinstance(decision, Settled):
                     return decision

@@ -28,7 +28,6 @@ class ForeignServer:
     """Listens to the answers of a client.
 
     Attributes:
-        settled: The last answer that counts was the API's: another one would tell nothing new.
         error: What the rest of a job ends in: the last of those answers, with what to do about it.
             None as long as it may well be the API that answers, and again once it does.
     """
@@ -37,16 +36,13 @@ class ForeignServer:
         self._base_url = base_url
         self._count = 0
         self._known = False
-        self.settled = False
         self.error: APIError | None = None
 
     def spoke(self, error: APIError | None) -> None:
         """An answer came: `error` is what was made of it, None if it was what was asked for."""
         if error is None or (isinstance(error, APIStatusError) and error.code is not None):
-            self._known, self.settled = True, True
-            self._count, self.error = 0, None
+            self._known, self._count, self.error = True, 0, None
         elif self.error is None and self._counts(error):
-            self.settled = False
             self._count += 1
             if self._count >= _ENOUGH:
                 self.error = self._made_of(error)

@@ -168,21 +168,21 @@ class WatchedCall(CallUnderWay[T]):
             self._span.add_event("tokfluence.throttle.wait", {"tokfluence.seconds": seconds})
         self._telemetry.wait.record(seconds, self._labels)
 
-    def read(self, answer: Answer) -> T:
+    def read(self, attempt: Attempt, answer: Answer) -> T:
         if answer.status == 429:
             asked = answer.retry_after
             says = {} if asked is None else {"tokfluence.retry_after": asked}
             self._span.add_event("tokfluence.throttle.refused", says)
             self._telemetry.refused.add(1, self._labels)
         try:
-            return super().read(answer)
+            return super().read(attempt, answer)
         finally:
             remaining = self._key.ledger.remaining
             if remaining is not None:
                 self._telemetry.remaining.set(remaining)
 
-    def decide(self, error: TokfluenceError) -> Decision:
-        decision = super().decide(error)
+    def decide(self, attempt: Attempt, error: TokfluenceError) -> Decision:
+        decision = super().decide(attempt, error)
         if isinstance(decision, Settled):
             self._span.add_event("tokfluence.settled", {"tokfluence.verify": decision.verify})
         elif isinstance(decision, Again):
