@@ -16,15 +16,13 @@ import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
-import msgspec
 from msgspec import Raw, Struct
 
 from .._errors import APIResponseValidationError
 from .._models import Comment, CommentPage
 from .._wire.bodies import CommentsBody, RawCommentsBody
 from .._wire.calls import MAX_LIMIT, build_comments
-from .._wire.lines import comment_ids
-from .._wire.shapes import Shape
+from .._wire.shapes import RawPages, Shape
 from .ahead import PagesAhead
 from .recent import Recent
 from .requests import Requests
@@ -37,7 +35,7 @@ P = TypeVar("P")
 logger = logging.getLogger("tokfluence_async")
 
 _PAGE: Shape[CommentsBody] = Shape(CommentsBody)
-_RAW_PAGE: Shape[RawCommentsBody] = Shape(RawCommentsBody)
+_RAW_PAGE = RawPages()
 
 # Empty pages in a row that are taken for a gap and not for a list without an end; each costs 2
 # credits.
@@ -88,7 +86,7 @@ class Walk(Generic[C, P]):
 
     Args:
         shape: The body of an answer, with `data` and `meta`.
-        ids: The comments' ids, in their order.
+        ids: The ids of an answer's comments, in their order.
         page: What a page is given as, made of the fields of `CommentPage`.
     """
 
@@ -99,7 +97,7 @@ class Walk(Generic[C, P]):
         paging: Paging,
         *,
         shape: Shape[Any],
-        ids: Callable[[list[C]], list[str]],
+        ids: Callable[[Any], list[str]],
         page: Callable[..., P],
     ) -> None:
         self._requests = requests
@@ -184,7 +182,7 @@ class Walk(Generic[C, P]):
                 raise self._endless(f"do not advance: after cursor {cursor} comes {next_cursor}")
             self._ahead.reached(next_cursor - cursor)
         self._next_cursor = next_cursor
-        items = self._recent.new(data, self._ids(data))
+        items = self._recent.new(data, self._ids(body))
         repeated = len(data) - len(items)
         reached = next_cursor
         if self._left is not None:
@@ -221,17 +219,13 @@ class Walk(Generic[C, P]):
         )
 
 
-def _comment_ids(comments: list[Comment]) -> list[str]:
-    return [comment.comment_id for comment in comments]
+def _ids(body: CommentsBody) -> list[str]:
+    return [comment.comment_id for comment in body.data]
 
 
-def _raw_ids(comments: list[Raw]) -> list[str]:
-    try:
-        return comment_ids(comments)
-    except msgspec.ValidationError as error:
-        raise APIResponseValidationError(
-            f"A comment is not what the API promises: {error}. The page was charged.", status=200
-        ) from None
+def _raw_ids(body: RawCommentsBody) -> list[str]:
+    ids: list[str] = body.ids
+    return ids
 
 
 def comment_pages(
@@ -239,7 +233,7 @@ def comment_pages(
 ) -> AsyncGenerator[CommentPage, None]:
     """The walk in Structs; see `Posts.comment_pages`."""
     walk: Walk[Comment, CommentPage] = Walk(
-        requests, post_id, paging, shape=_PAGE, ids=_comment_ids, page=CommentPage
+        requests, post_id, paging, shape=_PAGE, ids=_ids, page=CommentPage
     )
     return walk.pages()
 

@@ -47,10 +47,11 @@ class CommentsBody(Struct, frozen=True, gc=False):
 
 class RawCommentsBody(Struct, frozen=True, gc=False):
     """The same page, with each comment as the bytes that came, as `crawl` writes unknown fields
-    too."""
+    too; `RawPages` adds the comments' ids."""
 
     data: list[Raw]
     meta: PageMeta
+    ids: Any = None
 
 
 class RawPostBody(Struct, frozen=True, gc=False):

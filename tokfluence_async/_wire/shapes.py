@@ -25,12 +25,13 @@ from .bodies import (
     ErrorBody,
     PageMeta,
     PostBody,
+    RawCommentsBody,
 )
 from .checks import TooMuchError, check_size
 from .nearly_json import repair_json
 from .repair import mend
 
-__all__ = ["DECODING_ERRORS", "Shape"]
+__all__ = ["DECODING_ERRORS", "RawPages", "Shape"]
 
 T = TypeVar("T")
 
@@ -89,6 +90,22 @@ class Shape(Generic[T]):
         for oddity in oddities:
             _tell(oddity)
         return value
+
+
+class RawPages(Shape[RawCommentsBody]):
+    """A page of comments as the bytes that came, and their ids. The values that show whether the
+    bytes can be read hold the ids already."""
+
+    def __init__(self) -> None:
+        super().__init__(RawCommentsBody)
+
+    def _read(self, body: bytes) -> RawCommentsBody:
+        values = _readable(body)
+        page = self._decode(body)
+        ids = [comment.get("comment_id") for comment in values["data"] if type(comment) is dict]
+        if len(ids) < len(page.data) or not all(type(each) is str for each in ids):
+            raise msgspec.ValidationError("a comment without a `comment_id`")
+        return RawCommentsBody(page.data, page.meta, ids)
 
 
 _told: set[str] = set()
