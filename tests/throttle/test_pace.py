@@ -208,6 +208,7 @@ def test_a_lane_starts_with_one_slot():
 def test_an_empty_lane_starts_with_none():
     """A forked child takes no time to start, so a loop of forks would burst with one slot each."""
     assert pacer(now=100.0, empty=True).free_at == pytest.approx(100.0 + 60.6 / 600)
+    assert pacer(1, now=100.0, empty=True).free_at == pytest.approx(100.0 + 60.6)
 
 
 def test_idleness_saves_a_burst_and_no_more():
@@ -233,6 +234,15 @@ def test_a_short_pause_saves_what_it_lasted():
         at_once += 1
 
     assert at_once == 4
+
+
+def test_a_short_pause_saves_no_more_where_the_window_has_room():
+    """Nothing but the schedule says how many: hardly a slot of the last minute was taken."""
+    lane = pacer(burst=10)
+    lane.take(0.0)
+
+    assert at_once(lane, 4.5 * 60.6 / 600) == 4
+    assert lane.free_at == pytest.approx(5 * 60.6 / 600)
 
 
 def test_a_burst_is_paid_back_evenly_over_the_next_window():
@@ -306,6 +316,25 @@ def test_a_slot_given_back_is_as_if_never_taken():
     lane.refund(now, now)
 
     assert lane.free_at == pytest.approx(other.free_at)
+
+
+def test_a_slot_given_back_is_free_again_where_the_window_is_full():
+    """Three a window, all taken at once: of these the newest comes back."""
+    lane = pacer(3, burst=3, jitter=0.0)
+    for moment in (1000.0, 1005.0, 1010.0):
+        lane.take(moment)
+    assert lane.free_at == 1060.0
+
+    lane.refund(1010.0, 1011.0)
+
+    assert lane.free_at <= 1011.0
+    lane.take(1011.0)
+    assert lane.free_at == 1060.0
+    lane.refund(1007.0, 1012.0)  # the one of 1005, as some clock tells it
+
+    assert lane.free_at <= 1012.0
+    lane.take(1012.0)
+    assert lane.free_at == 1060.0
 
 
 def test_giving_back_what_was_never_taken_changes_nothing():
@@ -417,15 +446,17 @@ def test_the_gate_only_ever_moves_later():
     assert lane.gate.closed_for(102.0) == 0.0
 
 
-def test_after_the_gate_traffic_is_paced_and_has_no_burst():
+@pytest.mark.parametrize("pause", [0.5, 5.0])
+def test_after_the_gate_traffic_is_paced_and_has_no_burst(pause):
     """Everybody waited for the same moment; at it, one may go."""
     lane = pacer()
     lane.take(0.0)
-    lane.refused(1000.0, 5.0)
+    lane.take(1000.0)
+    lane.refused(1000.0, pause)
 
     granted = saturate(lane, 1000.0, 1006.0)
 
-    assert granted[0] == pytest.approx(1005.0)
+    assert granted[0] == pytest.approx(1000.0 + pause)
     assert min(b - a for a, b in itertools.pairwise(granted)) > 60.6 / 600
 
 
@@ -436,8 +467,37 @@ def test_a_refusal_halves_the_pace_and_those_in_flight_with_it_do_not():
     stepped = [lane.refused(100.0 + 0.1 * k, 20.0) for k in range(5)]
 
     assert stepped == [True, False, False, False, False]
+    assert lane.refused_total == 5
     assert lane.learnt.at(120.0) == 0.5
     assert lane.pace(120.0) == pytest.approx(300 / 60.6)
+
+
+def test_a_refusal_behind_a_closed_gate_tells_nothing_new():
+    """It was sent before the gate closed: a slow answer. It may ask for a longer pause."""
+    lane = pacer()
+    lane.refused(100.0, 20.0)
+
+    assert lane.refused(110.0, 30.0) is False
+    assert lane.learnt.at(120.0) == 0.5
+    assert lane.free_at == 140.0
+    assert lane.refused(140.0, 1.0) is True  # sent when it had opened
+
+
+def test_a_refusal_right_after_a_short_pause_was_in_flight_too():
+    lane = pacer()
+    lane.refused(100.0, 0.2)
+
+    assert lane.refused(101.4, 0.2) is False
+    assert lane.refused(102.0, 0.2) is True
+
+
+def test_a_refusal_that_is_not_about_the_rate_does_not_lower_it():
+    """The gate closes, and the full pace goes on after it."""
+    lane = pacer()
+
+    assert lane.refused(100.0, 20.0, lower=False) is False
+    assert lane.free_at == 120.0
+    assert lane.pace(120.0) == pytest.approx(600 / 60.6)
 
 
 def test_a_refusal_after_the_gate_halves_again():

@@ -53,7 +53,7 @@ class Pacing:
     def window(self) -> float:
         """Seconds in which the service counts: the period, or more where not even one request is
         permitted in it."""
-        return self.period if self.limit is None or self.limit >= 1 else self.period / self.limit
+        return self.period if self.limit is None else max(self.period, self.period / self.limit)
 
     @property
     def span(self) -> float:
