@@ -62,6 +62,7 @@ class Disk(Journal):
         self.row: tuple[str, list[PostRef]] | None = None
         self.full = False
         self.told: list[str] = []
+        self.sure = True
 
     async def sending(
         self, request_id: str, posts: Sequence[PostRef], *, replaces: str | None
@@ -70,8 +71,16 @@ class Disk(Journal):
         self.row = (request_id, list(posts))
 
     async def sending_again(self, request_id: str) -> None:
+        self.told.append("sending again")
         assert self.row is not None
         assert self.row[0] == request_id
+
+    @property
+    def holds(self) -> bool:
+        return self.sure
+
+    async def confirm(self, request_id: str) -> None:
+        self.told.append(f"confirm {request_id}")
 
     async def released(self, request_id: str) -> None:
         self.told.append("released")
@@ -152,6 +161,7 @@ def test_what_may_have_run_is_never_free(later: TokfluenceError) -> None:
     ids.note(later)
 
     assert not ids.free
+    assert ids.lost_here
 
 
 def test_a_conflict_of_a_fresh_id_is_somebody_elses_doing() -> None:
@@ -203,6 +213,37 @@ def test_a_batch_that_is_given_up_stays_written_down_if_it_may_have_run(
     now(ids.give_up())
 
     assert disk.told == [told]
+
+
+def test_an_earlier_process_batch_is_asked_about_under_its_id_before_any_new_one() -> None:
+    """And that is written down first, as with any other."""
+    disk = Disk()
+    disk.row = ("earlier", [parse_post("7")])
+    ids = BatchIds([parse_post("7")], disk, "earlier")
+    assert now(ids.next()) == ids.current == "earlier"
+    assert disk.told == ["sending again"]
+
+    assert now(ids.next()) != "earlier"
+    assert now(BatchIds([], None, "earlier").next()) == "earlier"
+
+
+def test_a_shared_journal_says_whether_an_id_may_be_sent_once_more() -> None:
+    """Another process may have taken the batch over; without a journal nobody can."""
+    disk = Disk()
+    ids = BatchIds([parse_post("7")], disk)
+    now(ids.confirm())  # before its first id: there is nothing to ask about
+    assert disk.told == []
+    first = now(ids.next())
+    now(ids.confirm())
+    assert disk.told == [f"confirm {first}"]
+    assert ids.holds() is True
+    disk.sure = False
+    assert ids.holds() is False
+
+    alone = sent_once()
+    now(alone.confirm())
+    now(alone.give_up())
+    assert alone.holds() is True
 
 
 POLICY = RetryPolicy(max_retries=4, deadline=1e9)

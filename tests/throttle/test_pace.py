@@ -889,3 +889,26 @@ def test_a_slot_of_a_try_that_never_left_is_free_again() -> None:
 
     assert lane.free_at <= 86_405.0 + 60.6 / 600
     assert lane.gate.closed_for(86_405.0) == 0.0
+
+
+@pytest.mark.parametrize("refused", [True, False])
+def test_only_the_answer_to_a_try_opens_a_gate_closed_for_long(refused: bool) -> None:
+    """Not one that was under way since before, when the try was refused or never left."""
+    lane = pacer()
+    lane.refused(0.0, 1e308, False)
+    lane.take(86_400.0, True)
+    if refused:
+        lane.refused(86_401.0, 1e308, False)
+    else:
+        lane.refund(86_400.0, 86_401.0)
+
+    assert lane.answered(86_402.0) is False
+    assert lane.gate.until > 1e300
+
+
+def test_a_request_at_the_end_of_a_pause_is_no_try() -> None:
+    lane = pacer()
+    lane.refused(0.0, 10.0)
+    lane.take(10.0, True)
+
+    assert lane.answered(11.0) is False
