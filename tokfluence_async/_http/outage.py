@@ -28,7 +28,7 @@ logger = logging.getLogger("tokfluence_async")
 # waited for, and less where nobody has ever been reached.
 _LONGEST = 900.0
 _LONGEST_AT_FIRST = 60.0
-# Seconds between two tries: twice as long each time, and no longer than this.
+# Seconds between two tries: as long as jobs have waited already, within these limits.
 _FIRST_TRY = 0.5
 _LAST_TRY = 5.0
 # Seconds: what is over sooner is not told. A server that restarts, or a test that ends, is no news.
@@ -51,7 +51,6 @@ class Outage:
         self._reached = False
         self._line: deque[asyncio.Future[None]] = deque()
         self._tries: asyncio.TimerHandle | None = None
-        self._tried = 0
         self._failed_at = 0.0
         self._told = False  # whether the log says that jobs wait
         self._waits_since: float | None = None  # when the jobs of now began to wait
@@ -70,7 +69,6 @@ class Outage:
             self.since = now
         if self._waits_since is None:
             self._waits_since = now
-            self._tried = 0
             self._told = False
             return
         waited = now - self._waits_since
@@ -130,8 +128,8 @@ class Outage:
         return _LONGEST if self._reached else _LONGEST_AT_FIRST
 
     def _try_later(self) -> None:
-        wait = min(_FIRST_TRY * 2.0**self._tried, _LAST_TRY)
-        self._tried = min(self._tried + 1, 10)
+        waited = 0.0 if self._waits_since is None else self._loop.time() - self._waits_since
+        wait = min(max(waited, _FIRST_TRY), _LAST_TRY)
         self._tries = self._loop.call_later(wait, self._try)
 
     def _try(self) -> None:
