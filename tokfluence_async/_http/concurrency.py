@@ -15,12 +15,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from typing import Protocol
 
 import anyio
 
 from .._errors import RateLimitError
 from .._throttle.lanes import Lanes
+from .attempt import Attempt
 
 __all__ = ["BatchConcurrency", "ClosedGate"]
 
@@ -77,13 +77,6 @@ class ClosedGate:
         self._opens = None
 
 
-class Batch(Protocol):
-    """An attempt of an analyze batch."""
-
-    @property
-    def sent(self) -> bool: ...
-
-
 class BatchConcurrency:
     """How many analyze batches of one key the service takes at once: no limit until it shows one.
 
@@ -100,7 +93,7 @@ class BatchConcurrency:
 
     def __init__(self) -> None:
         self._limiter = anyio.CapacityLimiter(math.inf)
-        self._under_way: set[Batch] = set()
+        self._under_way: set[Attempt] = set()
         self._most = 1  # the largest limit that a caller has set
         self._proven = 0  # the most that were under way when one of them was answered
         self._failed = 0  # how often one more was refused; 0 as long as no limit is known
@@ -112,7 +105,7 @@ class BatchConcurrency:
         """How many go at once; infinite as long as no limit is known."""
         return self._limiter.total_tokens
 
-    async def enter(self, batch: Batch, most: int) -> None:
+    async def enter(self, batch: Attempt, most: int) -> None:
         """Wait until one more may be under way; first come, first served.
 
         Args:
@@ -122,7 +115,7 @@ class BatchConcurrency:
         self._most = max(self._most, most)
         self._under_way.add(batch)
 
-    def leave(self, batch: Batch) -> None:
+    def leave(self, batch: Attempt) -> None:
         """It has ended. Nothing, if it never came so far as to enter."""
         if batch in self._under_way:
             self._limiter.release()
