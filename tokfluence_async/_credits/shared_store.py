@@ -4,9 +4,8 @@ Promises: a trip ends within a few seconds, with an answer, with a `BudgetExceed
 why nothing may be spent, or with a `ConfigurationError` where it will never work. Passwords are in
 no message: a server is named by host, port and database.
 
-Relies on redis-py (extra `[redis]`), which only this room of the wing imports. A trip makes a
-connection of its own: with blocks leased ahead there is one for some hundred calls, and a budget
-then belongs to no event loop and needs no closing.
+A trip makes a connection of its own: with blocks leased ahead there is one for some hundred calls,
+and a budget then belongs to no event loop and needs no closing.
 
 Hard: a store that lost its data looks like a new one. So a budget has an epoch, and who meets
 another one than before refuses to go on.
@@ -18,10 +17,10 @@ another one than before refuses to go on.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 from .._errors import BudgetExceededError, ConfigurationError
+from .._redis_py.client import SCHEMES, Failure, connect, explain, shown
 from .._wire.secret import Secret
 
 if TYPE_CHECKING:
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["BudgetStore", "check_url"]
 
-_CONNECT = 2.0
 _TRIP = 4.0
 
 # ARGV: credits wanted, ahead of that, spent since, given back, limit, the epoch known, a new one.
@@ -78,7 +76,7 @@ def check_url(url: object) -> Secret:
         what = "holds a character that no URL has" if isinstance(url, str) else "is no text"
         raise ConfigurationError(f"The URL of a shared budget {what}; {example}. Nothing was sent.")
     scheme = url.partition("://")[0] if "://" in url else "none"
-    if scheme not in ("redis", "rediss", "unix"):
+    if scheme not in SCHEMES:
         raise ConfigurationError(
             "The URL of a shared budget begins with redis://, rediss:// or unix://, such as "
             f"redis://host:6379/0; its scheme is {scheme[:20]}. Nothing was sent."
@@ -89,31 +87,7 @@ def check_url(url: object) -> Secret:
 
 
 def _connect(url: Secret) -> Redis:
-    try:
-        from redis.asyncio import Redis
-        from redis.asyncio.retry import Retry
-        from redis.backoff import NoBackoff
-    except ModuleNotFoundError:
-        raise ConfigurationError(
-            "A shared budget needs redis-py, which is not installed: "
-            "pip install 'tokfluence_async[redis]' (or from a checkout: pip install '.[redis]'). "
-            "Nothing was sent."
-        ) from None
-    try:
-        # No retries: a trip that is made twice gives back twice.
-        client: Redis = Redis.from_url(
-            url.reveal(),
-            decode_responses=True,
-            socket_connect_timeout=_CONNECT,
-            socket_timeout=_TRIP,
-            retry=Retry(NoBackoff(), 0),
-        )
-    except (ValueError, TypeError):  # without its text, which may hold the URL
-        raise ConfigurationError(
-            "The URL of a shared budget cannot be read; it looks like redis://host:6379/0. "
-            "Nothing was sent."
-        ) from None
-    return client
+    return connect(url, "A shared budget", _TRIP)
 
 
 class BudgetStore:
@@ -124,11 +98,7 @@ class BudgetStore:
     """
 
     def __init__(self, url: Secret, name: str) -> None:
-        parts = urlsplit(url.reveal())
-        where = parts.path
-        if parts.scheme != "unix":
-            where = f"{parts.hostname or 'localhost'}:{parts.port or 6379}{parts.path}"
-        self.shown = f"{parts.scheme}://{where}"
+        self.shown = shown(url.reveal())
         self._url = url
         self._name = name
         self._key = f"{{tokfluence:budget:{name}}}"
@@ -154,55 +124,32 @@ class BudgetStore:
 
     async def _trip(self, want: int, ahead: int, spent: int, back: int, limit: int) -> list[int]:
         arguments = (want, ahead, spent, back, limit, self._epoch, uuid4().hex)
-        why: str | None = None
+        failure: Failure | None = None
         reply: list[str] = []
         try:
             async with _connect(self._url) as client:
                 answered: Any = await client.eval(_SCRIPT, 1, self._key, *map(str, arguments))
                 reply = [str(part) for part in answered]
         except Exception as error:
-            why = _explain(error)
-        if why is not None:
-            self._refuse(want, limit, why)
+            failure = explain(error)
+        if failure is not None:
+            why = f"the server {failure.what}"
+            if failure.kind == "refused":
+                raise ConfigurationError(
+                    f"The shared budget {self._name} at {self.shown}: {why}. Nothing was sent."
+                )
+            raise self._used_up(want, limit, why)
         if reply[0] == "other":
             raise ConfigurationError(
                 f"{self.shown} holds something else under the name of the shared budget "
                 f"{self._name}. Choose another name or another database. Nothing was sent."
             )
         if reply[0] == "lost":
-            self._refuse(
+            raise self._used_up(
                 want, limit, "the server has lost what was spent; use one that keeps its data"
             )
         self._epoch = reply[1]
         return [int(part) for part in reply[2:]]
 
-    def _refuse(self, want: int, limit: int, why: str) -> None:
-        if why.startswith("the server refuses"):
-            raise ConfigurationError(
-                f"The shared budget {self._name} at {self.shown}: {why}. Nothing was sent."
-            )
-        raise BudgetExceededError(want, 0, limit, why=f"{self._name} at {self.shown}: {why}")
-
-
-def _explain(error: Exception) -> str:
-    """What an error of redis-py means. Its text may hold the URL; only a server's own is shown."""
-    from redis import exceptions
-
-    if isinstance(error, (exceptions.AuthenticationError, exceptions.NoPermissionError)):
-        return "the server refuses the user or the password"
-    if isinstance(error, exceptions.BusyLoadingError):
-        return "the server is still loading its data"
-    if isinstance(error, (TimeoutError, exceptions.TimeoutError)):
-        return "the server did not answer in time"
-    if isinstance(error, (exceptions.ConnectionError, OSError)):
-        return "the server cannot be reached"
-    if isinstance(error, exceptions.OutOfMemoryError):
-        return "the server is full: OOM command not allowed"
-    if isinstance(error, exceptions.ReadOnlyError):
-        return "the server is read only, a replica"
-    if isinstance(error, exceptions.ResponseError):
-        text = str(error)
-        if "NOAUTH" in text or "WRONGPASS" in text or "unauthenticated" in text:
-            return "the server refuses the user or the password"
-        return "the server says " + "".join(text.splitlines()[:1])[:200]
-    return f"the server was not understood ({type(error).__name__})"
+    def _used_up(self, want: int, limit: int, why: str) -> BudgetExceededError:
+        return BudgetExceededError(want, 0, limit, why=f"{self._name} at {self.shown}: {why}")

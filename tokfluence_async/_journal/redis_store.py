@@ -3,7 +3,7 @@
 Promises: a trip ends within `PATIENCE` seconds, with an answer or a `JournalError`. Passwords are
 in no message: servers are named by host, port and database.
 
-Relies on redis-py (extra `[redis]`), which only this room imports, and on scripts that may run
+Relies on `_redis_py.client`, and on scripts that may run
 twice: where an answer is lost, the trip is made again.
 
 Hard: a store that was emptied looks like a new one. So the job has an epoch, a number that goes
@@ -24,6 +24,8 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 from uuid import uuid4
 
 from .._errors import ConfigurationError, JournalError
+from .._redis_py import client
+from .._redis_py.client import Failure
 from .._wire.secret import Secret
 from .scripts import FORMAT, SCRIPTS
 
@@ -61,7 +63,7 @@ def split_url(url: str) -> tuple[str, str | None]:
         raise ConfigurationError(
             "The URL of a Redis journal cannot be read; it looks like redis://host:6379/0?job=NAME."
         ) from None
-    if parts.scheme not in ("redis", "rediss", "unix") or port == 0:
+    if parts.scheme not in client.SCHEMES or port == 0:
         raise ConfigurationError(
             "A Redis journal takes a URL that begins with redis://, rediss:// or unix://, such as "
             f"redis://host:6379/0?job=NAME; not {parts.scheme[:20] or 'one without a scheme'}."
@@ -100,11 +102,7 @@ class RedisStore:
     """
 
     def __init__(self, url: Secret, job: str) -> None:
-        parts = urlsplit(url.reveal())
-        where = parts.path if parts.scheme == "unix" else f"{parts.hostname or 'localhost'}"
-        if parts.scheme != "unix":
-            where += f":{parts.port or 6379}{parts.path}"
-        self.shown = f"{parts.scheme}://{where}, job {job}"
+        self.shown = f"{client.shown(url.reveal())}, job {job}"
         self.journal = uuid4().hex
         self.held_until = 0.0
         self._url = url
@@ -147,9 +145,9 @@ class RedisStore:
             raise
 
     async def aclose(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            await client.aclose()
+        connected, self._client = self._client, None
+        if connected is not None:
+            await connected.aclose()
 
     # --- trips ------------------------------------------------------------------------------------
 
@@ -194,28 +192,22 @@ class RedisStore:
         deadline = loop.time() + PATIENCE
         waits = iter(_AGAIN)
         while True:
-            answer: list[str] = []
-            error = await self._try(script, arguments, answer)
-            if error is None:
+            answer = await self._try(script, arguments)
+            if not isinstance(answer, Failure):
                 return answer
             wait = next(waits, _AGAIN[-1])
-            if not error.passes or loop.time() + wait >= deadline:
-                raise JournalError(f"{self.shown}: {error.what}.") from None
+            if not answer.passes or loop.time() + wait >= deadline:
+                raise JournalError(f"{self.shown}: the server {answer.what}.")
             await asyncio.sleep(wait)
 
-    async def _try(
-        self, script: str, arguments: tuple[str | float, ...], answer: list[str]
-    ) -> _Failure | None:
-        """Fill `answer`, or say what went wrong."""
+    async def _try(self, script: str, arguments: tuple[str | float, ...]) -> list[str] | Failure:
         try:
             async with asyncio.timeout(_TRY):
                 found: Any = await self._scripts[script](keys=self._keys, args=list(arguments))
-            answer.extend(str(part) for part in found)
+            answer = [str(part) for part in found]
         except Exception as error:
-            return _explain(error)
-        if not answer:
-            return _Failure("it answered something that is not a journal's", passes=False)
-        return None
+            return client.explain(error)
+        return answer or Failure("answered something that is not a journal's", "foreign")
 
     async def _warn(self) -> None:
         """Tell of a server that may forget what was paid for."""
@@ -251,75 +243,9 @@ class RedisStore:
             )
 
 
-class _Failure:
-    """What a try ended in, in words; `passes` if another may fare better."""
-
-    def __init__(self, what: str, *, passes: bool) -> None:
-        self.what = what
-        self.passes = passes
-
-
 def connect(url: Secret) -> Redis:
-    """A client of redis-py. It opens its connections when they are used.
-
-    Raises:
-        ConfigurationError: redis-py is missing, or takes nothing of the URL.
-    """
-    try:
-        from redis.asyncio import Redis
-        from redis.asyncio.retry import Retry
-        from redis.backoff import NoBackoff
-    except ModuleNotFoundError:
-        raise ConfigurationError(
-            "A journal in Redis needs redis-py, which is not installed: "
-            "pip install 'tokfluence_async[redis]' (or from a checkout: pip install '.[redis]'). "
-            "Nothing was sent."
-        ) from None
-    try:
-        client: Redis = Redis.from_url(
-            url.reveal(),
-            decode_responses=True,
-            socket_connect_timeout=_TRY,
-            socket_timeout=_TRY,
-            retry=Retry(NoBackoff(), 0),  # ours has a deadline
-        )
-    except (ValueError, TypeError):  # without its text, which may hold the URL
-        raise ConfigurationError(
-            "The URL of a Redis journal cannot be read; it looks like redis://host:6379/0?job=NAME."
-        ) from None
-    return client
-
-
-def _explain(error: Exception) -> _Failure:
-    """What an error of redis-py means. Its text may hold the URL; only a server's own is shown."""
-    from redis import exceptions
-
-    if isinstance(error, (exceptions.AuthenticationError, exceptions.NoPermissionError)):
-        return _Failure("the server refuses the user or the password", passes=False)
-    if isinstance(error, exceptions.BusyLoadingError):
-        return _Failure("the server is still loading its data", passes=True)
-    if isinstance(error, (TimeoutError, exceptions.TimeoutError)):
-        return _Failure("the server did not answer in time", passes=True)
-    if isinstance(error, (exceptions.ConnectionError, OSError)):
-        return _Failure("the server cannot be reached", passes=True)
-    text = " ".join(str(error).split())[:200]
-    if "WRONGTYPE" in text:
-        return _Failure(
-            "the server holds something else under the job's keys; name another job", passes=False
-        )
-    if any(word in text for word in ("NOAUTH", "WRONGPASS", "NOPERM", "unauthenticated")):
-        return _Failure("the server refuses the user or the password", passes=False)
-    if "OOM " in text or isinstance(error, exceptions.OutOfMemoryError):
-        return _Failure(
-            "the server is full (OOM command not allowed); make room and run again", passes=False
-        )
-    if "READONLY" in text or "read only replica" in text:
-        return _Failure("the server is read-only: a replica", passes=False)
-    if "MISCONF" in text:
-        return _Failure("the server cannot write to its disk (MISCONF)", passes=False)
-    if isinstance(error, exceptions.ResponseError):
-        return _Failure(f"the server answered: {text}", passes=False)
-    return _Failure(f"the connection failed ({type(error).__name__})", passes=False)
+    """A client for a job's server."""
+    return client.connect(url, "A journal in Redis", _TRY)
 
 
 def _number(text: str, store: RedisStore) -> float:

@@ -4,8 +4,8 @@ Promises: one trip an ask, in which the server runs `redis_script` as one step. 
 passwords are written anywhere: lanes are named by salted hashes, and messages name the server
 without its password.
 
-Relies on: redis-py (extra `[redis]`); this is the only room of the throttle that imports it. On a
-server that keeps nothing over a restart: an emptied store begins as a restarted process does.
+Relies on a server that may keep nothing over a restart: an emptied store begins as a restarted
+process does.
 
 Hard: connections belong to event loops. Each loop has its own, made at its first request and closed
 by `aclose`.
@@ -19,17 +19,13 @@ import secrets
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from redis import exceptions
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-
+from .._redis_py.client import connect, explain, shown
 from .._wire.secret import Secret
 from .redis_script import SCRIPT
 from .store import Answer, Ask, Done, LaneAnswer, LaneAsk, StoreError
-from .stores import shown
 
 if TYPE_CHECKING:
+    from redis.asyncio import Redis
     from redis.commands.core import AsyncScript
 
 __all__ = ["RedisStore"]
@@ -39,17 +35,10 @@ _COMMON: Final = "{tokfluence}:throttle"
 # took, and the least. A trip to a store far away takes 0.2; who waits longer goes on alone.
 _TRIP: Final = 2.0
 _TRIP_LEAST: Final = 0.6
-_CONNECT: Final = 2.0
-
-
-# Errors of a connection that works.
-_SAYS_NO: Final = (exceptions.AuthenticationError, exceptions.BusyLoadingError)
 
 
 class _Connection:
     """One loop's connections, and what is under way on them."""
-
-    __slots__ = ("client", "script", "tasks", "within")
 
     def __init__(self, client: Redis) -> None:
         self.client = client
@@ -71,7 +60,7 @@ class RedisStore:
 
     def __init__(self, url: Secret) -> None:
         self._url = url
-        self._shown = shown(url)
+        self._shown = shown(url.reveal())
         self._salt = secrets.token_hex(16)
         self._connections: dict[asyncio.AbstractEventLoop, _Connection] = {}
 
@@ -107,15 +96,7 @@ class RedisStore:
     # ---------------------------------------------------------------- one trip
 
     def _client(self) -> Redis:
-        # No retries of its own: an ask that is sent twice leases twice, and waits in between.
-        client: Redis = Redis.from_url(  # pyright: ignore[reportUnknownMemberType]
-            self._url.reveal(),
-            retry=Retry(NoBackoff(), 0),
-            socket_connect_timeout=_CONNECT,
-            socket_timeout=_TRIP,
-            decode_responses=True,
-        )
-        return client
+        return connect(self._url, "A shared throttle", _TRIP)
 
     async def _trip(
         self, connection: _Connection, ask: Ask, now: Callable[[], float], done: Done
@@ -126,17 +107,21 @@ class RedisStore:
             async with asyncio.timeout(connection.within):
                 try:
                     answer = await self._exchange(connection, ask)
-                except exceptions.ConnectionError as error:
-                    if isinstance(error, _SAYS_NO):
+                except Exception as error:
+                    if explain(error).kind != "away":
                         raise
                     sent = now()
                     # A connection of the pool that the server has closed meanwhile.
                     answer = await self._exchange(connection, ask)
             connection.within = min(_TRIP, max(_TRIP_LEAST, 4 * (now() - sent)))
-        except (exceptions.RedisError, OSError, TimeoutError) as error:
-            answer = self._explain(error)
         except (ValueError, TypeError, IndexError):
             answer = self._something_else("an answer that is not ours")
+        except Exception as error:
+            failure = explain(error)
+            if failure.kind == "foreign":
+                answer = self._something_else(_COMMON)
+            else:
+                answer = StoreError(f"{self._shown} {failure.what}", lasting=not failure.passes)
         finally:
             # Half a trip for each way, as nothing else is known of them.
             if not isinstance(answer, Answer):
@@ -171,40 +156,12 @@ class RedisStore:
             *ask.back,
         ]
 
-    # ---------------------------------------------------------------- what went wrong
-
     def _something_else(self, what: str) -> StoreError:
         return StoreError(
             f"{self._shown} holds something else than a shared throttle under our keys ({what}); "
             "name another database",
             lasting=True,
         )
-
-    def _explain(self, error: Exception) -> StoreError:
-        """What a failed trip means. The text of an error may hold the URL, so it is not shown but
-        where the server wrote it."""
-        # A server says "unauthenticated" to a long command, before it asks for a password.
-        if isinstance(error, exceptions.AuthenticationError) or "unauthenticated" in str(error):
-            return StoreError(f"{self._shown} refuses the user or the password", lasting=True)
-        if isinstance(error, (TimeoutError, exceptions.TimeoutError)):
-            return StoreError(f"{self._shown} did not answer in time", lasting=False)
-        if isinstance(error, exceptions.BusyLoadingError):
-            return StoreError(f"{self._shown} is still loading its data", lasting=False)
-        if isinstance(error, (exceptions.ConnectionError, OSError)):
-            return StoreError(f"{self._shown} cannot be reached", lasting=False)
-        text = f"{type(error).__name__}: {error}"
-        if "SOMETHINGELSE" in text or "WRONGTYPE" in text:
-            return self._something_else(_COMMON)
-        if isinstance(error, exceptions.OutOfMemoryError) or "OOM " in text:
-            return StoreError(f"{self._shown} is full: OOM command not allowed", lasting=True)
-        if isinstance(error, exceptions.ReadOnlyError) or "READONLY" in text:
-            return StoreError(f"{self._shown} is read-only: a replica", lasting=True)
-        if isinstance(error, exceptions.NoPermissionError) or "NOPERM" in text:
-            return StoreError(
-                f"{self._shown} does not permit what the throttle needs", lasting=True
-            )
-        said = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        return StoreError(f"{self._shown} answered: {said}", lasting=True)
 
 
 def _lane_arguments(lane: LaneAsk) -> list[str | int | float]:

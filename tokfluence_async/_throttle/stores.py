@@ -5,30 +5,19 @@ Loads redis-py only where a Redis is named.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 from pathlib import Path
 from typing import Final
 
 from .._errors import ConfigurationError
+from .._redis_py.client import SCHEMES, connect
 from .._wire.secret import Secret
 from .store import Store
 
-__all__ = ["check_ip", "check_shared", "open_store", "shown"]
+__all__ = ["check_ip", "check_shared", "open_store"]
 
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://", re.ASCII)
-_SCHEMES: Final = ("redis", "rediss", "unix")
-
-
-def shown(shared: str) -> str:
-    """A store's name as it may be shown: without user, password and options."""
-    text = str.__str__(shared)
-    if not _SCHEME.match(text):
-        return text
-    scheme, _, rest = text.partition("//")
-    _, at, host = rest.rpartition("@")
-    return f"{scheme}//{'***@' if at else ''}{host}".partition("?")[0]
 
 
 def check_shared(shared: str | os.PathLike[str] | None) -> str | None:
@@ -53,17 +42,12 @@ def check_shared(shared: str | os.PathLike[str] | None) -> str | None:
     scheme = _SCHEME.match(text)
     if scheme is None:
         return _check_path(text)
-    if scheme[1].lower() not in _SCHEMES:
+    if scheme[1].lower() not in SCHEMES:
         raise ConfigurationError(
             f"shared is the path of a file, or a URL that begins with redis://, rediss:// or "
             f"unix://; not {scheme[1]}://"
         )
-    if importlib.util.find_spec("redis") is None:
-        raise ConfigurationError(
-            "A shared throttle needs redis-py, which is not installed: "
-            "pip install 'tokfluence_async[redis]' (or from a checkout: pip install '.[redis]'). "
-            "Nothing was sent."
-        )
+    connect(Secret(text), "A shared throttle", 1.0)
     return text
 
 

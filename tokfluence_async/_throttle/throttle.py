@@ -11,11 +11,12 @@ from __future__ import annotations
 import math
 import os
 
+from .._redis_py.client import shown
 from . import registry
 from .lanes import Lanes
 from .limits import Limits
 from .statistics import LaneStatistics, ThrottleStatistics, describe
-from .stores import check_ip, check_shared, shown
+from .stores import check_ip, check_shared
 
 __all__ = ["Throttle"]
 
@@ -85,7 +86,11 @@ class Throttle(Limits):
         )
 
     def __repr__(self) -> str:
-        shared = "" if self.shared is None else f", shared={shown(self.shared)!r}, ip={self.ip!r}"
+        shared = ""
+        if self.shared is not None:
+            place = self.shared.reveal()
+            place = shown(place) if "://" in place else place
+            shared = f", shared={place!r}, ip={self.ip!r}"
         return (
             f"Throttle(per_ip={self.per_ip!r}, per_key={self.per_key!r}, period={self.period!r}, "
             f"burst={self.burst!r}, jitter={self.jitter!r}{shared})"
