@@ -394,6 +394,24 @@ async def test_inputs_that_fail_end_the_run_after_what_was_begun(
 
     assert [post["post_id"] for post in lines(out, "posts")] == IDS[:1]
 
+@pytest.mark.sandbox(comments_per_post=30)
+async def test_inputs_that_end_in_an_error_end_what_was_begun_first(
+    out: Path, sandbox: Sandbox, client: TokfluenceClient
+) -> None:
+    """The comments that were under way and the list of failures are as if the inputs had ended."""
+
+    async def broken() -> AsyncIterator[str]:
+        for given in (*IDS[:2], "nonsense"):
+            yield given
+        raise LookupError("the database is away")
+
+    with pytest.raises(LookupError, match="away"):
+        await crawl(client, broken(), out, comments=True)
+
+    assert len(lines(out, "posts")) == 2
+    assert {comment["post_id"] for comment in lines(out, "comments")} == set(IDS[:2])
+    assert [failure["input"] for failure in lines(out, "failures")] == ["nonsense"]
+
 
 async def test_progress_is_told_and_ends_with_the_whole(
     out: Path, client: TokfluenceClient
