@@ -84,9 +84,7 @@ def to_arrow(rows: Rows | AsyncRows, row_type: Any = None) -> pa.Table | Awaitab
         ModuleNotFoundError: pyarrow is not installed; the message says how.
     """
     need("pyarrow")
-    if isinstance(rows, AsyncIterable):
-        return _gather(rows, row_type, _as_arrow)
-    return _table(rows, row_type)
+    return _made(rows, row_type, _as_arrow)
 
 
 @overload
@@ -99,9 +97,7 @@ def to_polars(
     """A `polars.DataFrame` of Structs or Outcomes. Arguments and errors as for `to_arrow`."""
     need("pyarrow")
     need("polars")
-    if isinstance(rows, AsyncIterable):
-        return _gather(rows, row_type, _as_polars)
-    return _as_polars(_table(rows, row_type))
+    return _made(rows, row_type, _as_polars)
 
 
 @overload
@@ -118,9 +114,7 @@ def to_pandas(
     """
     need("pyarrow")
     need("pandas")
-    if isinstance(rows, AsyncIterable):
-        return _gather(rows, row_type, _as_pandas)
-    return _as_pandas(_table(rows, row_type))
+    return _made(rows, row_type, _as_pandas)
 
 
 def _as_arrow(table: pa.Table) -> pa.Table:
@@ -147,12 +141,16 @@ def _as_pandas(table: pa.Table) -> pd.DataFrame:
     return table.to_pandas(types_mapper=nullable.get)
 
 
-def _table(rows: Rows, row_type: Any) -> pa.Table:
+def _made(
+    rows: Rows | AsyncRows, row_type: Any, finish: Callable[[pa.Table], F]
+) -> F | Awaitable[F]:
+    if isinstance(rows, AsyncIterable):
+        return _gather(rows, row_type, finish)
     builder = _Builder(row_type if row_type is not None else _told_by(rows))
     iterator = iter(rows)
     while chunk := list(islice(iterator, _CHUNK)):
         builder.add(chunk)
-    return builder.table()
+    return finish(builder.table())
 
 
 async def _gather(rows: AsyncRows, row_type: Any, finish: Callable[[pa.Table], F]) -> F:

@@ -34,6 +34,7 @@ import asyncio
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import aclosing
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -107,10 +108,13 @@ class ResolvePosts:
             throttle = Throttle(shared=throttle)
         self._column = column
         self._client = TokfluenceClient(throttle=throttle, max_credits=max_credits, **options)
-        self._journal = journal
-        self._refresh: Literal["missing", "always"] = refresh
-        self._force = force
-        self._patience = patience
+        self._posts_of = partial(
+            self._client.posts.resolve,
+            refresh=refresh,
+            force=force,
+            patience=patience,
+            journal=journal,
+        )
         # One loop for the actor's life, as connections belong to a loop.
         self._runner = asyncio.Runner()
 
@@ -144,14 +148,7 @@ class ResolvePosts:
                 wanted.setdefault(post_id, value)
                 rows.append(Outcome(input=value, post_id=post_id))
         found: dict[str | None, Outcome[Post]] = {}
-        resolving = self._client.posts.resolve(
-            wanted.values(),
-            refresh=self._refresh,
-            force=self._force,
-            patience=self._patience,
-            journal=self._journal,
-        )
-        async with aclosing(resolving) as outcomes:
+        async with aclosing(self._posts_of(wanted.values())) as outcomes:
             async for outcome in outcomes:
                 if isinstance(outcome.error, _FOR_ALL):
                     raise outcome.error

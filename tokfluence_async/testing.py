@@ -28,8 +28,7 @@ from __future__ import annotations
 
 import asyncio
 import selectors
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any, TypeVar, TypeVarTuple
 
@@ -47,45 +46,29 @@ _GRACE = 50e-6
 _THREAD_PATIENCE = 0.25
 
 
-class _JumpingSelector(selectors.BaseSelector):
+class _JumpingSelector(selectors.DefaultSelector):
     """The default selector, except that a wait nothing interrupts moves the loop's clock and takes
     no time."""
 
     def __init__(self) -> None:
-        self._real = selectors.DefaultSelector()
+        super().__init__()
         self.now = 1000.0
         self.jobs = 0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         self.now += _TURN
-        ready = self._real.select(0)
+        ready = super().select(0)
         if ready or (timeout is not None and timeout <= 0):
             return ready
         if timeout is None:
-            return self._real.select(None)
+            return super().select(None)
         if self.jobs:
-            ready = self._real.select(_THREAD_PATIENCE)
-        elif len(self._real.get_map()) > 1:  # more than the loop's own wake-up pipe
-            time.sleep(_GRACE)  # epoll waits for whole milliseconds, and this is for every jump
-            ready = self._real.select(0)
+            ready = super().select(_THREAD_PATIENCE)
+        elif len(self.get_map()) > 1:  # more than the loop's own wake-up pipe
+            ready = super().select(_GRACE)
         if not ready:
             self.now += timeout
         return ready
-
-    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
-        return self._real.register(fileobj, events, data)
-
-    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
-        return self._real.unregister(fileobj)
-
-    def modify(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
-        return self._real.modify(fileobj, events, data)
-
-    def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
-        return self._real.get_map()
-
-    def close(self) -> None:
-        self._real.close()
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):

@@ -28,8 +28,8 @@ class Intake:
 
     Args:
         workers: How many take from it.
-        window: How far the call may run ahead of its reader, or None. Unless `counted`, what is
-            taken is counted in it.
+        window: How far the call may run ahead of its reader, or None.
+        counted: Whether somebody else counts in the window what is taken.
         left: How many items are still to come into the stream, or None if that is not known.
     """
 
@@ -48,7 +48,7 @@ class Intake:
         self._left = left
         self._workers = workers
         self._window = window
-        self._counts = window is not None and not counted
+        self._counter = None if counted else window
         self._turn = asyncio.Lock()
 
     async def take(self) -> list[Item]:
@@ -59,19 +59,19 @@ class Intake:
             try:
                 await self._collect(items, most)
             finally:
-                if self._counts and self._window is not None:
-                    self._window.hold(most, (item.index for item in items))
+                if self._counter is not None:
+                    self._counter.hold(most, (item.index for item in items))
             self._planner.cut()
         return items
 
     async def _reserve(self) -> int:
         """Wait for room for as large a batch as the planner wants now."""
         size = self._size(0)
-        if self._counts and self._window is not None:
-            while self._window.room < size:
-                await self._window.change()
+        if self._counter is not None:
+            while self._counter.room < size:
+                await self._counter.change()
                 size = self._size(0)
-            await self._window.reserve(size)
+            await self._counter.reserve(size)
         return size
 
     async def _collect(self, items: list[Item], most: int) -> None:

@@ -43,8 +43,6 @@ class Requests:
             read anyway.
     """
 
-    __slots__ = ("budget", "engine", "halt", "options", "window")
-
     def __init__(self, engine: Engine, options: Options, window: Window | None = None) -> None:
         self.engine = engine
         self.options = options

@@ -23,8 +23,6 @@ _MASK = 2**64 - 1
 class Seen:
     """A set of post ids."""
 
-    __slots__ = ("_arrays",)
-
     def __init__(self) -> None:
         self._arrays: list[array[int] | None] = [None] * 2**_BITS
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 from .._errors import APIResponseValidationError, JournalError, TokfluenceError
 from .._http.retry import Settled
@@ -41,7 +41,7 @@ class BatchEnd(Struct):
         taken: Another call has `left`, or has settled them. They were not sent.
     """
 
-    outcomes: dict[str, Outcome[Analysis]] = field(default_factory=dict)
+    outcomes: dict[str, Outcome[Analysis]] = {}
     left: Sequence[Item] = ()
     error: TokfluenceError | None = None
     free: bool = False

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from enum import Enum
 
 import anyio
 
@@ -31,13 +30,6 @@ _READ_AGAIN = 2.0
 # "Readable after a short delay" is all the page says of an analyzed post. This is taken to be long
 # enough.
 _VISIBLE_WITHIN = 30.0
-
-
-class _Found(Enum):
-    """What a post's reads have shown."""
-
-    READABLE = True
-    MISSING = False
 
 
 class Verifier:
@@ -70,15 +62,19 @@ class Verifier:
         found: dict[str, Outcome[Analysis]] = {}
         while left:
             ahead = left.pop()
-            state = await self._wait_for(ahead, at, end)
-            _note(found, ahead, state)
+            outcome = await self._wait_for(ahead, at, end)
+            if outcome is None:
+                break
+            found[ahead.post_id] = outcome
             # A read that failed says nothing of the batch: the next post goes ahead.
-            if isinstance(state, _Found):
+            if outcome.ok:
                 break
         now = loop.time()
 
         async def wait(item: Item) -> None:
-            _note(found, item, await self._wait_for(item, now, min(end, now + _VISIBLE_WITHIN)))
+            outcome = await self._wait_for(item, now, min(end, now + _VISIBLE_WITHIN))
+            if outcome is not None:
+                found[item.post_id] = outcome
 
         async with anyio.create_task_group() as group:
             for item in left:
@@ -93,13 +89,11 @@ class Verifier:
         # If only a 409 spoke for it, the attempt may still have been at work then.
         grace = _VISIBLE_WITHIN + (self.allowance(MAX_BATCH) if status == DUPLICATE else 0.0)
         now = asyncio.get_running_loop().time()
-        found: dict[str, Outcome[Analysis]] = {}
-        _note(found, item, await self._wait_for(item, now, now - age + grace))
-        return found.get(item.post_id)
+        return await self._wait_for(item, now, now - age + grace)
 
-    async def _wait_for(self, item: Item, at: float, end: float) -> _Found | TokfluenceError:
-        """Read a post at `at`, and again while it is missing, the last time at `end`. The error
-        where the read itself failed."""
+    async def _wait_for(self, item: Item, at: float, end: float) -> Outcome[Analysis] | None:
+        """Read a post at `at`, and again while it is missing, the last time at `end`. None if it
+        was missing then; a read that failed is the outcome too."""
         loop = asyncio.get_running_loop()
         wait = _READ_AGAIN
         while True:
@@ -108,16 +102,9 @@ class Verifier:
                 await self._requests.read(item.post_id, _POST)
             except TokfluenceError as error:
                 if not is_missing(error):
-                    return error
+                    return item.failed(error)
             else:
-                return _Found.READABLE
+                return item.duplicate()
             if at >= end:
-                return _Found.MISSING
+                return None
             at, wait = min(max(at, loop.time()) + wait, end), wait * 2
-
-
-def _note(found: dict[str, Outcome[Analysis]], item: Item, state: _Found | TokfluenceError) -> None:
-    if isinstance(state, TokfluenceError):
-        found[item.post_id] = item.failed(state)
-    elif state is _Found.READABLE:
-        found[item.post_id] = item.duplicate()

@@ -25,8 +25,6 @@ class Window:
             for.
     """
 
-    __slots__ = ("_changed", "_first", "_held", "_read", "_reserved")
-
     def __init__(self, at_least: int = 0) -> None:
         self._first = max(_FIRST, at_least)
         self._read = 0

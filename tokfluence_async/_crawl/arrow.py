@@ -16,7 +16,7 @@ import datetime as dt
 import types
 import warnings
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Struct
@@ -44,12 +44,12 @@ def need(module: str) -> None:
         ) from None
 
 
-class _Column:
-    """How one field becomes a column."""
+class _Column(NamedTuple):
+    """How one field becomes a column; `convert` makes its cells fit for it (None: they are)."""
 
-    def __init__(self, name: str, hint: Any) -> None:
-        self.name = name
-        self.type, self.convert = _arrow_type(hint, name)
+    name: str
+    type: pa.DataType
+    convert: Callable[[Any], Any] | None
 
 
 class ArrowColumns:
@@ -66,7 +66,9 @@ class ArrowColumns:
             )
         self.struct = struct
         hints = get_type_hints(struct, include_extras=True)
-        self.columns = [_Column(name, hints[name]) for name in struct.__struct_fields__]
+        self.columns = [
+            _Column(name, *_arrow_type(hints[name], name)) for name in struct.__struct_fields__
+        ]
         fields = [pa.field(column.name, column.type) for column in self.columns]
         if self.outcomes:
             fields = [pa.field("input", pa.string()), *fields, pa.field("error", pa.string())]

@@ -7,7 +7,7 @@ leaves the file of the run before it.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -18,7 +18,7 @@ __all__ = ["NewFile", "writing"]
 
 
 @contextmanager
-def writing(path: Path, more: str = "") -> Iterator[None]:
+def writing(path: Path, more: str = "") -> Generator[None]:
     """Raise `JournalError` for what the system refuses; its message ends with `more`."""
     try:
         yield

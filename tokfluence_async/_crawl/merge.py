@@ -88,9 +88,11 @@ def merge(folders: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]
     if with_comments:
         sources = [(part.folder.comments, part) for part in with_comments]
         comments = target.write(target.folder.comments, sources)
+    else:
+        target.folder.comments.unlink(missing_ok=True)
     failed = target.write(target.folder.failures, [(p.folder.failures, None) for p in parts])
     tables = target.write_tables(parts)
-    target.finish(tables, comments=bool(with_comments))
+    target.mark()
     return MergeReport(
         posts=posts,
         comments=comments,
@@ -202,28 +204,25 @@ class _Target:
         return count
 
     def write_tables(self, parts: Sequence[_Part]) -> list[str]:
-        """Make the tables that a shard has, of the merged lines."""
+        """Make the tables that a shard has, of the merged lines, and remove others of an earlier
+        merge."""
         tables: list[str] = []
         for form in _FORMATS:
             for lines, kind in ((self.folder.posts, Post), (self.folder.comments, CommentLine)):
                 table = lines.with_suffix("." + form)
-                if any((part.folder.path / table.name).exists() for part in parts):
-                    file = TableFile(lines, table, form, kind)
-                    try:
-                        file.finish()
-                    finally:
-                        file.drop()
-                    tables.append(table.name)
+                if not any((part.folder.path / table.name).exists() for part in parts):
+                    table.unlink(missing_ok=True)
+                    continue
+                file = TableFile(lines, table, form, kind)
+                try:
+                    file.finish()
+                finally:
+                    file.drop()
+                tables.append(table.name)
         return tables
 
-    def finish(self, tables: Sequence[str], *, comments: bool) -> None:
-        """Remove what an earlier merge left and this one has not, and mark the folder."""
-        if not comments:
-            self.folder.comments.unlink(missing_ok=True)
-        for form in _FORMATS:
-            for rows in ("posts", "comments"):
-                if f"{rows}.{form}" not in tables:
-                    (self.folder.path / f"{rows}.{form}").unlink(missing_ok=True)
+    def mark(self) -> None:
+        """Say that the folder is a merge, which a later one may replace."""
         self._mark.write_text("The shards of a crawl, merged.\n", "utf-8", newline="\n")
 
 

@@ -89,7 +89,6 @@ class CrawlRun:
         self._failures = failures
         self.ticker = job.ticker()
         self._posts = 0
-        self._failed = 0
         self._skipped = 0
         self._stopped_by: str | None = None
         self._stopping = False
@@ -104,7 +103,7 @@ class CrawlRun:
         return CrawlReport(
             posts=self._posts,
             comments=self.ticker.comments,
-            failed=self._failed,
+            failed=self.ticker.failed,
             skipped=self._skipped,
             duplicates=self._source.duplicates,
             credits_spent=self._requests.budget.spent,
@@ -245,6 +244,5 @@ class CrawlRun:
         elif ends and isinstance(error, InsufficientCreditsError):
             self._stopped_by = self._stopped_by or "credits"
         self._failures.write(failure_line(item.given, post_id, error))
-        self._failed += 1
         outcome: Outcome[Any] = Outcome(input=item.given, post_id=post_id, error=error)
         self.ticker.count(outcome)

@@ -173,8 +173,9 @@ class _Parquet:
         self._columns = ArrowColumns(row_type)
         self._rows: list[Struct] = []
         self._sink = _Sink()
-        file = pa.PythonFile(self._sink, mode="w")
-        self._writer = pq.ParquetWriter(file, self._columns.schema, compression="zstd")
+        self._writer = pq.ParquetWriter(
+            pa.PythonFile(self._sink, mode="w"), self._columns.schema, compression="zstd"
+        )
 
     def encode(self, rows: Sequence[Struct]) -> bytes:
         self._rows.extend(rows)

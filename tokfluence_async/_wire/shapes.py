@@ -102,8 +102,11 @@ class RawPages(Shape[RawCommentsBody]):
     def _read(self, body: bytes) -> RawCommentsBody:
         values = _readable(body)
         page = self._decode(body)
-        ids = [comment.get("comment_id") for comment in values["data"] if type(comment) is dict]
-        if len(ids) < len(page.data) or not all(type(each) is str for each in ids):
+        try:
+            ids: list[Any] = [comment["comment_id"] for comment in values["data"]]
+        except (KeyError, TypeError):
+            ids = [None]
+        if not all(type(each) is str for each in ids):
             raise msgspec.ValidationError("a comment without a `comment_id`")
         return RawCommentsBody(page.data, page.meta, ids)
 
