@@ -394,6 +394,7 @@ async def test_inputs_that_fail_end_the_run_after_what_was_begun(
 
     assert [post["post_id"] for post in lines(out, "posts")] == IDS[:1]
 
+
 @pytest.mark.sandbox(comments_per_post=30)
 async def test_inputs_that_end_in_an_error_end_what_was_begun_first(
     out: Path, sandbox: Sandbox, client: TokfluenceClient
@@ -401,8 +402,8 @@ async def test_inputs_that_end_in_an_error_end_what_was_begun_first(
     """The comments that were under way and the list of failures are as if the inputs had ended."""
 
     async def broken() -> AsyncIterator[str]:
-        for given in (*IDS[:2], "nonsense"):
-            yield given
+        for url in (*IDS[:2], "nonsense"):
+            yield url
         raise LookupError("the database is away")
 
     with pytest.raises(LookupError, match="away"):
