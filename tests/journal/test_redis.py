@@ -59,7 +59,7 @@ async def stop(journal: RedisJournal) -> None:
 async def kill(journal: RedisJournal) -> None:
     """As SIGKILL does: no sign of life, and nothing put in order."""
     await stop(journal)
-    journal._session._store = None
+    journal._session._client = None
 
 
 def another(sandbox: Sandbox, **options: Any) -> TokfluenceClient:
@@ -417,10 +417,9 @@ async def test_a_store_that_was_emptied_ends_the_call(store: Store, sandbox: San
         call = asyncio.create_task(client.posts.analyze(IDS, batch_size=2, journal=journal))
         await asyncio.sleep(5)
         store.server = type(store.server)()  # a new server, and nothing in it
-        journal._session.store._client = store.connect(None)
-        journal._session.store._scripts = {
-            name: journal._session.store._client.register_script(text)
-            for name, text in SCRIPTS.items()
+        journal._session._client = store.connect(None)
+        journal._session._scripts = {
+            name: journal._session._client.register_script(text) for name, text in SCRIPTS.items()
         }
         before = len(sent(sandbox))
         with pytest.raises(JournalError, match="was emptied"):

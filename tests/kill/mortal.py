@@ -100,7 +100,7 @@ def share(url: str, token: str, journal: str, inputs: list[str], batch_size: int
     _hurry()
     _redis_store.HEARTBEAT = 1.5
     _redis_store._TRY = 0.4
-    _redis._BEAT = 0.3
+    _redis_store._BEAT = 0.3
     _redis._LOOK = 0.05
     sys.exit(asyncio.run(_share(url, token, journal, inputs, batch_size)))
 

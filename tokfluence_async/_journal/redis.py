@@ -16,7 +16,6 @@ settled since, and no request leaves while the journal's heartbeat may have ende
 from __future__ import annotations
 
 import asyncio
-import itertools
 import re
 from collections.abc import Sequence
 from contextlib import suppress
@@ -24,145 +23,20 @@ from typing import Self
 
 import msgspec
 
-from .._errors import ConfigurationError, JournalError
+from .._errors import ConfigurationError
 from .._models import Analysis, Outcome
-from .._tasks import end, finish
 from .._wire.ids import PostRef, parse_post_id
 from .._wire.request_ids import check_request_id
 from .._wire.secret import Secret
 from .journal import Journal
 from .records import DUPLICATE, Doubt, Entry, TakenError
-from .redis_store import HEARTBEAT, RedisStore, check_job, split_url
+from .redis_store import Session, check_job, split_url
 
 __all__ = ["RedisJournal"]
 
-# Seconds between two signs of life, and between two looks at posts that are waited for.
-_BEAT = HEARTBEAT / 5
+# Seconds between two looks at posts that are waited for.
 _LOOK = 2.0
 _REF = re.compile(r"([1-9][0-9]{0,19})(@[A-Za-z0-9._-]{1,64})\Z", re.ASCII)
-
-
-class Session:
-    """A Redis journal that is open: its store, and the heartbeat that says that it is alive.
-
-    Attributes:
-        shown: The server and the job, for people.
-        loop: The event loop it is open in.
-    """
-
-    def __init__(self, url: Secret, job: str) -> None:
-        self._url = url
-        self._job = job
-        self.shown = RedisStore(url, job).shown
-        self.loop: asyncio.AbstractEventLoop | None = None
-        self._store: RedisStore | None = None
-        self._heart: asyncio.Task[None] | None = None
-        self._behind: set[asyncio.Task[None]] = set()
-        self._learnt: dict[str, float] = {}
-        self._number = itertools.count(1)
-        self._broken: JournalError | None = None
-
-    @property
-    def state(self) -> str:
-        return "closed" if self._store is None else "broken" if self._broken else "open"
-
-    async def open(self) -> None:
-        if self._store is not None:
-            if self.loop is not asyncio.get_running_loop():
-                raise RuntimeError(
-                    "This journal is open in another event loop; close it there first."
-                )
-            return
-        store = RedisStore(self._url, self._job)
-        await store.open()
-        self.loop = asyncio.get_running_loop()
-        self._store, self._broken = store, None
-        self._heart = self.loop.create_task(self._beat())
-
-    async def aclose(self) -> None:
-        store, self._store = self._store, None
-        if store is not None:
-            await finish(self._close(store))
-
-    async def _close(self, store: RedisStore) -> None:
-        if self._heart is not None:
-            await end([self._heart])
-        if self._behind:
-            await asyncio.wait(self._behind)
-        try:
-            if self._broken is None:
-                with suppress(JournalError):  # all that counts was written
-                    await self._write_learnt(store)
-                    await store.call("leave")
-        finally:
-            await store.aclose()
-
-    @property
-    def store(self) -> RedisStore:
-        """The open store.
-
-        Raises:
-            JournalError: It was lost, for good.
-        """
-        if self._broken is not None:
-            raise self._broken
-        if self._store is None:
-            raise RuntimeError(
-                "This journal is not open: `async with journal`, or `await journal.open()`."
-            )
-        return self._store
-
-    async def call(self, script: str, *arguments: str | float) -> list[str]:
-        """Run a script. The first failure is the journal's end: nothing may be sent that cannot be
-        written down."""
-        store = self.store
-        try:
-            return await store.call(script, *arguments)
-        except JournalError as error:
-            self._broken = self._broken or error
-            raise
-
-    def next_claim(self) -> str:
-        """The owner of a claim: this journal, and a number that no other claim of it has."""
-        return f"{self.store.journal}.{next(self._number)}"
-
-    def forget(self, request_id: str, owner: str) -> None:
-        """Let a batch be nobody's, soon: at the latest before the journal is closed."""
-        if self._store is not None and self._broken is None:
-            task = asyncio.get_running_loop().create_task(
-                self._forget(self._store, request_id, owner)
-            )
-            self._behind.add(task)
-            task.add_done_callback(self._behind.discard)
-
-    async def _forget(self, store: RedisStore, request_id: str, owner: str) -> None:
-        with suppress(JournalError):  # else its heartbeat ends, and says the same
-            await store.call("forgotten", request_id, owner)
-
-    def learn(self, values: dict[str, float]) -> None:
-        """Remember numbers for the next run, with the next sign of life."""
-        self._learnt.update(values)
-
-    def stranger(self, what: str) -> JournalError:
-        """The error for something in the store that this package has not written."""
-        return JournalError(
-            f"{self.shown}: {what} is not as this package writes it. Somebody else writes to the "
-            "job's keys, or they are damaged. Nothing more is sent."
-        )
-
-    async def _beat(self) -> None:
-        """Tell the store that this journal is alive, until it is closed."""
-        with suppress(JournalError):  # told to whoever comes next
-            while True:
-                await asyncio.sleep(_BEAT)
-                await self.call("beat")
-                await self._write_learnt(self.store)
-
-    async def _write_learnt(self, store: RedisStore) -> None:
-        if self._learnt:
-            pairs = [part for pair in self._learnt.items() for part in pair]
-            self._learnt = {}
-            await store.call("learn", *pairs)
 
 
 class RedisCall(Journal):
@@ -227,7 +101,7 @@ class RedisCall(Journal):
     @property
     def holds(self) -> bool:
         """See `Journal.holds`."""
-        return self._session.store.holds
+        return self._session.holds
 
     async def settled(
         self,
@@ -277,7 +151,7 @@ class RedisCall(Journal):
 
     async def _doubts(self, owner: str, posts: Sequence[str]) -> list[Doubt]:
         found = await self._session.call("take_up", owner, *posts)
-        now = self._session.store.time()
+        now = self._session.time()
         doubts = [self._doubt(*pair, now) for pair in zip(found[::2], found[1::2], strict=True)]
         return sorted(doubts, key=lambda doubt: doubt.sent_at)
 
@@ -288,7 +162,7 @@ class RedisCall(Journal):
             first, last = float(sent), float(again)
             check_request_id(request_id)
         except ValueError:
-            raise self._session.stranger("a batch") from None
+            raise self._session.foreign("a batch") from None
         return Doubt(request_id, refs, first, max(now - first, 0.0), max(now - last, 0.0))
 
     async def wait_for(self, posts: Sequence[str]) -> None:
@@ -309,7 +183,7 @@ class RedisCall(Journal):
             entry = Entry(status, url, sure != "1", float(at))
             check_request_id(request_id)
         except (ValueError, msgspec.MsgspecError):
-            raise self._session.stranger(f"the record of post {post_id}") from None
+            raise self._session.foreign(f"the record of post {post_id}") from None
         if entry.unsure or entry.status == DUPLICATE:
             self._seen[post_id] = request_id
         return entry
@@ -324,11 +198,11 @@ class RedisCall(Journal):
         try:
             return [parse_post_id(post_id) for post_id in found]
         except ValueError:
-            raise self._session.stranger("a post") from None
+            raise self._session.foreign("a post") from None
 
     def age(self, at: float | None) -> float:
         """See `Journal.age`."""
-        return 0.0 if at is None else max(self._session.store.time() - at, 0.0)
+        return 0.0 if at is None else max(self._session.time() - at, 0.0)
 
     # --- what was learnt --------------------------------------------------------------------------
 
@@ -337,7 +211,7 @@ class RedisCall(Journal):
         found = await self._session.call("learnt")
         with suppress(ValueError):
             return {name: float(value) for name, value in zip(found[::2], found[1::2], strict=True)}
-        raise self._session.stranger("what was learnt")
+        raise self._session.foreign("what was learnt")
 
     def learn(self, **values: float) -> None:
         """See `Journal.learn`."""

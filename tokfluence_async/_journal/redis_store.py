@@ -1,4 +1,4 @@
-"""One job's keys in a Redis or Valkey: the connection, its retries, and what its errors mean.
+"""One job's keys in a Redis or Valkey: the connection, its retries, and its sign of life.
 
 Promises: a trip ends within `PATIENCE` seconds, with an answer or a `JournalError`. Passwords are
 in no message: servers are named by host, port and database.
@@ -16,9 +16,11 @@ with its data; whoever meets another one refuses to go on, because what was paid
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import re
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 from uuid import uuid4
@@ -26,6 +28,7 @@ from uuid import uuid4
 from .._errors import ConfigurationError, JournalError
 from .._redis_py import client
 from .._redis_py.client import Failure
+from .._tasks import end, finish
 from .._wire.secret import Secret
 from .scripts import FORMAT, SCRIPTS
 
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
     from redis.commands.core import AsyncScript
 
-__all__ = ["HEARTBEAT", "RedisStore", "check_job", "split_url"]
+__all__ = ["HEARTBEAT", "Session", "check_job", "split_url"]
 
 logger = logging.getLogger("tokfluence_async")
 
@@ -45,6 +48,8 @@ _AGAIN = (0.05, 0.2, 0.5, 1.0)
 # Seconds that a journal counts as alive after its last sign. Who waits for its posts looks every
 # two seconds, so they are taken over within 30.
 HEARTBEAT = 24.0
+# And between two signs.
+_BEAT = HEARTBEAT / 5
 
 _JOB = re.compile(r"[A-Za-z0-9._:-]{1,100}\Z", re.ASCII)
 _KINDS = ("meta", "posts", "batches", "claims", "alive", "learnt")
@@ -89,8 +94,8 @@ def check_job(job: object) -> str:
     return job
 
 
-class RedisStore:
-    """The scripts of one job. It belongs to the event loop that it was opened in.
+class Session:
+    """The scripts of one job, and while it is open the heartbeat that says that a journal is alive.
 
     Args:
         url: Where, with a password perhaps.
@@ -103,28 +108,46 @@ class RedisStore:
 
     def __init__(self, url: Secret, job: str) -> None:
         self.shown = f"{client.shown(url.reveal())}, job {job}"
-        self.journal = uuid4().hex
         self.held_until = 0.0
         self._url = url
         self._keys = [f"{{tokfluence:journal:{job}}}:{kind}" for kind in _KINDS]
-        self._client: Redis | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._client: Redis | None = None  # None: not open
+        self._broken: JournalError | None = None
         self._scripts: dict[str, AsyncScript] = {}
+        self._journal = ""
         self._epoch = ""
         self._offset = 0.0  # the store's time less the loop's
         self._boot: float = 0.0
+        self._heart: asyncio.Task[None] | None = None
+        self._behind: set[asyncio.Task[None]] = set()
+        self._learnt: dict[str, float] = {}
+        self._number = itertools.count(1)
+
+    @property
+    def state(self) -> str:
+        return "closed" if self._client is None else "broken" if self._broken else "open"
 
     # --- opening and closing ----------------------------------------------------------------------
 
     async def open(self) -> None:
-        """Reach the server, and begin the job or find it.
+        """Reach the server, and begin the job or find it; or do nothing if it is open.
 
         Raises:
             ConfigurationError: redis-py is missing, or it takes nothing of the URL.
             JournalError: The server cannot be reached, refuses the password, or holds something
                 else under the job's keys.
         """
-        self._client = connect(self._url)
-        self._scripts = {name: self._client.register_script(text) for name, text in SCRIPTS.items()}
+        loop = asyncio.get_running_loop()
+        if self._client is not None:
+            if self._loop is not loop:
+                raise RuntimeError(
+                    "This journal is open in another event loop; close it there first."
+                )
+            return
+        connected = connect(self._url)
+        self._scripts = {name: connected.register_script(text) for name, text in SCRIPTS.items()}
+        self._journal = uuid4().hex
         try:
             kind, *more = await self._run("open", uuid4().hex, FORMAT)
             if kind == "other":
@@ -138,28 +161,109 @@ class RedisStore:
                     f"{more[0]:.20}, this one reads {FORMAT}). Nothing was sent."
                 )
             self._epoch = more[0]
-            await self._warn()
-            await self.call("beat")
+            await self._warn(connected)
+            await self._trip("beat")
         except BaseException:
-            await self.aclose()
+            await connected.aclose()
             raise
+        self._loop, self._client, self._broken = loop, connected, None
+        self._heart = loop.create_task(self._beat())
 
     async def aclose(self) -> None:
         connected, self._client = self._client, None
         if connected is not None:
+            await finish(self._close(connected))
+
+    async def _close(self, connected: Redis) -> None:
+        if self._heart is not None:
+            await end([self._heart])
+        if self._behind:
+            await asyncio.wait(self._behind)
+        try:
+            if self._broken is None:
+                with suppress(JournalError):  # all that counts was written
+                    await self._write_learnt()
+                    await self._trip("leave")
+        finally:
             await connected.aclose()
 
-    # --- trips ------------------------------------------------------------------------------------
+    # --- what a journal does ----------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Raise if nothing can be asked.
+
+        Raises:
+            JournalError: The store was lost, for good.
+        """
+        if self._broken is not None:
+            raise self._broken
+        if self._client is None:
+            raise RuntimeError(
+                "This journal is not open: `async with journal`, or `await journal.open()`."
+            )
 
     async def call(self, script: str, *arguments: str | float) -> list[str]:
-        """What a script answers, after the store's time.
+        """What a script answers. The first failure is the journal's end: nothing may be sent that
+        cannot be written down.
 
         Raises:
             JournalError: The store is away, refuses, or was emptied.
         """
+        self.check()
+        try:
+            return await self._trip(script, *arguments)
+        except JournalError as error:
+            self._broken = self._broken or error
+            raise
+
+    def next_claim(self) -> str:
+        """The owner of a claim: this journal, and a number that no other claim of it has."""
+        self.check()
+        return f"{self._journal}.{next(self._number)}"
+
+    def forget(self, request_id: str, owner: str) -> None:
+        """Let a batch be nobody's, soon: at the latest before the journal is closed."""
+        if self._client is not None and self._broken is None:
+            task = asyncio.get_running_loop().create_task(self._forget(request_id, owner))
+            self._behind.add(task)
+            task.add_done_callback(self._behind.discard)
+
+    async def _forget(self, request_id: str, owner: str) -> None:
+        with suppress(JournalError):  # else its heartbeat ends, and says the same
+            await self._trip("forgotten", request_id, owner)
+
+    def learn(self, values: dict[str, float]) -> None:
+        """Remember numbers for the next run, with the next sign of life."""
+        self._learnt.update(values)
+
+    def foreign(self, what: str) -> JournalError:
+        """The error for something in the store that this package has not written."""
+        return JournalError(
+            f"{self.shown}: {what} is not as this package writes it. Somebody else writes to the "
+            "job's keys, or they are damaged. Nothing more is sent."
+        )
+
+    async def _beat(self) -> None:
+        """Tell the store that this journal is alive, until it is closed."""
+        with suppress(JournalError):  # told to whoever comes next
+            while True:
+                await asyncio.sleep(_BEAT)
+                await self.call("beat")
+                await self._write_learnt()
+
+    async def _write_learnt(self) -> None:
+        if self._learnt:
+            pairs = [part for pair in self._learnt.items() for part in pair]
+            self._learnt = {}
+            await self._trip("learn", *pairs)
+
+    # --- trips ------------------------------------------------------------------------------------
+
+    async def _trip(self, script: str, *arguments: str | float) -> list[str]:
+        """What a script answers, after the store's time."""
         loop = asyncio.get_running_loop()
         began, boot = loop.time(), _since_boot()
-        answer = await self._run(script, self._epoch, self.journal, HEARTBEAT, *arguments)
+        answer = await self._run(script, self._epoch, self._journal, HEARTBEAT, *arguments)
         if answer[0] == "gone":
             raise JournalError(
                 f"{self.shown}: the store was emptied, or restored from an older state, while this "
@@ -174,6 +278,7 @@ class RedisStore:
 
     def time(self) -> float:
         """The store's time of day, as far as it is known."""
+        self.check()
         return asyncio.get_running_loop().time() + self._offset
 
     @property
@@ -183,6 +288,7 @@ class RedisStore:
         A process may have been stopped, or its machine asleep, which the loop's clock does not
         count.
         """
+        self.check()
         left = self.held_until - asyncio.get_running_loop().time()
         asleep = _since_boot() - self._boot
         return min(left, HEARTBEAT - asleep) > _TRY
@@ -209,12 +315,11 @@ class RedisStore:
             return client.explain(error)
         return answer or Failure("answered something that is not a journal's", "foreign")
 
-    async def _warn(self) -> None:
+    async def _warn(self, connected: Redis) -> None:
         """Tell of a server that may forget what was paid for."""
-        assert self._client is not None
         try:
             async with asyncio.timeout(_TRY):
-                found: Any = await self._client.config_get(
+                found: Any = await connected.config_get(
                     "appendonly", "appendfsync", "maxmemory", "maxmemory-policy"
                 )
             told = {str(name): str(value) for name, value in found.items()}
@@ -248,7 +353,7 @@ def connect(url: Secret) -> Redis:
     return client.connect(url, "A journal in Redis", _TRY)
 
 
-def _number(text: str, store: RedisStore) -> float:
+def _number(text: str, store: Session) -> float:
     try:
         return float(text)
     except ValueError:
