@@ -34,6 +34,7 @@ from tokfluence_async import (
     crawl,
 )
 from tokfluence_async._credits.shared import Leases
+from tokfluence_async._credits.shared_store import Record
 
 IDS = [str(7200000000000000000 + n) for n in range(200)]
 ANALYZE = "POST /v1/posts/analyze"
@@ -179,14 +180,14 @@ async def test_few_trips_are_made(store: Any, monkeypatch: pytest.MonkeyPatch) -
     input."""
     shared = budget(1_000)
     trips = 0
-    lease = shared._store.lease
+    trip = shared._store.trip
 
-    async def counted(*args: Any) -> Any:
+    async def counted(**asked: int) -> Any:
         nonlocal trips
-        trips += 1
-        return await lease(*args)
+        trips += bool(asked.get("want"))
+        return await trip(**asked)
 
-    monkeypatch.setattr(shared._store, "lease", counted)
+    monkeypatch.setattr(shared._store, "trip", counted)
     async with Sandbox(indexed=1.0, throttle=None) as sandbox, fast(sandbox) as client:
         for _ in range(10):
             async for _ in client.posts.get_many(IDS, max_credits=shared):
@@ -207,10 +208,11 @@ class MemoryStore:
         self.spent = self.leased = 0
         self.loses = False
 
-    async def lease(self, want: int, ahead: int, spent: int, limit: int) -> tuple[int, int]:
+    async def trip(self, *, want: int = 0, ahead: int = 0, spent: int = 0, back: int = 0) -> Record:
         self.spent += spent
-        self.leased -= spent
-        left = max(limit - self.spent - self.leased, 0)
+        self.leased -= spent + back
+        assert self.leased >= 0
+        left = max(self.limit - self.spent - self.leased, 0)
         granted = min(left, want)
         if granted == want:
             granted += min(ahead, (left - granted) // 10)
@@ -218,16 +220,8 @@ class MemoryStore:
         assert self.spent + self.leased <= self.limit
         await asyncio.sleep(0.01)
         if self.loses:
-            raise BudgetExceededError(want, 0, limit, why="lost")
-        return granted, left - granted
-
-    async def give_back(self, back: int, spent: int, limit: int) -> None:
-        self.spent += spent
-        self.leased -= spent + back
-        assert self.leased >= 0
-        await asyncio.sleep(0.01)
-        if self.loses:
-            raise BudgetExceededError(0, 0, limit, why="lost")
+            raise BudgetExceededError(want, 0, self.limit, why="lost")
+        return Record(granted, left - granted, self.spent, self.leased)
 
 
 @settings(max_examples=60)
@@ -238,7 +232,7 @@ def test_spent_and_leased_never_pass_the_limit(data: st.DataObject) -> None:
     memory = MemoryStore(limit)
 
     async def work() -> None:
-        holders = [Leases(memory, "job", limit) for _ in range(3)]  # type: ignore[arg-type]
+        holders = [Leases(memory) for _ in range(3)]  # type: ignore[arg-type]
         charged = 0
         for _ in range(data.draw(st.integers(1, 30))):
             n = data.draw(st.integers(0, 2))
@@ -247,7 +241,7 @@ def test_spent_and_leased_never_pass_the_limit(data: st.DataObject) -> None:
             if what == "back":
                 await holders[n].give_back()
             elif what == "die":
-                holders[n] = Leases(memory, "job", limit)  # type: ignore[arg-type]
+                holders[n] = Leases(memory)  # type: ignore[arg-type]
             else:
                 prices = data.draw(st.lists(st.integers(1, 60), min_size=1, max_size=5))
                 tasks = [asyncio.create_task(call(holders[n], price)) for price in prices]

@@ -91,14 +91,14 @@ class SharedBudget:
             raise ValueError(f"limit must be an integer of 0 or more, not {limit!r}")
         self.name = str.__str__(name)
         self.limit = int(limit)
-        self._store: BudgetStore = BudgetStore(self._url, self.name)
-        self._leases = Leases(self._store, self.name, self.limit)
+        self._store: BudgetStore = BudgetStore(self._url, self.name, self.limit)
+        self._leases = Leases(self._store)
 
     @property
     def leases(self) -> Leases:
         """What this process holds of it. A forked child holds nothing of its parent's."""
         if self._leases.pid != os.getpid():
-            self._leases = Leases(self._store, self.name, self.limit)
+            self._leases = Leases(self._store)
         return self._leases
 
     async def status(self) -> SharedStatus:
@@ -107,8 +107,8 @@ class SharedBudget:
         Raises:
             BudgetExceededError: The store cannot be asked.
         """
-        spent, leased = await self._store.status(self.limit)
-        return SharedStatus(self.limit, spent, leased)
+        record = await self._store.trip()
+        return SharedStatus(self.limit, record.spent, record.leased)
 
     def __repr__(self) -> str:
         return f"<SharedBudget {self.name!r} of {self.limit:,} credits at {self._store.shown}>"
@@ -125,10 +125,8 @@ class Leases:
         reserved: Of those, credits of requests whose charge is not known yet.
     """
 
-    def __init__(self, store: BudgetStore, name: str, limit: int) -> None:
+    def __init__(self, store: BudgetStore) -> None:
         self._store = store
-        self.name = name
-        self.limit = limit
         self.pid = os.getpid()
         self.held = 0
         self.reserved = 0
@@ -169,10 +167,10 @@ class Leases:
             want = max(self._wanted - self.free, 0)
             ahead = min(_AHEAD, self._spent)
             untold, self._untold = self._untold, 0
-        granted, left = await self._store.lease(want, ahead, untold, self.limit)
+        found = await self._store.trip(want=want, ahead=ahead, spent=untold)
         with self._lock:
-            self.held += granted
-            self._left = (left, asyncio.get_running_loop().time())
+            self.held += found.granted
+            self._left = (found.left, asyncio.get_running_loop().time())
 
     async def give_back(self) -> None:
         """Tell the store what was spent, and give back what is free."""
@@ -186,7 +184,7 @@ class Leases:
             if not back and not untold:
                 return
             try:
-                await finish(self._store.give_back(back, untold, self.limit))
+                await finish(self._store.trip(back=back, spent=untold))
             except TokfluenceError as error:
                 logger.warning(
                     "%s could not be given back, and %s as spent: %s",
@@ -199,7 +197,7 @@ class Leases:
         """As `Budget.reserve`, of what was leased."""
         with self._lock:
             if price > max(self.free, 0):
-                raise BudgetExceededError(price, self.free, self.limit)
+                raise BudgetExceededError(price, self.free, self._store.limit)
             self.reserved += price
 
     def settle(self, reserved: int, spent: int) -> None:

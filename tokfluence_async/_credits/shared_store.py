@@ -16,19 +16,19 @@ another one than before refuses to go on.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import uuid4
+
+from msgspec import Struct
 
 from .._errors import BudgetExceededError, ConfigurationError
 from .._redis_py.client import SCHEMES, Failure, connect, explain, shown
 from .._wire.secret import Secret
 
-if TYPE_CHECKING:
-    from redis.asyncio import Redis
-
 __all__ = ["BudgetStore", "check_url"]
 
 _TRIP = 4.0
+_WHO = "A shared budget"
 
 # ARGV: credits wanted, ahead of that, spent since, given back, limit, the epoch known, a new one.
 _SCRIPT = """
@@ -82,12 +82,23 @@ def check_url(url: object) -> Secret:
             f"redis://host:6379/0; its scheme is {scheme[:20]}. Nothing was sent."
         )
     secret = Secret(url)
-    _connect(secret)
+    connect(secret, _WHO, _TRIP)
     return secret
 
 
-def _connect(url: Secret) -> Redis:
-    return connect(url, "A shared budget", _TRIP)
+class Record(Struct, frozen=True):
+    """What a trip found, in credits.
+
+    Attributes:
+        granted: Leased by this trip.
+        left: May still be leased.
+        spent, leased: By all processes.
+    """
+
+    granted: int
+    left: int
+    spent: int
+    leased: int
 
 
 class BudgetStore:
@@ -97,37 +108,25 @@ class BudgetStore:
         shown: The server, for people.
     """
 
-    def __init__(self, url: Secret, name: str) -> None:
+    def __init__(self, url: Secret, name: str, limit: int) -> None:
         self.shown = shown(url.reveal())
+        self.name = name
+        self.limit = limit
         self._url = url
-        self._name = name
         self._key = f"{{tokfluence:budget:{name}}}"
         self._epoch = ""
 
     def __repr__(self) -> str:
-        return f"<BudgetStore {self.shown}, {self._name}>"
+        return f"<BudgetStore {self.shown}, {self.name}>"
 
-    async def lease(self, want: int, ahead: int, spent: int, limit: int) -> tuple[int, int]:
-        """Lease `want` credits, or what there is; and `ahead` more where much is left. Returns what
-        was granted, and what is left in the store."""
-        answer = await self._trip(want, ahead, spent, 0, limit)
-        return answer[0], answer[1]
-
-    async def give_back(self, back: int, spent: int, limit: int) -> None:
-        """Tell what was spent, and give back what was not."""
-        await self._trip(0, 0, spent, back, limit)
-
-    async def status(self, limit: int) -> tuple[int, int]:
-        """What is spent, and what is leased."""
-        answer = await self._trip(0, 0, 0, 0, limit)
-        return answer[2], answer[3]
-
-    async def _trip(self, want: int, ahead: int, spent: int, back: int, limit: int) -> list[int]:
-        arguments = (want, ahead, spent, back, limit, self._epoch, uuid4().hex)
+    async def trip(self, *, want: int = 0, ahead: int = 0, spent: int = 0, back: int = 0) -> Record:
+        """Lease `want` credits, or what there is; and `ahead` more where much is left. Tell what
+        was spent of those leased before, and give back what was not."""
+        arguments = (want, ahead, spent, back, self.limit, self._epoch, uuid4().hex)
         failure: Failure | None = None
         reply: list[str] = []
         try:
-            async with _connect(self._url) as client:
+            async with connect(self._url, _WHO, _TRIP) as client:
                 answered: Any = await client.eval(_SCRIPT, 1, self._key, *map(str, arguments))
                 reply = [str(part) for part in answered]
         except Exception as error:
@@ -136,20 +135,20 @@ class BudgetStore:
             why = f"the server {failure.what}"
             if failure.kind == "refused":
                 raise ConfigurationError(
-                    f"The shared budget {self._name} at {self.shown}: {why}. Nothing was sent."
+                    f"The shared budget {self.name} at {self.shown}: {why}. Nothing was sent."
                 )
-            raise self._used_up(want, limit, why)
+            raise self._used_up(want, why)
         if reply[0] == "other":
             raise ConfigurationError(
                 f"{self.shown} holds something else under the name of the shared budget "
-                f"{self._name}. Choose another name or another database. Nothing was sent."
+                f"{self.name}. Choose another name or another database. Nothing was sent."
             )
         if reply[0] == "lost":
             raise self._used_up(
-                want, limit, "the server has lost what was spent; use one that keeps its data"
+                want, "the server has lost what was spent; use one that keeps its data"
             )
         self._epoch = reply[1]
-        return [int(part) for part in reply[2:]]
+        return Record(*map(int, reply[2:]))
 
-    def _used_up(self, want: int, limit: int, why: str) -> BudgetExceededError:
-        return BudgetExceededError(want, 0, limit, why=f"{self._name} at {self.shown}: {why}")
+    def _used_up(self, want: int, why: str) -> BudgetExceededError:
+        return BudgetExceededError(want, 0, self.limit, why=f"{self.name} at {self.shown}: {why}")

@@ -68,8 +68,6 @@ _ADDED = (
 class Statement:
     """A statement for many rows at once, or for one at a time where `row` is empty."""
 
-    __slots__ = ("_sizes", "_width")
-
     def __init__(self, before: str, row: str = "", after: str = "") -> None:
         self._width = (row or before).count("?")
         most = _VALUES // self._width if row else 1
