@@ -12,11 +12,9 @@ from ._bulk.analyze import Analyzer, check_batch_size
 from ._bulk.comments import Paging, comment_pages
 from ._bulk.job import Job
 from ._bulk.progress import OnProgress
-from ._bulk.report import ReportBuilder
 from ._bulk.requests import Requests
 from ._bulk.resolve import Resolver, check_refresh, waiting_batches
 from ._bulk.sources import Inputs, Source, count_inputs
-from ._bulk.stream import unwrapped
 from ._bulk.window import Window
 from ._credits.budget import MaxCredits
 from ._credits.estimate import Estimate, build_estimate
@@ -194,19 +192,7 @@ class Posts:
         Source: the Tokfluence API page, `POST /v1/posts/analyze`, *Idempotency*.
         """
         job = self._job(urls, max_credits, journal, on_progress)
-        analyzer = Analyzer(job.requests, force=force, batch_size=batch_size)
-        report = ReportBuilder()
-        try:
-            await unwrapped(job.run(analyzer, report.add))
-        except Exception as error:
-            # The caller's own iterator failed, or its `on_progress`. What was received is not lost
-            # with it.
-            error.report = report.build(job)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
-            error.add_note(
-                f"{report.count} outcomes were received; they are in this exception's `report`."
-            )
-            raise
-        return report.build(job)
+        return await job.report(Analyzer(job.requests, force=force, batch_size=batch_size))
 
     def analyze_iter(
         self,

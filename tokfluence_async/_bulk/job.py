@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from .._credits.budget import Budget, MaxCredits
 from .._journal.journal import Journal, JournalOrPath, enter_journal
-from .._models import Outcome
+from .._models import Analysis, AnalyzeReport, Outcome
 from .._wire.calls import MAX_BATCH
 from .progress import OnProgress, Ticker
 from .requests import Requests
 from .shards import ShardFilter
 from .sources import Inputs, Item, Source
-from .stream import Emit, stream
+from .stream import Emit, stream, unwrapped
 from .window import Window
 
 if TYPE_CHECKING:
@@ -120,6 +120,38 @@ class Job:
             await self.aclose()
         if self.source.error is not None:
             raise self.source.error
+
+    async def report(self, worker: Worker[Analysis]) -> AnalyzeReport:
+        """The outcomes of all inputs, in the order of these.
+
+        What the caller's own iterator or `on_progress` raised comes with the report of what was
+        received before, as its `report`.
+        """
+        outcomes: list[Outcome[Analysis] | None] = []
+
+        async def place(item: Item, outcome: Outcome[Analysis]) -> None:
+            # To sort them at the end would hold the loop.
+            outcomes.extend([None] * (item.index - len(outcomes)))
+            outcomes[item.index - 1] = outcome
+
+        def made() -> AnalyzeReport:
+            return AnalyzeReport(
+                outcomes=[outcome for outcome in outcomes if outcome is not None],
+                duplicates=self.source.duplicates,
+                credits_spent=self.budget.spent,
+            )
+
+        try:
+            await unwrapped(self.run(worker, place))
+        except Exception as error:
+            received = made()
+            error.report = received  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+            error.add_note(
+                f"{len(received.outcomes)} outcomes were received; they are in this exception's "
+                "`report`."
+            )
+            raise
+        return made()
 
     def stream(self, worker: Worker[T]) -> AsyncGenerator[Outcome[T], None]:
         """Yield an outcome for each input as it is settled."""

@@ -80,33 +80,27 @@ class CrawlFolder:
         # The command of earlier versions left this one in its sandbox's folders.
         self._sandbox = self.path / ".sandbox"
 
-    def prepare(self) -> bool:
-        """Make the folder, and see that it can be written. Returns whether it was made here.
+    def prepare(self) -> None:
+        """Make the folder, and see that it can be written.
 
         Raises:
             ConfigurationError: It cannot be made or written.
         """
-        made = not self.path.exists()
+        lacking = "made"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            lacking = "written"
+            with tempfile.TemporaryFile(dir=self.path):
+                pass
         except FileExistsError:
             raise ConfigurationError(
                 f"The output folder {self.path} is a file. Nothing was sent."
             ) from None
         except OSError as error:
             raise ConfigurationError(
-                f"The output folder {self.path} cannot be made: {error.strerror or error}. "
+                f"The output folder {self.path} cannot be {lacking}: {error.strerror or error}. "
                 "Nothing was sent."
             ) from None
-        try:
-            with tempfile.TemporaryFile(dir=self.path):
-                pass
-        except OSError as error:
-            raise ConfigurationError(
-                f"The output folder {self.path} cannot be written: {error.strerror or error}. "
-                "Nothing was sent."
-            ) from None
-        return made
 
     def origin(self) -> str | None:
         """Where the folder's posts come from, as `known_as` writes it; None if nobody has said."""
