@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tokfluence_async import Sandbox, TokfluenceClient
 from tokfluence_async._bulk.visibility import HitRate, Visibility
+from tokfluence_async._credits.reads import count_early_reads
 
 GET = "GET /v1/posts/:id"
 
@@ -238,6 +239,31 @@ def test_the_last_read_is_at_the_end_of_patience() -> None:
         ages.append(age)
     assert ages[-1] == 60.0
     assert len(ages) <= 7
+
+
+@pytest.mark.parametrize("patience", [1.0, 2.0, 3.0, 4.0, 8.0, 9.0, 60.0, 600.0])
+def test_an_estimate_counts_the_reads_that_are_made_of_a_post_that_never_comes(
+    patience: float,
+) -> None:
+    """By another formula; what is estimated bounds what is paid."""
+    visibility = Visibility()
+    age: float | None = min(visibility.first(), patience)
+    reads = 0
+    while age is not None:
+        reads += 1
+        visibility.failed(age)
+        age = visibility.after(age, patience)
+
+    assert count_early_reads(patience) == reads
+
+
+def test_a_post_is_late_at_an_age_at_which_all_others_were_there() -> None:
+    """As long as none was, none is late."""
+    visibility = Visibility()
+    assert visibility.latest > 1e300
+    for age, latest in ((9.0, 9.0), (5.0, 9.0), (12.0, 12.0)):
+        visibility.succeeded(age)
+        assert visibility.latest == latest
 
 
 async def test_a_cold_job_leaves_reads_out_and_a_warm_one_does_not() -> None:
