@@ -209,12 +209,16 @@ def test_what_the_wallet_holds_is_forgotten_only_when_nothing_is_in_flight() -> 
     assert above.unseen
     plain = Budget(None, Budget())
     assert not plain.keeps
+    assert not plain.leases
     assert not plain.unseen
 
 
 def test_only_a_call_that_was_alone_raises_what_is_left() -> None:
     """Else a debit in flight may be missing from the answer."""
     budget = Budget(keep=0)
+    budget.saw(90)
+    budget.saw(95)  # to calls that another copy of the client has sent
+    assert budget.available == 90
     budget.reserve(1)
     budget.saw(100)
     budget.saw(120)  # alone
@@ -290,6 +294,30 @@ def test_a_shared_budget_is_reserved_from_as_any_other() -> None:
     assert (caught.value.needed, caught.value.available, caught.value.limit) == (33, 32, 1_000)
     alone.reserve(32)
     assert alone.available == 0
+
+
+async def test_the_store_is_asked_for_every_shared_budget_of_the_chain(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Before a request, and when a job has ended; those that are this process's own have none."""
+    asked: list[tuple[str, int | None]] = []
+    call, client = (SharedBudget("redis://127.0.0.1/0", name, 1_000) for name in ("call", "client"))
+    for shared in (call, client):
+
+        async def lease(price: int, name: str = shared.name) -> None:
+            asked.append((name, price))
+
+        async def give_back(name: str = shared.name) -> None:
+            asked.append((name, None))
+
+        monkeypatch.setattr(shared.leases, "lease", lease)
+        monkeypatch.setattr(shared.leases, "give_back", give_back)
+    budget = Budget(call, Budget(50, Budget(client)))
+
+    await budget.lease(25)
+    await budget.give_back()
+
+    assert asked == [("call", 25), ("client", 25), ("call", None), ("client", None)]
 
 
 def test_a_halted_job_sends_nothing_and_settles_what_was_sent() -> None:

@@ -65,7 +65,7 @@ class Budget:
         self.reserved = 0
         # One lock for the whole tree: a client may be used from two threads.
         self._lock: threading.RLock = parent._lock if parent is not None else threading.RLock()
-        if parent is not None and parent.keeps:
+        if parent is not None:
             parent.look_again()  # a new job: the wallet may have been filled up
 
     def _chain(self) -> Iterator[Budget]:
@@ -101,7 +101,7 @@ class Budget:
         """The limit that binds now, of this budget and those above it; None without an end."""
         available = self.available
         for each in self._chain():
-            if each._free is not None and each._free == available:
+            if each._free == available:
                 return each.limit if each.shared is None else each.shared.limit
         return None
 
