@@ -64,8 +64,8 @@ def test_the_first_batches_are_small_and_differ() -> None:
         sizes.append(planner.next_size(10_000))
         planner.cut()
 
-    assert max(sizes) <= 10
-    assert len(set(sizes)) >= 3
+    assert sizes == [10, 4, 7, 10, 4, 7]
+    assert Planner(8).next_size(20) == 2  # guided: two for each worker, with nothing to go by
 
 
 def test_batches_shrink_towards_the_end() -> None:
@@ -81,10 +81,10 @@ def test_batches_shrink_towards_the_end() -> None:
     assert sizes[-1] == 1
 
 
-@pytest.mark.parametrize("per_url", [1.0, 4.0, 30.0, 90.0])
+@pytest.mark.parametrize("per_url", [0.92, 1.0, 4.0, 30.0, 90.0])
 def test_no_batch_is_expected_to_take_longer_than_45_seconds(per_url: float) -> None:
     """Or than one URL takes: fewer in doubt when an answer is lost, and proxies do not time out."""
-    planner = seen(Planner(8), [(n, per_url * n) for n in (10, 4, 7, 10, 4, 7)])
+    planner = seen(Planner(8), [(n, per_url * n) for n in (10, 4, 7, 10, 4, 7)] * 200)
 
     assert planner.expected(planner.next_size(100_000)) <= max(45.0, per_url)
 
@@ -110,6 +110,14 @@ def test_a_cost_per_request_beside_one_per_url_is_told_from_both() -> None:
 
     assert planner.fit() == (pytest.approx(3.0), pytest.approx(2.0))
     assert planner.expected(20) == pytest.approx(43.0)
+    assert planner.next_size(100_000) == 16  # of 45 s, 3 are the request's
+
+
+def test_a_cost_per_request_is_never_more_than_a_batch_takes() -> None:
+    """Where the larger batches were the quicker ones."""
+    planner = seen(Planner(8), [(n, 12.0 - n) for n in (10, 4, 7, 10, 4, 7)] * 5)
+
+    assert planner.fit() == (pytest.approx(5.0), 0.0)
 
 
 def test_scattered_seconds_are_not_taken_for_a_cost_per_request() -> None:
@@ -195,13 +203,13 @@ def test_the_cheapest_size_is_a_balance_of_rounds_and_waiting() -> None:
     """n = sqrt(2 * left * a / (concurrency * b)) where a request costs 4 s and a URL half a one; an
     even share of what is left where that is less."""
     sizes = {}
-    for left in (50, 200, 1_000, 10_000):
+    for left in (50, 190, 200, 1_000, 10_000):
         planner = seen(Planner(8), [(n, 4.0 + 0.5 * n) for n in (10, 4, 7, 10, 4, 7)] * 50)
         assert planner.fit() == (pytest.approx(4.0), pytest.approx(0.5))
         sizes[left] = planner.next_size(left)
-    # Of 50: the root is 10, an even share 7. Of 200: 20 and 25. Of more, guided cutting alone wants
+    # Of 50: the root is 10, an even share 7. Of 190: 19.5 and 24. Of 200: 20 and 25. Of more, guided cutting alone wants
     # 50, which is the most.
-    assert sizes == {50: 7, 200: 20, 1_000: 50, 10_000: 50}
+    assert sizes == {50: 7, 190: 20, 200: 20, 1_000: 50, 10_000: 50}
 
 
 def test_an_even_share_of_two_rounds_is_half_of_one() -> None:
@@ -212,6 +220,10 @@ def test_an_even_share_of_two_rounds_is_half_of_one() -> None:
     assert planner.next_size(102) == 34
     planner = seen(Planner(8), [(n, 5.0) for n in (10, 4, 7, 10, 4, 7)] * 50)
     assert planner.next_size(30) == 4
+    planner = seen(Planner(8), [(n, 0.5) for n in (10, 4, 7, 10, 4, 7)] * 50)
+    assert planner.next_size(320) == 40  # however little a request costs
+    planner = seen(Planner(8), [(n, 5.0) for n in (10, 4, 7, 10, 4, 7)] * 50)
+    assert planner.next_size(0) == 1
 
 
 LITTLE = {
@@ -298,5 +310,9 @@ def test_four_batches_are_the_fewest_that_tell_a_request_from_its_urls() -> None
     assert seen(Planner(8), exact[:3]).fit() == (0.0, pytest.approx(22.5 / 21))
     assert seen(Planner(8), exact).fit() == (pytest.approx(4.0), pytest.approx(0.5))
     assert seen(Planner(8), [(7, 8.0)] * 9).fit() == (0.0, pytest.approx(8.0 / 7))
+    # What an earlier run kept is scaled, so equal sizes differ by a rounding error.
+    planner = Planner(8)
+    planner.expect(seen(Planner(8), [(49, 60.0 + k % 3) for k in range(24)]).learnt())
+    assert planner.fit() == (0.0, pytest.approx(61.0 / 49))
     tiny = [(n, 0.4 + 0.05 * n) for n in (10, 4, 7, 9)]
     assert seen(Planner(8), tiny).fit() == (pytest.approx(0.4), pytest.approx(0.05))

@@ -139,7 +139,7 @@ class Planner:
         if not all(0.0 <= learnt.get(name, -1.0) < math.inf for name in _SUMS):
             return  # it saw nothing, or was of a version that kept less
         # Worth no more than two batches of this run's own: the service may have become slower.
-        share = min(1.0, _TRUSTED / max(learnt["urls"], 1.0))
+        share = _TRUSTED / max(learnt["urls"], _TRUSTED)
         for name in _SUMS:
             self._sums[name] += share * learnt[name]
 
