@@ -207,8 +207,8 @@ def test_the_cheapest_size_is_a_balance_of_rounds_and_waiting() -> None:
         planner = seen(Planner(8), [(n, 4.0 + 0.5 * n) for n in (10, 4, 7, 10, 4, 7)] * 50)
         assert planner.fit() == (pytest.approx(4.0), pytest.approx(0.5))
         sizes[left] = planner.next_size(left)
-    # Of 50: the root is 10, an even share 7. Of 190: 19.5 and 24. Of 200: 20 and 25. Of more, guided cutting alone wants
-    # 50, which is the most.
+    # Of 50: the root is 10, an even share 7. Of 190: 19.5 and 24. Of 200: 20 and 25. Of more,
+    # guided cutting alone wants 50, which is the most.
     assert sizes == {50: 7, 190: 20, 200: 20, 1_000: 50, 10_000: 50}
 
 
