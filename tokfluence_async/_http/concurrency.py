@@ -64,6 +64,7 @@ class ClosedGate:
                     retry_after=closed_for,
                 )
             if self._opens is None:
+                # One timer for all. It is never too late: a pause is only ever made longer.
                 self._opens = asyncio.Event()
                 loop.call_later(closed_for, self._open)
             with self._lanes.waiting_outside():
