@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import anyio
 import pytest
@@ -91,3 +92,22 @@ async def test_tasks_have_ended_before_the_cancellation_goes_on(
 
 async def test_nothing_to_end_takes_no_turn() -> None:
     await end([])
+
+
+async def test_work_that_fails_while_its_caller_is_cancelled_is_no_news_for_the_loop() -> None:
+    """The cancellation is what the caller sees; the loop said that nobody looked at the error."""
+    told: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+
+    async def fail() -> None:
+        await asyncio.sleep(1.0)
+        raise ValueError("too late")
+
+    task = asyncio.create_task(finish(fail()))
+    await asyncio.sleep(0.1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    gc.collect()
+
+    assert told == []

@@ -25,7 +25,11 @@ async def finish(work: Coroutine[Any, Any, T]) -> T:
     `work` runs in a task of its own. A cancellation that arrived meanwhile is raised after it.
     """
     task = asyncio.get_running_loop().create_task(work)
-    await wait([task])
+    try:
+        await wait([task])
+    finally:
+        if not task.cancelled():
+            task.exception()  # looked at, also where a cancellation is raised in its place
     return task.result()
 
 

@@ -223,20 +223,24 @@ async def test_what_write_returns_is_looked_at(form: str, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("form", ["jsonl", "csv", "parquet"])
+@pytest.mark.parametrize("closing", [False, True])
 async def test_rows_are_written_although_who_wrote_them_was_cancelled(
-    form: str, monkeypatch: pytest.MonkeyPatch
+    form: str, closing: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are paid for; and what Parquet holds back for a row group is written at the end."""
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw))
     output = Output(form, Comment)
 
+    written = asyncio.Event()
+
     async def write() -> None:
         async with output:
             await output.write([Comment(comment_id="1", text="paid for")])
+            written.set()
 
     task = asyncio.create_task(write())
-    await asyncio.sleep(0)
+    await (written.wait() if closing else asyncio.sleep(0))
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import msgspec
 
 from .._crawl.tables import make_encoder
+from .._tasks import finish
 from .._text import escape_controls
 from . import streams
 from .inputs import UsageError
@@ -49,7 +50,7 @@ class Output:
 
     async def __aexit__(self, *_: object) -> None:
         try:
-            await self._do(self._close)
+            await finish(self._do(self._close))  # what it holds back is paid for
         finally:
             self._thread.shutdown(wait=False)
 
