@@ -108,6 +108,8 @@ async def test_work_that_fails_while_its_caller_is_cancelled_is_no_news_for_the_
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+    del task
+    await asyncio.sleep(0)
     gc.collect()
 
     assert told == []
