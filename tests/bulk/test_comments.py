@@ -375,17 +375,20 @@ async def test_a_client_that_is_closed_ends_who_waits_for_a_page_ahead(
 async def test_the_window_opens_by_one_page_with_each_that_is_read(
     sandbox: Sandbox, client: TokfluenceClient, prefetch: int
 ) -> None:
-    """Exactly, with several under way: a page more would be bought in vain, one less is slower."""
-    pages = client.posts.comment_pages(ID, limit=20, prefetch=prefetch)
-    asked: list[int] = []
-    for _ in range(8):
-        await anext(pages)
-        await asyncio.sleep(100)
-        asked.append(len(sandbox.requests))
-    await pages.aclose()
+    """Exactly, with several under way: a page more would be bought in vain, one less is slower. And
+    no page is asked for that would begin behind the last comment that is wanted."""
+    for max_items, last in ((None, 100), (120, 6), (121, 7)):
+        before = len(sandbox.requests)
+        pages = client.posts.comment_pages(ID, limit=20, prefetch=prefetch, max_items=max_items)
+        asked: list[int] = []
+        for _ in range(min(8, last)):
+            await anext(pages)
+            await asyncio.sleep(100)
+            asked.append(len(sandbox.requests) - before)
+        await pages.aclose()
 
-    ahead = [min(n, prefetch) for n in range(8)]
-    assert asked == [n + 1 + most for n, most in enumerate(ahead)]
+        ahead = [min(n, prefetch) for n in range(8)]
+        assert asked == [min(n + 1 + most, last) for n, most in enumerate(ahead[:last])]
 
 
 @pytest.mark.sandbox(comments_per_post=100, page_stride=7)
@@ -618,6 +621,33 @@ async def test_one_page_of_an_older_list_costs_one_page(
 
     assert [c.comment_id for page in pages for c in page] == [f"c{n}" for n in range(1000)]
     assert len(asked) - len(pages) == len(older)
+
+
+async def test_what_was_under_way_when_the_window_closed_does_not_close_it_for_longer(
+    answers: aioresponses,
+) -> None:
+    """Pages 10 and 12 are of an older list, and were asked for together; page 25 is the next."""
+
+    def page(cursor: int) -> dict[str, Any]:
+        data = [{"comment_id": f"c{n:05}"} for n in range(cursor, cursor + 10)]
+        lags = cursor in (100, 120, 250) and asked.count(cursor) == 1
+        return {"data": data, "meta": {"total": 10**6 - lags, "next_cursor": cursor + 10}}
+
+    asked = scripted(answers, page)
+    bought: list[int] = []  # with each page that is read
+    async with TokfluenceClient(TOKEN) as client:
+        pages = client.posts.comment_pages(ID, limit=10, prefetch=2)
+        for _ in range(40):
+            before = len(asked)
+            await anext(pages)
+            await asyncio.sleep(1)
+            bought.append(len(asked) - before)
+        await pages.aclose()
+
+    assert bought[:10] == [1, 2, 2, 1, 1, 1, 1, 1, 1, 1]
+    assert bought[10:17] == [2, 0, 1, 1, 1, 2, 2]  # the two again, two one by one, and it opens
+    assert bought[17:25] == [1] * 8
+    assert bought[25:] == [2, 0, 0, 1, 1, 1, 1, 1, 1, 2, 2, 1, 1, 1, 1]
 
 
 async def test_a_page_without_a_total_loses_nothing_behind_it(answers: aioresponses) -> None:

@@ -109,5 +109,4 @@ async def _result(task: asyncio.Task[Any]) -> Any:
         current = asyncio.current_task()
         if task.cancelled() and not (current and current.cancelling()):
             raise ClosedError from None
-        await end([task])  # taken, so `drop` does not see it any more
-        raise
+        raise  # the page is cancelled with who waits for it
