@@ -16,7 +16,7 @@ import asyncio
 import math
 import threading
 import weakref
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -212,8 +212,10 @@ class Engine:
         task = asyncio.current_task(state.loop)
         assert task is not None
         cancelling = task.cancelling()
-        begin = CallUnderWay if self._telemetry is None else self._telemetry.call
-        call_under_way: CallUnderWay[T] = begin(state, key, call, shape, options, ids, at_least)
+        begin: Callable[..., CallUnderWay[T]] = (
+            CallUnderWay if self._telemetry is None else self._telemetry.call
+        )
+        call_under_way = begin(state, key, call, shape, options, ids, at_least)
         state.calls.add(task)
         try:
             while True:
