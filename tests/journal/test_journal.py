@@ -16,14 +16,13 @@ from typing import Any, TypeVar
 
 import anyio
 import pytest
+from pieces import ANALYZE, IDS, analyzed, posts
 
 from tokfluence_async import (
-    Analysis,
     APIConnectionError,
     ConfigurationError,
     Journal,
     JournalError,
-    Outcome,
     Sandbox,
     TokfluenceClient,
 )
@@ -36,19 +35,7 @@ from tokfluence_async._wire.ids import PostRef
 
 T = TypeVar("T")
 
-ANALYZE = "POST /v1/posts/analyze"
 GET = "GET /v1/posts/:id"
-IDS = [str(7234567890123456789 + n) for n in range(12)]
-
-
-def posts(*post_ids: str) -> list[PostRef]:
-    return [PostRef(post_id) for post_id in post_ids]
-
-
-def analyzed(post_id: str, status: str = "analyzed") -> Outcome[Analysis]:
-    return Outcome(
-        input=post_id, post_id=post_id, value=Analysis(post_id=post_id, url="u", status=status)
-    )
 
 
 async def in_thread(journal: Journal, work: Callable[[sqlite3.Connection], T]) -> T:
@@ -91,48 +78,6 @@ async def test_what_was_about_to_be_sent_is_in_doubt_after_a_restart(path: Path)
         [PostRef(i) for i in IDS[:3]],
         100.0,
     )
-
-
-async def test_settled_batches_are_posts_that_are_known(path: Path) -> None:
-    """The next run must not pay for them."""
-    async with SQLiteJournal(path) as journal:
-        await journal.sending("id-1", posts(*IDS[:2]), replaces=None)
-        await journal.settled("id-1", [analyzed(IDS[0]), analyzed(IDS[1], "fresh")])
-
-    async with SQLiteJournal(path) as journal:
-        assert await journal.unsettled() == []
-        entries = [await journal.look_up(post_id) for post_id in IDS[:3]]
-
-    assert [entry and entry.status for entry in entries] == ["analyzed", "fresh", None]
-
-
-async def test_a_replaced_id_is_gone_with_the_commit_that_brings_the_new_one(path: Path) -> None:
-    """Both in doubt would ask about posts twice; neither would forget them."""
-    async with SQLiteJournal(path) as journal:
-        await journal.sending("id-1", posts(IDS[0]), replaces=None)
-        await journal.sending("id-2", posts(IDS[0]), replaces="id-1")
-
-    async with SQLiteJournal(path) as journal:
-        assert [doubt.request_id for doubt in await journal.unsettled()] == ["id-2"]
-
-
-async def test_a_batch_under_way_here_is_not_taken_up_here(path: Path) -> None:
-    """Two calls that share a journal must not ask about each other's batches."""
-    async with SQLiteJournal(path) as journal:
-        await journal.sending("id-1", posts(IDS[0]), replaces=None)
-        assert await journal.take_up() == []
-        journal.forgotten("id-1")
-        assert [doubt.request_id for doubt in await journal.take_up()] == ["id-1"]
-        assert await journal.take_up() == []
-
-
-async def test_ids_beyond_sqlites_integers_are_kept_apart(path: Path) -> None:
-    """Ids are 64 bits without a sign, SQLite's integers have one."""
-    big = str(2**64 - 1)
-    async with SQLiteJournal(path) as journal:
-        await journal.settled("none", [analyzed(big)])
-        assert (await journal.look_up(big)) is not None
-        assert await journal.look_up("1") is None
 
 
 async def test_records_of_concurrent_calls_share_a_commit(
@@ -636,15 +581,6 @@ def test_a_journal_belongs_to_one_event_loop_at_a_time(path: Path) -> None:
     asyncio.run(elsewhere())
     loop.run_until_complete(journal.aclose())
     loop.close()
-
-
-async def test_what_was_learnt_is_there_in_the_next_run(path: Path) -> None:
-    """Seconds per URL and the visibility delay cost time and credits to find out."""
-    async with SQLiteJournal(path) as journal:
-        journal.learn(urls=10, seconds=25.5)
-
-    async with SQLiteJournal(path) as journal:
-        assert await journal.learnt() == {"urls": 10.0, "seconds": 25.5}
 
 
 # --- with analyze and resolve ---------------------------------------------------------------------

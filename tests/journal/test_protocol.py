@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from pieces import ANALYZE, IDS, analyzed, posts
 
 from tokfluence_async import (
     Analysis,
@@ -18,19 +19,7 @@ from tokfluence_async import (
 )
 from tokfluence_async._wire.ids import PostRef
 
-ANALYZE = "POST /v1/posts/analyze"
-IDS = [str(7234567890123456789 + n) for n in range(12)]
 Reopen = Callable[[], Any]
-
-
-def posts(*post_ids: str) -> list[PostRef]:
-    return [PostRef(post_id) for post_id in post_ids]
-
-
-def analyzed(post_id: str, status: str = "analyzed") -> Outcome[Analysis]:
-    return Outcome(
-        input=post_id, post_id=post_id, value=Analysis(post_id=post_id, url="u", status=status)
-    )
 
 
 async def test_it_is_a_journal(reopen: Reopen) -> None:

@@ -9,6 +9,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pieces import ANALYZE, IDS, posts
 
 from tokfluence_async import (
     Analysis,
@@ -28,18 +29,11 @@ from tokfluence_async._journal.records import TakenError
 from tokfluence_async._journal.redis import RedisCall
 from tokfluence_async._journal.scripts import SCRIPTS
 from tokfluence_async._tasks import end
-from tokfluence_async._wire.ids import PostRef
 
 if TYPE_CHECKING:
     from shared_store import Store
 
-ANALYZE = "POST /v1/posts/analyze"
 GET = "GET /v1/posts/:id"
-IDS = [str(7234567890123456789 + n) for n in range(12)]
-
-
-def posts(*post_ids: str) -> list[PostRef]:
-    return [PostRef(post_id) for post_id in post_ids]
 
 
 def analyzed(*post_ids: str, status: str = "analyzed") -> list[Outcome[Analysis]]:

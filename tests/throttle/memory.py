@@ -7,8 +7,8 @@ import asyncio
 import dataclasses
 from collections.abc import Callable
 
-from tokfluence_async._throttle.schedule import Cells, LaneState, exchange
-from tokfluence_async._throttle.store import Ask, Done, StoreError
+from tokfluence_async._throttle.schedule import MICRO, Cells, LaneState, exchange
+from tokfluence_async._throttle.store import Answer, Ask, Done, StoreError
 
 
 class MemoryCells(Cells):
@@ -39,10 +39,10 @@ class Schedules:
         self.ips: dict[bytes, LaneState] = {}
         self.keys: dict[bytes, tuple[LaneState, MemoryCells]] = {}
 
-    def exchange(self, now: float, ask: Ask) -> object:
+    def exchange(self, now: float, ask: Ask) -> Answer:
         ip = self.ips.setdefault(ask.ip.name, LaneState())
         key, cells = self.keys.setdefault(ask.key.name, (LaneState(), MemoryCells()))
-        return exchange(round(now * 1e6), ask, ip, key, cells)
+        return exchange(round(now * MICRO), ask, ip, key, cells)
 
 
 class MemoryStore:

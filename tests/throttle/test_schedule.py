@@ -16,44 +16,26 @@ from hypothesis import strategies as st
 from tokfluence_async._throttle.schedule import (
     ALIVE,
     MICRO,
-    Cells,
-    LaneState,
-    exchange,
     ring_size,
 )
 from tokfluence_async._throttle.store import Answer, Ask, LaneAsk, Refusal
 from tokfluence_async.testing import VirtualLoop
 
+from .memory import Schedules
+
 SPAN = 60.57
 MINUTE = 60.0
 
 
-class Memory(Cells):
-    def __init__(self) -> None:
-        self.values: dict[int, int] = {}
-
-    def get(self, index: int) -> int:
-        return self.values.get(index, 0)
-
-    def set(self, index: int, value: int) -> None:
-        self.values[index] = value
-
-    def clear(self, limit: int) -> None:
-        self.values.clear()
-
-
-class Service:
+class Service(Schedules):
     """Any number of addresses and keys, in memory."""
 
     def __init__(self, begin: float = 5000.0) -> None:
+        super().__init__()
         self.now = begin
-        self.ips: dict[bytes, LaneState] = {}
-        self.keys: dict[bytes, tuple[LaneState, Memory]] = {}
 
     def ask(self, ask: Ask) -> Answer:
-        ip = self.ips.setdefault(ask.ip.name, LaneState())
-        key, cells = self.keys.setdefault(ask.key.name, (LaneState(), Memory()))
-        return exchange(round(self.now * MICRO), ask, ip, key, cells)
+        return self.exchange(self.now, ask)
 
 
 def lane(name: str, limit: int, span: float = SPAN, **more: Any) -> LaneAsk:

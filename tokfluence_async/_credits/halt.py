@@ -23,8 +23,6 @@ class Halt:
         sends: Whether what was begun may still be sent.
     """
 
-    __slots__ = ("error", "sends")
-
     def __init__(self) -> None:
         self.error: TokfluenceError | None = None
         self.sends = True

@@ -51,9 +51,8 @@ _MOST_AHEAD = 20
 
 
 class _SharedLane(Lane):
-    """The lane of an address."""
+    """A lane whose slots come from the store."""
 
-    __slots__ = ()
     kind = LeasedPacer
 
     @property
@@ -63,17 +62,8 @@ class _SharedLane(Lane):
         return self.pacer
 
 
-class _SharedKeyLane(KeyLane):
+class _SharedKeyLane(_SharedLane, KeyLane):
     """The lane of a key, with what its process has asked for."""
-
-    __slots__ = ("asked", "named", "used")
-    kind = LeasedPacer
-
-    @property
-    def leased(self) -> LeasedPacer:
-        """The pacer."""
-        assert isinstance(self.pacer, LeasedPacer)
-        return self.pacer
 
     def __init__(self, label: str, forked: bool, named: bytes) -> None:
         super().__init__(label, forked)
