@@ -67,7 +67,9 @@ class Engine:
         telemetry: Telemetry | None = None,
     ) -> None:
         self.origin = origin
-        self._telemetry = telemetry
+        self._begin: Callable[..., CallUnderWay[Any]] = (
+            CallUnderWay if telemetry is None else telemetry.call
+        )
         self.throttle = throttle
         self.closed = False
         self._base_url = base_url
@@ -212,10 +214,9 @@ class Engine:
         task = asyncio.current_task(state.loop)
         assert task is not None
         cancelling = task.cancelling()
-        begin: Callable[..., CallUnderWay[T]] = (
-            CallUnderWay if self._telemetry is None else self._telemetry.call
+        call_under_way: CallUnderWay[T] = self._begin(
+            state, key, call, shape, options, ids, at_least
         )
-        call_under_way = begin(state, key, call, shape, options, ids, at_least)
         state.calls.add(task)
         try:
             while True:
