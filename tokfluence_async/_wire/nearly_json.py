@@ -44,12 +44,22 @@ _CUT = re.compile(
     rb"|[\xe0-\xef][\x80-\xbf](?![\x80-\xbf])"
     rb"|[\xf0-\xf4][\x80-\xbf]{1,2}+(?![\x80-\xbf])"
 )
-# A cursor and its value, which stay as they are; a text with its quotes (the last one may be
-# missing); or what is neither text nor punctuation.
+# What is right, as long as possible: cursors, whatever they say; what stands between values; texts;
+# numbers and words. Then one odd thing: a text (the last one may have no end), or a word.
 _TOKEN = re.compile(
-    rb"""(?P<cursor> "next_cursor" \s*+ : \s*+ [-+.\w\#]++ )
-        | "(?: [^"\\]++ | \\. )*+ "?
-        | [-+.\w\#]++""",
+    rb"""( (?:
+          "next_cursor" \s*+ : \s*+ [\w\#+.-]++
+        | [^"\w\#+.-]++
+        | " (?:
+              [^"\\\x00-\x1f]++
+            | \\["\\/bfnrt]
+            | \\u(?![dD][89a-fA-F])[0-9a-fA-F]{4}
+            | \\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}
+          )*+ "
+        | (?: -?[0-9]{1,18}+(?:\.[0-9]{1,18}+)?+(?:[eE][+-]?[0-9]{1,2}+)?+ | true | false | null )
+          (?![\w\#+.-])
+    )*+ )
+    ( " (?: [^"\\]++ | \\. )*+ "? | [\w\#+.-]++ | \Z )""",
     re.DOTALL | re.VERBOSE,
 )
 # The part of a text that is right, and the first thing after it that is not: a control character,
@@ -73,8 +83,8 @@ _NUMBER = re.compile(rb"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][+-]?[0-9]++)?"
 _MOST_DIGITS = 4300
 
 
-class _TooManyFaultsError(Exception):
-    pass
+class _NotNearlyJSONError(Exception):
+    """There is a word that JSON does not have, or there are too many faults."""
 
 
 def repair_json(body: bytes) -> tuple[bytes, set[str]]:
@@ -86,7 +96,7 @@ def repair_json(body: bytes) -> tuple[bytes, set[str]]:
     repair = _Repair()
     try:
         text = repair.run(body)
-    except _TooManyFaultsError:
+    except _NotNearlyJSONError:
         return body, set()
     return (text, repair.odd) if repair.odd else (body, set())
 
@@ -109,7 +119,7 @@ class _Repair:
             self.odd.add(oddity)
             self._faults += times
         if self._faults >= _MOST_FAULTS:
-            raise _TooManyFaultsError
+            raise _NotNearlyJSONError
 
     def _unmarked(self, body: bytes) -> bytes:
         for mark, encoding in _MARKS:
@@ -123,15 +133,15 @@ class _Repair:
         return body[marks.end() :]
 
     def _token(self, match: re.Match[bytes]) -> bytes:
-        token = match[0]
-        if match["cursor"]:
-            return token
-        if token.startswith(b'"'):
-            return _FAULT.sub(self._fault, token)
-        if not _is_too_large(token) and not _NOT_FINITE.fullmatch(token):
-            return token
-        self._note(_NO_NUMBER)
-        return b"null"
+        right, odd = match.groups()
+        if odd.startswith(b'"'):
+            return right + _FAULT.sub(self._fault, odd)
+        if _NOT_FINITE.fullmatch(odd) or _is_too_large(odd):
+            self._note(_NO_NUMBER)
+            return right + b"null"
+        if odd and not _NUMBER.fullmatch(odd):
+            raise _NotNearlyJSONError
+        return match[0]
 
     def _fault(self, match: re.Match[bytes]) -> bytes:
         right, fault = match.groups()
