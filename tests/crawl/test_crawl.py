@@ -632,8 +632,12 @@ async def test_failures_that_cannot_be_written_are_an_error(
 ) -> None:
     """A list of failures that is silently short would pass for success."""
 
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
+    replace = Path.replace
+
+    def full(path: Path, target: Path) -> Path:
+        if target.name == "failures.jsonl":
+            raise OSError(28, "No space left on device")
+        return replace(path, target)
 
     monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(JournalError, match=r"failures.jsonl cannot be written: No space left"):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokfluence_async import ConfigurationError, Progress, Sandbox, TokfluenceClient, crawl
+from tokfluence_async import (
+    ConfigurationError,
+    JournalError,
+    Progress,
+    Sandbox,
+    TokfluenceClient,
+    crawl,
+)
 from tokfluence_async._bulk.shards import Shard, check_shard
 from tokfluence_async._crawl.folder import CrawlFolder
 
@@ -118,6 +127,47 @@ async def test_a_folder_refuses_another_shard(
 
     assert sandbox.requests_received == sent
     assert (await crawl(client, IDS, tmp_path, shard=(1, 3))).posts == 0
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [(b"\n", b"\r\n"), (b"\n", b" \n"), (b"1/3", b"\xef\xbb\xbf1/3")]
+)
+async def test_a_mark_that_went_through_an_editor_is_the_same_mark(
+    tmp_path: Path, client: TokfluenceClient, old: bytes, new: bytes
+) -> None:
+    """git writes other line ends, editors a byte order mark. The folder was no shard any more, and
+    took in a crawl of everything."""
+    await crawl(client, IDS, tmp_path, shard=(1, 3))
+    for name in (".shard", ".origin"):
+        mark = tmp_path / name
+        mark.write_bytes(mark.read_bytes().replace(old, new))
+
+    mark = CrawlFolder(tmp_path).shard()
+    assert mark is not None
+    assert (mark.shard, mark.inputs) == (Shard(1, 3), 30)
+    with pytest.raises(ConfigurationError, match="holds shard 1/3"):
+        await crawl(client, IDS, tmp_path)
+    assert (await crawl(client, IDS, tmp_path, shard=(1, 3))).posts == 0
+
+
+async def test_a_full_disk_leaves_the_mark(
+    tmp_path: Path, client: TokfluenceClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each run writes it anew. Emptied, it made the folder one without shards, which refuses its
+    own shard for ever."""
+    await crawl(client, IDS, tmp_path, shard=(1, 3))
+    with monkeypatch.context() as disk:
+        disk.setattr(Path, "write_text", lambda path, *_args, **_more: _fill_up(path))
+        with pytest.raises(JournalError, match="No space left on device"):
+            await crawl(client, IDS, tmp_path, shard=(1, 3))
+
+    assert (await crawl(client, IDS, tmp_path, shard=(1, 3))).posts == 0
+    assert list(tmp_path.glob("*.part")) == []
+
+
+def _fill_up(path: Path) -> int:
+    path.write_bytes(b"")
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 async def test_a_folder_without_shards_refuses_one(

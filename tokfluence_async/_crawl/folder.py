@@ -26,6 +26,7 @@ from urllib.parse import urlsplit
 
 from .._bulk.shards import Shard, ShardFilter
 from .._errors import ConfigurationError
+from .._text import one_line
 from .files import writing
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ __all__ = ["LOCAL", "CrawlFolder", "ShardMark", "known_as"]
 _MARK = re.compile(
     r"([0-9]{1,9})/([0-9]{1,9})\n(?:done: ([0-9]{1,19}) inputs, ([0-9a-f]{16})\n)?", re.ASCII
 )
+_LONGEST_MARK = 4096  # bytes
 # The name under which all origins on this machine are remembered.
 LOCAL = "localhost"
 
@@ -108,11 +110,7 @@ class CrawlFolder:
 
     def shard(self) -> ShardMark | None:
         """Which part of a job the folder is; None if it is no shard."""
-        try:
-            text = self._shard.read_bytes().decode("utf-8", "replace")
-        except OSError:
-            return None
-        match = _MARK.match(text)
+        match = _MARK.match("".join(line + "\n" for line in _lines(self._shard)))
         if match is None:
             return None
         index, count, seen, fingerprint = match.groups()
@@ -166,9 +164,10 @@ class CrawlFolder:
             return
         if before is not None and not await journal.is_empty():
             raise ConfigurationError(
-                f"{self.path} holds a crawl of {before}, and this client is one of {now}. Give "
-                "another folder, so that a sandbox's posts and the service's are not mixed; or "
-                f"delete {mark} if both addresses lead to the same service. Nothing was sent."
+                f"{self.path} holds a crawl of {one_line(before, 200)}, and this client is one of "
+                f"{now}. Give another folder, so that a sandbox's posts and the service's are not "
+                f"mixed; or delete {mark} if both addresses lead to the same service. Nothing was "
+                "sent."
             )
         self._write(
             self._origin,
@@ -177,8 +176,14 @@ class CrawlFolder:
         )
 
     def _write(self, mark: Path, text: str, more: str = " Nothing was sent.") -> None:
+        # Beside the mark, which a full disk must not empty: it says whose the folder is.
+        new = mark.with_name(f"{mark.name}.part")
         with writing(mark, more):
-            mark.write_text(text, "utf-8", newline="\n")
+            try:
+                new.write_text(text, "utf-8", newline="\n")
+                new.replace(mark)
+            finally:
+                new.unlink(missing_ok=True)
 
     def remove(self) -> None:
         """Take back a folder that a run has made and got nothing for; files of others stay."""
@@ -197,11 +202,21 @@ class CrawlFolder:
             self.path.rmdir()
 
     def _read_mark(self) -> tuple[Path, str | None]:
-        with suppress(OSError):
-            first = self._origin.read_bytes().split(b"\n", 1)[0].decode("utf-8", "replace").strip()
-            if first:  # a power cut can leave an empty file
-                return self._origin, first
+        first = next(iter(_lines(self._origin)), "")
+        if first:  # a power cut can leave an empty file
+            return self._origin, first
         return (self._sandbox, LOCAL) if self._sandbox.exists() else (self._origin, None)
+
+
+def _lines(mark: Path) -> list[str]:
+    """The lines of a mark, without what editors and git put around them; none if it is not
+    there."""
+    try:
+        with mark.open("rb") as file:
+            text = file.read(_LONGEST_MARK).decode("utf-8-sig", "replace")
+    except OSError:
+        return []
+    return [line.strip() for line in text.splitlines()]
 
 
 def _called(shard: Shard | None) -> str:
