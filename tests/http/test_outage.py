@@ -199,3 +199,33 @@ async def test_an_outage_that_is_waited_out_is_not_the_services_time(
 
     assert outcome.error is None
     assert now() > 1000
+
+
+async def _refusing_proxy(status: int, asked: list[bytes]) -> asyncio.Server:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 %d Refused\r\nContent-Length: 0\r\n\r\n" % status)
+        await writer.drain()
+        writer.close()
+
+    return await asyncio.start_server(refuse, "127.0.0.1", 0)
+
+
+@pytest.mark.parametrize("status", [502, 503, 504, 407, 403])
+async def test_a_proxy_that_cannot_reach_the_service_is_an_outage(status: int) -> None:
+    """As it says so by a status, inputs failed one by one. A proxy that wants a login is asked in
+    vain for as long as one likes, so that is not waited for."""
+    asked: list[bytes] = []
+    server = await _refusing_proxy(status, asked)
+    proxy = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with (
+        server,
+        TokfluenceClient("t", base_url="https://service.invalid", proxy=proxy) as client,
+    ):
+        began = now()
+        outcomes = [outcome async for outcome in client.posts.get_many(IDS[:50])]
+
+    assert {type(outcome.error) for outcome in outcomes} == {APIConnectionError}
+    assert "The proxy refused to connect" in str(outcomes[0].error)
+    assert (now() - began >= 60) == (status >= 500)
+    assert (len(asked) < 100) == (status >= 500)

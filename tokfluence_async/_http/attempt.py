@@ -55,7 +55,8 @@ class Attempt(Struct, eq=False):
         new_connection: Whether it may only leave on a connection that has carried no request.
         sent: Whether its bytes may have left.
         reused: Whether it left on a connection that had carried a request before.
-        unreachable: Whether no connection could be made: refused, no such name, no answer in time.
+        unreachable: Whether no connection could be made: refused, no such name, no answer in time,
+            a proxy that cannot reach the service.
         waited: Seconds spent waiting for a slot of the throttle.
         order: The place of this send among all sends of the process. Answers are ordered by it, not
             by arrival.

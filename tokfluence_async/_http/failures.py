@@ -98,6 +98,8 @@ def lost(error: Exception, attempt: Attempt) -> APIConnectionError:
         advice = f" {_look(isinstance(error, aiohttp.ClientProxyConnectionError))}."
     elif isinstance(error, aiohttp.ClientHttpProxyError):
         attempt.sent = False
+        # It cannot reach the service, or can do nothing now; a login that it wants is no outage.
+        attempt.unreachable = error.status >= 500
         what = f"The proxy refused to connect ({error.status} {error.message})"
         advice = " Check proxy=."
     elif isinstance(error, aiohttp.ClientResponseError):
