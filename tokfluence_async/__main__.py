@@ -9,6 +9,13 @@ __all__ = ["main"]
 
 def main() -> None:
     """Run the command line, or say in one line how to install what it needs."""
+    try:
+        _run()
+    except KeyboardInterrupt:  # while the rooms are imported, before anything was sent
+        sys.exit(130)
+
+
+def _run() -> None:
     from ._cli.streams import checked_text, prepare_streams
 
     prepare_streams()

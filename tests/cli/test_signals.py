@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -37,6 +38,18 @@ def _signalling(times: int, which: signal.Signals = signal.SIGINT) -> Callable[[
         return 1.0
 
     return seconds
+
+
+def test_an_interrupt_while_the_command_starts_is_no_traceback(tmp_path: Path) -> None:
+    """To import everything takes a second where a machine is busy, and people change their mind."""
+    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt")
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+
+    done = subprocess.run(
+        command_line("post", ID), env={**ENV, "PYTHONPATH": path}, capture_output=True, check=False
+    )
+
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
 
 
 @pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
