@@ -298,7 +298,6 @@ WORST: dict[str, bytes] = {
     "blanks": b" " * MEGABYTE,
     "blanks after a cursor": b'"next_cursor"' + b" " * MEGABYTE + b":NaN",
     "cursors": b'"next_cursor":NaN,' * (MEGABYTE // 18),
-    "quotes": b'"' * MEGABYTE,
     "words": b"a," * (MEGABYTE // 2),
     "short keys": b'{"a":' * (MEGABYTE // 5),
     "short numbers": b"1," * (MEGABYTE // 2),
