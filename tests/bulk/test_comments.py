@@ -181,6 +181,17 @@ async def test_max_items_bounds_what_is_given_and_what_is_bought(
     assert again == ids_of(sandbox, 340)[330:]
 
 
+@pytest.mark.sandbox(comments_per_post=50)
+@pytest.mark.parametrize(("max_items", "following"), [(40, 40), (49, 49), (50, None), (51, None)])
+async def test_a_walk_that_gave_all_it_may_is_at_its_end_only_if_the_list_is(
+    client: TokfluenceClient, max_items: int, following: int | None
+) -> None:
+    """What is wanted may be just what the last page has."""
+    pages = [page async for page in client.posts.comment_pages(ID, limit=10, max_items=max_items)]
+
+    assert pages[-1].next_cursor == following
+
+
 @pytest.mark.sandbox(comments_per_post=1000)
 async def test_max_items_of_nothing_asks_for_nothing(
     sandbox: Sandbox, client: TokfluenceClient
@@ -212,6 +223,29 @@ async def test_comments_that_arrive_are_not_given_twice(
     assert [page.repeated for page in pages] == [0] + [3] * (len(pages) - 1)
     totals = [page.total for page in pages]
     assert totals == list(range(30, 30 + 3 * len(pages), 3))
+
+
+@pytest.mark.sandbox(comments_per_post=2000, throttle=None)
+@pytest.mark.client(throttle=Throttle(per_ip=None, per_key=None))
+async def test_arrivals_are_told_of_and_do_not_end_what_is_asked_for_ahead(
+    sandbox: Sandbox, client: TokfluenceClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`total` has grown by as many as were repeated, so it is still a measure of the list's age."""
+    caplog.set_level("INFO", "tokfluence_async")
+    pages = client.posts.comment_pages(ID, limit=10, prefetch=2)
+    repeated = 0
+    for read in range(60):
+        page = await anext(pages)
+        repeated += page.repeated
+        await asyncio.sleep(1)
+        if read in (10, 30):
+            sandbox.add_comments(ID, 3)
+
+    assert repeated == 6
+    assert cursors(sandbox)[-1] == page.cursor + 20
+    await pages.aclose()
+    told = [record.getMessage() for record in caplog.records if "arrived" in record.message]
+    assert [text[: text.index(" arrived")] for text in told] == [f"post {ID}: 3 comments"] * 2
 
 
 @settings(max_examples=100)
@@ -483,6 +517,19 @@ async def test_a_cursor_beyond_all_bounds_ends_in_an_error(
             await anext(aiter(client.posts.comments(ID)))
 
 
+async def test_the_largest_cursor_of_64_bits_is_a_cursor(answers: aioresponses) -> None:
+    last = 2**63 - 1
+    scripted(
+        answers,
+        lambda c: {"data": one(c), "meta": {"total": 2, "next_cursor": None if c else last}},
+    )
+
+    async with TokfluenceClient(TOKEN) as client:
+        found = [comment.comment_id async for comment in client.posts.comments(ID)]
+
+    assert found == ["c0", f"c{last}"]
+
+
 @pytest.mark.parametrize("prefetch", [0, 3])
 async def test_a_list_of_empty_pages_without_end_ends_in_an_error(
     answers: aioresponses, prefetch: int
@@ -496,7 +543,7 @@ async def test_a_list_of_empty_pages_without_end_ends_in_an_error(
         with pytest.raises(APIResponseValidationError, match="nothing new on 5 pages in a row"):
             _ = [page async for page in client.posts.comment_pages(ID, prefetch=prefetch)]
 
-    assert len(asked) <= 5 + prefetch
+    assert 5 <= len(asked) <= 5 + prefetch
 
 
 async def test_a_gap_of_empty_pages_is_walked_through(answers: aioresponses) -> None:
@@ -650,9 +697,12 @@ async def test_what_was_under_way_when_the_window_closed_does_not_close_it_for_l
     assert bought[25:] == [2, 0, 0, 1, 1, 1, 1, 1, 1, 2, 2, 1, 1, 1, 1]
 
 
-async def test_a_page_without_a_total_loses_nothing_behind_it(answers: aioresponses) -> None:
+@pytest.mark.parametrize("more", [0, 5])
+async def test_a_page_without_a_total_loses_nothing_behind_it(
+    answers: aioresponses, more: int
+) -> None:
     """It is asked for again, and a comment has arrived meanwhile: the pages that were asked for
-    before that are older, and go."""
+    before that are older, and go. Also where the total has grown by more than what was repeated."""
     listed = [f"c{n}" for n in range(100)]
 
     def page(cursor: int) -> dict[str, Any]:
@@ -662,7 +712,10 @@ async def test_a_page_without_a_total_loses_nothing_behind_it(answers: aiorespon
         after = cursor + 10 if cursor + 10 < len(listed) else None
         return {
             "data": data,
-            "meta": {"total": None if cursor == 40 else len(listed), "next_cursor": after},
+            "meta": {
+                "total": None if cursor == 40 else len(listed) + more * (cursor >= 20),
+                "next_cursor": after,
+            },
         }
 
     asked = scripted(answers, page)
@@ -898,20 +951,21 @@ async def test_a_passing_fault_loses_no_comment(sandbox: Sandbox, client: Tokflu
     assert len({entry.request_id for entry in sandbox.requests}) == sandbox.requests_received
 
 
+@pytest.mark.parametrize("at_once", [5, 30])
 async def test_once_totals_prove_wrong_nothing_is_asked_for_ahead_any_more(
-    answers: aioresponses,
+    answers: aioresponses, at_once: int
 ) -> None:
-    """Thirty comments arrive that `total` does not tell of. Each page is then asked for when it is
-    wanted."""
+    """Thirty comments arrive, at once or five by five, and `total` tells of ten. Each page is then
+    asked for when it is wanted."""
     inserted = 0
 
     def page(cursor: int) -> dict[str, Any]:
         nonlocal inserted
-        inserted = 30 if len(asked) >= 6 else 0
+        inserted = min(30, at_once * max(0, len(asked) - 5))
         listed = [f"c{n}" for n in range(-inserted, 400)]
         after = cursor + 20 if cursor + 20 < 400 else None
         data = [{"comment_id": comment_id} for comment_id in listed[cursor : cursor + 20]]
-        return {"data": data, "meta": {"total": 400, "next_cursor": after}}
+        return {"data": data, "meta": {"total": 400 + 10 * (cursor >= 40), "next_cursor": after}}
 
     asked = scripted(answers, page)
     async with TokfluenceClient(TOKEN) as client:
@@ -921,11 +975,10 @@ async def test_once_totals_prove_wrong_nothing_is_asked_for_ahead_any_more(
             await anext(pages)
             read += 1
         await asyncio.sleep(100)
-        before = len(asked)
-        for more in range(1, 6):
-            await anext(pages)
+        for _ in range(5):
+            each = await anext(pages)
             await asyncio.sleep(100)
-            assert len(asked) == before + more
+            assert asked[-1] == each.cursor
         await pages.aclose()
 
 
@@ -963,7 +1016,7 @@ async def test_a_comment_without_an_id_ends_a_walk_in_bytes(
     body = b'{"data": [' + comment + b'], "meta": {"next_cursor": null, "total": 1}}'
     sandbox.replace_body(body, to=COMMENTS)
     requests = Requests(client._engine, client._options)
-    walk = raw_walk(requests, ID, Paging(limit=20))
+    walk = raw_walk(requests, ID, Paging(limit=20, prefetch=0))
 
     with pytest.raises(APIResponseValidationError, match="charged"):
         await anext(walk.pages())

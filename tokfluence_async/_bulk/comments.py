@@ -53,7 +53,7 @@ class Paging(Struct, frozen=True, kw_only=True):
     cursor: int = 0
     limit: int = MAX_LIMIT
     max_items: int | None = None
-    prefetch: int = 0
+    prefetch: int
 
     def __post_init__(self) -> None:
         _check("cursor", self.cursor, 0, _MAX_CURSOR)
