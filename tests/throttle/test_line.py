@@ -29,8 +29,8 @@ class Line(RuleBasedStateMachine):
     The model: a slot opens every second, and each has one owner. Within a key, analyze calls go in
     their order, and reads in theirs. Analyze calls before reads, but not twice in a row while a
     read could go. Of two keys that both wait, neither goes twice in a row. If nobody waits, the
-    next one to ask gets it, and the one after that at the next second; or a second later, if nobody
-    had asked for two. A refusal closes the gate: of all keys, with the slots beginning where it
+    next one to ask gets it, and the one after that at the next second; or, if a slot has passed
+    unused, a second later. A refusal closes the gate: of all keys, with slots beginning where it
     opens and further apart from then on; or of one key alone, and the others go on. A slot given
     back is open again, unless the gate is closed.
     """
@@ -112,11 +112,10 @@ class Line(RuleBasedStateMachine):
         gates = [self.gates[key] for (key, _), line in self.lines.items() if line]
         return max(self.due, min(gates)) if gates else math.inf
 
-    def slot_taken(self, when: float, queued: bool) -> None:
-        if not queued and when >= self.due + 2 * self.slot:
-            self.due = when + self.slot
-        else:
-            self.due += (math.floor((when - self.due) / self.slot + NEAR) + 1) * self.slot
+    def slot_taken(self, when: float) -> None:
+        if when >= self.due + self.slot * (1 - NEAR):  # one has passed: the slots begin anew
+            self.due = when
+        self.due += self.slot
 
     def slot_given_back(self) -> None:
         self.due = max(self.due - self.slot, self.gate)
@@ -125,7 +124,7 @@ class Line(RuleBasedStateMachine):
         """One who waited has got a slot."""
         key, urgent = self.owner[number]
         self.lines[key, urgent].remove(number)
-        self.slot_taken(when, True)
+        self.slot_taken(when)
         self.urgent_last = urgent
         other = KEYS[key == KEYS[0]]
         self.promised[urgent] = (
@@ -190,7 +189,7 @@ class Line(RuleBasedStateMachine):
         self.run(start())
         if free:
             assert self.next_seen(self.now) == number
-            self.slot_taken(self.now, False)
+            self.slot_taken(self.now)
         else:
             self.lines[key, urgent].append(number)
         self.compare()
@@ -251,7 +250,7 @@ class Line(RuleBasedStateMachine):
 
         self.gone(left)
         self.urgent_last, self.promised = True in kinds, {False: None, True: None}
-        self.slot_taken(when, True)
+        self.slot_taken(when)
         self.slot_given_back()
         heads = self.heads(when + CLEAR)
         if heads:
