@@ -582,6 +582,21 @@ async def test_pages_of_nothing_but_repeats_go_on(answers: aioresponses) -> None
     assert found == [f"c{n}" for n in range(12)] + ["last"]
 
 
+@pytest.mark.sandbox(comments_per_post=15)
+async def test_a_list_that_grows_as_fast_as_it_is_walked_is_no_list_without_end(
+    sandbox: Sandbox, client: TokfluenceClient
+) -> None:
+    """Ten pages give nothing but what the page before gave, each with a total that says why."""
+    original = ids_of(sandbox, 15)
+    found: list[str] = []
+    async for page in client.posts.comment_pages(ID, limit=1):
+        found += [comment.comment_id for comment in page]
+        if page.cursor < 10:
+            sandbox.add_comments(ID, 1)
+
+    assert found == original
+
+
 UNSTEADY: dict[str, Callable[[int, int], tuple[int, int]]] = {
     # how far the n-th page reaches, and the total that it tells
     "pages of different lengths": lambda n, _: (150 + 37 * n % 50, 20_000),
