@@ -196,7 +196,7 @@ _MUTATED = {
     "_bulk/reader.py": ["bulk/test_reader.py", "bulk/test_sources_of_every_kind.py"],
     "_bulk/recent.py": ["bulk/test_recent.py"],
     "_bulk/visibility.py": ["bulk/test_visibility.py"],
-    "_bulk/window.py": ["bulk/test_stream.py"],
+    "_bulk/window.py": ["bulk/test_window.py"],
     "_credits/budget.py": ["credits/test_budget.py"],
     "_credits/ledger.py": ["credits/test_ledger.py"],
     "_credits/reads.py": ["bulk/test_visibility.py"],
