@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokfluence_async import (
+    APIResponseValidationError,
     BudgetExceededError,
     InsufficientCreditsError,
     InvalidPostError,
@@ -410,3 +411,16 @@ async def test_what_is_always_sent_twice_and_never_readable_is_analyzed_again_on
 
     assert {type(outcome.error) for outcome in outcomes.values()} == {PostNotReadyError}
     assert sum(entry.route == ANALYZE for entry in sandbox.requests) == 2
+
+
+async def test_an_answer_about_another_post_is_no_answer(
+    sandbox: Sandbox, client: TokfluenceClient
+) -> None:
+    """A cache that mixes up its keys. The post is not analyzed for it, and another is not passed
+    off as it."""
+    sandbox.replace_body(b'{"data": {"post_id": "2"}}', to=GET)
+
+    [outcome] = (await collect(client.posts.resolve([1]))).values()
+
+    assert isinstance(outcome.error, APIResponseValidationError)
+    assert not [entry for entry in sandbox.requests if entry.route == ANALYZE]
