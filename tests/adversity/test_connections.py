@@ -6,7 +6,7 @@ import asyncio
 import socket
 import ssl
 import subprocess
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +173,28 @@ async def test_a_repeat_after_a_loss_leaves_on_a_new_connection(own: bool, silen
         await client.posts.get(POST_ID)
 
         assert client.usage.requests == before + 2
+        assert client.usage.retries == 1
+
+
+async def test_connections_that_idled_too_long_together_are_one_retry() -> None:
+    """A balancer says 408 on each of them, so one call met one after the other until it failed."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await asyncio.sleep(1.0)  # so that each call has a connection of its own
+        writer.write(GOOD_POST.replace(b"Connection: close", b"Connection: keep-alive"))
+        with suppress(asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(http(b"", "408 Request Timeout"))
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server, TokfluenceClient(TOKEN, base_url=url) as client:
+        await asyncio.gather(*(client.posts.get(POST_ID) for _ in range(6)))
+
+        await client.posts.get(POST_ID)
+
         assert client.usage.retries == 1
 
 

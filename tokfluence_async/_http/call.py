@@ -38,7 +38,17 @@ from .._wire.shapes import Shape
 from .._wire.statuses import meaning_of
 from .attempt import Attempt, UnconfirmedError
 from .charge import Charge
-from .retry import Again, Decision, GiveUp, Past, RetryPolicy, Settled, decide, effect_of
+from .retry import (
+    Again,
+    Decision,
+    GiveUp,
+    Past,
+    RetryPolicy,
+    Settled,
+    decide,
+    effect_of,
+    has_lost_connection,
+)
 
 if TYPE_CHECKING:
     from .keys import KeyState
@@ -289,6 +299,8 @@ class CallUnderWay(Generic[T]):
         """What follows an attempt that ended in `error`."""
         if self._budget.closed_by(error) or error is self._state.outage.error:
             return GiveUp()  # this attempt has not been sent, and did not end so
+        if attempt.reused and has_lost_connection(error):
+            self._new_connection = True
         if isinstance(error, APIError):
             error.attempts = self._attempts
             self._state.foreign_server.spoke(error)
@@ -334,7 +346,6 @@ class CallUnderWay(Generic[T]):
         """Note a connection that was lost or not made. Whether the call waits for the network:
         nothing was sent then, and it is no attempt."""
         outage = self._state.outage
-        self._new_connection = self._new_connection or attempt.reused
         if not attempt.unreachable:
             if attempt.sent and not attempt.reused:
                 outage.reached()

@@ -46,6 +46,7 @@ __all__ = [
     "backoff",
     "decide",
     "effect_of",
+    "has_lost_connection",
 ]
 
 
@@ -104,6 +105,14 @@ def effect_of(error: TokfluenceError) -> Past:
         return Past.MAYBE if error.sent else Past.FRESH
     # A 2xx whose body cannot be used is a lost answer.
     return Past.MAYBE if isinstance(error, APIResponseValidationError) else Past.FRESH
+
+
+def has_lost_connection(error: TokfluenceError) -> bool:
+    """Whether the other side has given the attempt's connection up; 408 is what it says where one
+    has idled for too long. The others of the pool may be lost as well."""
+    if isinstance(error, APIStatusError):
+        return error.status == 408
+    return isinstance(error, APIConnectionError)
 
 
 def decide(
