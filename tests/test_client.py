@@ -92,6 +92,11 @@ async def test_token_and_base_url_come_from_the_environment(
         "https://developers.tokfluence.com/v1/",
         "https://developers.tokfluence.com:port",
         "https://[::1",
+        "https://a..b",
+        "https://.",
+        "https://developers.tok\u200bfluence.com",
+        f"https://{'a' * 64}.com",
+        "https://\ud83d.com",
     ],
 )
 def test_a_base_url_that_is_none_is_refused(url: str) -> None:
@@ -509,7 +514,8 @@ async def test_a_blank_around_a_base_url_is_left_out(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.parametrize(
-    "proxy", ["", "proxy:3128", "socks5://h:1", "http://", "http://a b", "http://h:x"]
+    "proxy",
+    ["", "proxy:3128", "socks5://h:1", "http://", "http://a b", "http://h:x", "http://a..b"],
 )
 def test_what_is_no_proxy_is_refused_without_showing_it(proxy: str) -> None:
     """It may hold a password."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from urllib.parse import urlsplit
 
 import msgspec
+from yarl import URL
 
 from ._credits.budget import Budget, MaxCredits
 from ._credits.ledger import Ledger
@@ -363,6 +364,16 @@ class _WrongTypeError(ConfigurationError, ValueError):
     """A `ValueError` as well, which is what these were before."""
 
 
+def _can_be_host(name: str) -> bool:
+    """Whether aiohttp and the system's resolver take it. They find out at the first request, and
+    raise what is no error of a connection."""
+    try:
+        (URL.build(scheme="http", host=name).raw_host or "").encode("idna")
+    except ValueError:
+        return False
+    return True
+
+
 def _check_base_url(url: str) -> tuple[str, str]:
     if not isinstance(url, str):
         raise _WrongTypeError(f"The base URL must be a str, not {type(url).__name__}.")
@@ -386,6 +397,10 @@ def _check_base_url(url: str) -> tuple[str, str]:
         raise ConfigurationError(
             f"The base URL {url!r} is not one; give the scheme and host, such as {BASE_URL} "
             "(check TOKFLUENCE_BASE_URL)."
+        )
+    if not _can_be_host(host):
+        raise ConfigurationError(
+            f"The base URL {url!r} has a host that no address can have (check TOKFLUENCE_BASE_URL)."
         )
     path = parts.path.rstrip("/")
     if path.endswith("/v1"):
@@ -481,5 +496,7 @@ def _check_proxy(proxy: str | None) -> str | None:
     except ValueError:
         raise wrong from None
     if parts.scheme not in ("http", "https") or not host or _BLANK.search(proxy):
+        raise wrong
+    if not _can_be_host(host):
         raise wrong
     return proxy

@@ -102,6 +102,9 @@ def lost(error: Exception, attempt: Attempt) -> APIConnectionError:
         attempt.unreachable = error.status >= 500
         what = f"The proxy refused to connect ({error.status} {error.message})"
         advice = " Check proxy=."
+    elif isinstance(error, aiohttp.InvalidURL):
+        what = f"No connection can be made to {error.url} ({error.description or 'no address'})"
+        advice = f" {_look(False)}."
     elif isinstance(error, aiohttp.ClientResponseError):
         # Its text quotes what arrived, its repr what was sent; only the former is told, and without
         # the token, which a server may have echoed.
