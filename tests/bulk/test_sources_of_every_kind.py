@@ -98,6 +98,23 @@ async def test_the_task_that_read_the_source_ends_it_when_the_reader_leaves(
         assert len(set(tasks)) == 1
 
 
+@pytest.mark.parametrize("name", CALLS)
+async def test_a_source_that_asks_for_what_was_cancelled_is_told_of(
+    client: TokfluenceClient, name: str, tmp_path: Path
+) -> None:
+    """`(task.result() for task in tasks)` raises `CancelledError` for a task that was cancelled.
+    The call took it for its own end, and came back with nothing as if that were all."""
+    cancelled = asyncio.get_running_loop().create_future()
+    cancelled.cancel()
+
+    def inputs() -> Iterator[str]:
+        yield from IDS[:3]
+        yield cancelled.result()
+
+    with pytest.raises(RuntimeError, match="inputs were cancelled, and not by this call"):
+        await run(client, name, inputs(), tmp_path)
+
+
 @pytest.mark.parametrize("is_async", [True, False])
 @pytest.mark.parametrize("name", CALLS)
 async def test_context_variables_are_kept(

@@ -16,7 +16,15 @@ from typing import Any
 
 from .._tasks import finish, wait
 
-__all__ = ["Reader"]
+__all__ = ["Reader", "cancelled_elsewhere"]
+
+
+def cancelled_elsewhere(cancelled: asyncio.CancelledError) -> RuntimeError:
+    """What a call tells of an iterator that raised `CancelledError`. As it is, it would end tasks
+    of the call without a word."""
+    error = RuntimeError("the inputs were cancelled, and not by this call")
+    error.__cause__ = cancelled
+    return error
 
 
 class Reader:
@@ -83,8 +91,7 @@ class Reader:
             pass
         except asyncio.CancelledError as cancelled:
             if not self._stopped:
-                error = RuntimeError("the inputs were cancelled, and not by this call")
-                error.__cause__ = cancelled
+                error = cancelled_elsewhere(cancelled)
         except Exception as raised:  # the caller's own iterator; told to whoever asks for the next
             error = raised
         try:

@@ -19,7 +19,7 @@ from .._errors import InvalidPostError, TokfluenceError
 from .._journal.records import DUPLICATE, Entry
 from .._models import Analysis, Outcome
 from .._wire.ids import PostRef, parse_post, plain
-from .reader import Reader
+from .reader import Reader, cancelled_elsewhere
 from .seen import Seen
 from .shards import ShardFilter
 
@@ -196,7 +196,10 @@ class Source:
             if self._work >= _TURN:
                 self._work = 0
                 await asyncio.sleep(0)
-            given = self._context.run(next, self._sync, _END)
+            try:
+                given = self._context.run(next, self._sync, _END)
+            except asyncio.CancelledError as cancelled:  # of a task that it asks for its result
+                raise cancelled_elsewhere(cancelled) from cancelled
         if given is _END:
             raise StopAsyncIteration
         self._work += 1 + (len(given) // _LONG if type(given) is str else 0)
