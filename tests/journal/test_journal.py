@@ -41,8 +41,7 @@ GET = "GET /v1/posts/:id"
 async def in_thread(journal: Journal, work: Callable[[sqlite3.Connection], T]) -> T:
     """Run `work` where the journal's own statements run."""
     assert isinstance(journal, SQLiteJournal)
-    assert journal._writer is not None
-    return await journal._writer.read(lambda: work(journal._store.db))
+    return await journal.in_thread(lambda: work(journal._store.db))
 
 
 class Clock:

@@ -37,42 +37,32 @@ _CHUNK = 2**20
 _LONGEST = 256 * 2**20
 
 
-class Output:
+class Output(Struct, eq=False):
     """A file of JSON lines that grows in step with the journal; see `SQLiteJournal.attach`.
 
     Attributes:
         length: Bytes it will have when everything given so far is written.
         durable: Bytes that the journal has recorded, or is about to.
+        checksum: Theirs.
     """
 
-    __slots__ = ("_checksum", "durable", "fd", "length", "name", "path")
-
-    def __init__(self, name: str, path: Path, fd: int, length: int, checksum: int) -> None:
-        self.name = name
-        self.path = path
-        self.fd = fd
-        self.length = length
-        self.durable = length
-        self._checksum = checksum
+    name: str
+    fd: int
+    length: int
+    durable: int
+    checksum: int
 
     def append(self, lines: list[bytes]) -> None:
         """Write lines, and return when they are on disk."""
         write_all(self.fd, lines)
         sync_data(self.fd)
         for line in lines:
-            self._checksum = zlib.crc32(line, self._checksum)
+            self.checksum = zlib.crc32(line, self.checksum)
             self.durable += len(line)
-
-    def cut(self, length: int) -> None:
-        """Take back what was written behind `length`."""
-        os.ftruncate(self.fd, length)
 
     def row(self) -> tuple[str, int, int, int]:
         """What the journal records of the file: name, length, checksum, time of the last write."""
-        return self.name, self.durable, self._checksum, os.fstat(self.fd).st_mtime_ns
-
-    def close(self) -> None:
-        os.close(self.fd)
+        return self.name, self.durable, self.checksum, os.fstat(self.fd).st_mtime_ns
 
 
 class _Recorded(Struct, frozen=True):
@@ -106,7 +96,7 @@ def open_output(db: sqlite3.Connection, journal: Path, name: str, path: Path) ->
     row = db.execute(
         "SELECT length, checksum, changed_at, finished FROM outputs WHERE name = ?", (name,)
     ).fetchone()
-    recorded = None if row is None else _Recorded(row[0], row[1], row[2], bool(row[3]))
+    recorded = None if row is None else _Recorded(*row)
     fd = _open(path, journal, recorded)
     try:
         if recorded is None:
@@ -115,7 +105,8 @@ def open_output(db: sqlite3.Connection, journal: Path, name: str, path: Path) ->
         else:
             checksum = _check(fd, path, journal, recorded, _is_known(db, name))
             os.ftruncate(fd, recorded.length)
-        output = Output(name, path, fd, recorded.length if recorded else 0, checksum)
+        length = recorded.length if recorded else 0
+        output = Output(name, fd, length, length, checksum)
         FILE.run(db, output.row())
     except BaseException:
         os.close(fd)

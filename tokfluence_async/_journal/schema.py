@@ -8,6 +8,7 @@ tenth of that in hundreds.
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 from collections.abc import Sequence
 from typing import Any
@@ -22,7 +23,6 @@ __all__ = [
     "LEARNT",
     "LOOK_UP",
     "NO_PAGES",
-    "ORDER",
     "PAGE",
     "SENDING",
     "SENDING_AGAIN",
@@ -66,9 +66,16 @@ _ADDED = (
 
 
 class Statement:
-    """A statement for many rows at once, or for one at a time where `row` is empty."""
+    """A statement for many rows at once, or for one at a time where `row` is empty.
+
+    Attributes:
+        place: In the order within a commit, which is that of this file.
+    """
+
+    _places = itertools.count()
 
     def __init__(self, before: str, row: str = "", after: str = "") -> None:
+        self.place = next(self._places)
         self._width = (row or before).count("?")
         most = _VALUES // self._width if row else 1
         # A commit of any length takes few statements, and SQLite keeps each one compiled.
@@ -89,6 +96,8 @@ class Statement:
         return found
 
 
+# A commit runs them in this order, whatever the order they were given in: a post is analyzed before
+# it is written, and written before its comments; its pages are forgotten when no more are to come.
 SENDING = Statement("INSERT INTO batches VALUES", "(?, ?, ?, NULL)")
 SENDING_AGAIN = Statement("UPDATE batches SET sent_again_at = ? WHERE request_id = ?")
 GONE = Statement("DELETE FROM batches WHERE request_id IN (", "?", ")")
@@ -120,20 +129,6 @@ FINISHED = Statement("UPDATE outputs SET finished = 1 WHERE name = ?")
 LEARNT = Statement(
     "INSERT INTO learnt VALUES", "(?, ?)", "ON CONFLICT (name) DO UPDATE SET value = excluded.value"
 )
-# The order within a commit, whatever the order they were given in: a post is analyzed before it is
-# written, and written before its comments; its pages are forgotten when no more are to come.
-ORDER = (
-    SENDING,
-    SENDING_AGAIN,
-    GONE,
-    ANALYZED,
-    WRITTEN,
-    WALKED,
-    PAGE,
-    NO_PAGES,
-    LEARNT,
-    FILE,
-)
 LOOK_UP = Statement(
     "SELECT post_id, status, url, unsure, analyzed_at, written, cursor, walked FROM posts "
     "WHERE post_id IN (",
@@ -142,15 +137,14 @@ LOOK_UP = Statement(
 )
 
 
-def set_up(db: sqlite3.Connection, path: object) -> str | None:
+def set_up(db: sqlite3.Connection, path: object) -> None:
     """Make the tables, or check and upgrade those that are there. Holds the file's lock from now
     on.
 
-    Returns what SQLite finds damaged, or None.
-
     Raises:
         JournalError: The file is another program's, or of a newer version.
-        sqlite3.Error: The file is locked, damaged or cannot be written.
+        ValueError: It is damaged.
+        sqlite3.Error: It is locked, damaged or cannot be written.
     """
     db.execute("PRAGMA locking_mode = EXCLUSIVE")
     application = db.execute("PRAGMA application_id").fetchone()[0]
@@ -169,7 +163,7 @@ def set_up(db: sqlite3.Connection, path: object) -> str | None:
     db.execute("PRAGMA synchronous = FULL")
     db.execute("PRAGMA cache_size = -8192")
     if tables and (found := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
-        return str(found)
+        raise ValueError(found)
     # A write takes the lock, and shows here and now whether one is possible.
     db.execute("BEGIN IMMEDIATE")
     if tables:
@@ -183,4 +177,3 @@ def set_up(db: sqlite3.Connection, path: object) -> str | None:
     for sql in [*statements, f"PRAGMA user_version = {_FORMAT}"]:
         db.execute(sql)
     db.execute("COMMIT")
-    return None

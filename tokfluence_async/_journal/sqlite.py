@@ -70,18 +70,15 @@ class SQLiteJournal(Journal):
             JournalError: The file cannot be used.
             RuntimeError: It is open in another event loop.
         """
-        if self._writer is not None:
-            if self._writer.loop is not asyncio.get_running_loop():
-                raise RuntimeError(
-                    "This journal is open in another event loop; close it there first."
-                )
-            return self
-        writer = self._writer = Writer(self._store)
-        try:
-            await writer.open()
-        except BaseException:
-            self._writer = None
-            raise
+        if self._writer is None:
+            self._writer = Writer(self._store)
+            try:
+                await self._writer.open()
+            except BaseException:
+                self._writer = None
+                raise
+        elif self._writer.loop is not asyncio.get_running_loop():
+            raise RuntimeError("This journal is open in another event loop; close it there first.")
         return self
 
     async def aclose(self) -> None:
@@ -100,7 +97,8 @@ class SQLiteJournal(Journal):
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Run `work`, which waits for the disk, when everything given so far is on disk."""
-        return await self._open.read(work)
+        answer: T = await self._open.ask(work)
+        return answer
 
     @property
     def _open(self) -> Writer:
@@ -108,6 +106,8 @@ class SQLiteJournal(Journal):
             raise RuntimeError(
                 "This journal is not open: `async with journal`, or `await journal.open()`."
             )
+        if self._writer.broken is not None:
+            raise self._writer.broken
         return self._writer
 
     def __repr__(self) -> str:
@@ -122,13 +122,14 @@ class SQLiteJournal(Journal):
         self, request_id: str, posts: Sequence[PostRef], *, replaces: str | None
     ) -> None:
         """See `Journal.sending`."""
+        writer = self._open
         encoded = msgspec.msgpack.encode(posts)
-        self._open.add(schema.SENDING, request_id, self._clock(), encoded)
+        writer.add(schema.SENDING, request_id, self._clock(), encoded)
         if replaces is not None:
-            self._open.add(schema.GONE, replaces)
+            writer.add(schema.GONE, replaces)
             self._live.discard(replaces)
         self._live.add(request_id)
-        await self.flush()
+        await writer.flush()
 
     async def sending_again(self, request_id: str) -> None:
         """See `Journal.sending_again`."""
@@ -144,17 +145,16 @@ class SQLiteJournal(Journal):
         age: float = 0.0,
     ) -> None:
         """See `Journal.settled`."""
+        writer = self._open
         at = self._clock() - age
         for outcome in outcomes:
             post_id, value = signed(outcome.post_id), outcome.value
             if value is not None:
-                self._open.add(schema.ANALYZED, post_id, value.status, value.url, unsure, at)
+                writer.add(schema.ANALYZED, post_id, value.status, value.url, unsure, at)
             else:
                 # A post that a 200 left out was charged. Reading it will tell what became of it.
-                self._open.add(schema.ANALYZED, post_id, "", None, True, at)
-        self._open.add(schema.GONE, request_id)
-        await self.flush()
-        self._live.discard(request_id)
+                writer.add(schema.ANALYZED, post_id, "", None, True, at)
+        await self.released(request_id)
 
     async def released(self, request_id: str) -> None:
         """See `Journal.released`."""
@@ -188,7 +188,7 @@ class SQLiteJournal(Journal):
                 if request_id not in live
             ]
 
-        return await self._open.read(read)
+        return await self.in_thread(read)
 
     async def take_up(self, posts: Sequence[str] = ()) -> list[Doubt]:
         """See `Journal.take_up`."""
@@ -209,7 +209,8 @@ class SQLiteJournal(Journal):
 
     async def look_up(self, post_id: str) -> Entry | None:
         """What is known of a post. Concurrent look-ups share a trip to the disk."""
-        return await self._open.look_up(signed(post_id))
+        entry: Entry | None = await self._open.ask(signed(post_id))
+        return entry
 
     async def is_new(self) -> bool:
         """See `Journal.is_new`."""
@@ -217,7 +218,7 @@ class SQLiteJournal(Journal):
         def read() -> bool:
             return self._store.db.execute("SELECT 1 FROM posts LIMIT 1").fetchone() is None
 
-        return await self._open.read(read)
+        return await self.in_thread(read)
 
     async def known(self) -> list[str]:
         """See `Journal.known`."""
@@ -228,7 +229,7 @@ class SQLiteJournal(Journal):
             ).fetchall()
             return [str(number % 2**64) for (number,) in rows]
 
-        return await self._open.read(read)
+        return await self.in_thread(read)
 
     # --- output files -----------------------------------------------------------------------------
 
@@ -240,30 +241,30 @@ class SQLiteJournal(Journal):
             JournalError: It cannot be written; or it and the journal do not belong together.
                 Neither is touched.
         """
-        return await self._open.read(lambda: self._store.attach(name, path))
+        return await self.in_thread(lambda: self._store.attach(name, path))
 
     async def write_post(self, output: Output, post_id: str, line: bytes) -> None:
         """Append a post's line."""
-        self._open.append(output, line)
-        self._open.add(schema.WRITTEN, signed(post_id))
-        self._open.later()
-        await self._open.room()
+        writer = self._open
+        writer.append(output, line)
+        writer.add(schema.WRITTEN, signed(post_id))
+        writer.later()
+        await writer.room()
 
     async def write_page(
         self, output: Output, post_id: str, lines: bytes, cursor: int, next_cursor: int | None
     ) -> None:
         """Append a page of a post's comments; the walk goes on at `next_cursor`, or is over."""
-        number = signed(post_id)
-        start = output.length
-        self._open.append(output, lines)
+        writer, number = self._open, signed(post_id)
         if next_cursor is None:
-            self._open.add(schema.WALKED, cursor, 1, number)
-            self._open.add(schema.NO_PAGES, number)
+            writer.add(schema.WALKED, cursor, 1, number)
+            writer.add(schema.NO_PAGES, number)
         else:
-            self._open.add(schema.WALKED, next_cursor, 0, number)
-            self._open.add(schema.PAGE, number, cursor, start, len(lines))
-        self._open.later()
-        await self._open.room()
+            writer.add(schema.WALKED, next_cursor, 0, number)
+            writer.add(schema.PAGE, number, cursor, output.length, len(lines))
+        writer.append(output, lines)
+        writer.later()
+        await writer.room()
 
     async def last_pages(self, output: Output, post_id: str) -> list[bytes]:
         """The pages of comments written last for a post whose walk is not over, as they stand in
@@ -276,7 +277,7 @@ class SQLiteJournal(Journal):
             ).fetchall()
             return [read_at(output.fd, length, start) for start, length in reversed(rows)]
 
-        return await self._open.read(read)
+        return await self.in_thread(read)
 
     # --- what was learnt --------------------------------------------------------------------------
 
@@ -286,7 +287,7 @@ class SQLiteJournal(Journal):
         def read() -> dict[str, float]:
             return dict(self._store.db.execute("SELECT name, value FROM learnt").fetchall())
 
-        return await self._open.read(read)
+        return await self.in_thread(read)
 
     def learn(self, **values: float) -> None:
         """Remember numbers for the next run, with the next commit."""

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +19,8 @@ from .._errors import JournalError
 from .._platform import sync_folder
 from .outputs import Output, open_output
 from .records import Entry
-from .schema import FILE, FINISHED, LOOK_UP, ORDER, set_up
-from .writer import Work
+from .schema import FILE, FINISHED, LOOK_UP, set_up
+from .writer import Question, Work
 
 __all__ = ["Store"]
 
@@ -45,7 +43,6 @@ class Store:
             self.path = self.path.expanduser().absolute()
         self.outputs: dict[str, Output] = {}
         self._db: sqlite3.Connection | None = None
-        self._broken = False
 
     @property
     def db(self) -> sqlite3.Connection:
@@ -60,7 +57,6 @@ class Store:
         Raises:
             JournalError: It cannot be used.
         """
-        self._broken = False
         try:
             name = self._given
             # SQLite takes these for a database in memory, or for options.
@@ -83,8 +79,7 @@ class Store:
                 check_same_thread=False,
                 cached_statements=64,
             )
-            if (damage := set_up(self._db, self.path)) is not None:
-                raise JournalError(self._damaged(damage))
+            set_up(self._db, self.path)
             if new:
                 sync_folder(self.path.parent)
         except (sqlite3.Error, *_UNREADABLE) as error:
@@ -94,14 +89,14 @@ class Store:
                 f"The journal {self.path} cannot be opened: {error.strerror or error}."
             ) from error
 
-    def disconnect(self) -> None:
-        """Close everything. What broke leaves its outputs as a crash does: for the next run to put
-        in order."""
+    def disconnect(self, finished: bool) -> None:
+        """Close everything. What broke is not `finished`: it leaves its outputs as a crash does,
+        for the next run to put in order."""
         for output in self.outputs.values():
-            with suppress(sqlite3.Error):
-                if not self._broken:
+            if finished:
+                with suppress(sqlite3.Error):
                     FINISHED.run(self.db, (output.name,))
-            output.close()
+            os.close(output.fd)
         self.outputs.clear()
         if self._db is not None:
             self._db.close()
@@ -128,17 +123,15 @@ class Store:
                     f"{error.strerror or error}. What was recorded before stands; make room and "
                     "run again."
                 ) from error
-        answers = self._look_up([number for number, _ in work.lookups])
-        return answers + [self._answer(read) for read, _ in work.reads]
+        return self._answers([question for question, _ in work.asked])
 
     def _save(self, work: Work) -> None:
         self.append(work.lines)
         for output in work.lines:
             work.add(FILE, *output.row())
         self.db.execute("BEGIN IMMEDIATE")
-        for write in ORDER:
-            if values := work.writes.get(write):
-                write.run(self.db, values)
+        for write in sorted(work.writes, key=lambda write: write.place):
+            write.run(self.db, work.writes[write])
         self.commit()
 
     def append(self, lines: dict[Output, list[bytes]]) -> None:
@@ -151,7 +144,6 @@ class Store:
     def _undo(self, work: Work) -> None:
         """Cut the output files back to what the journal knows. If that fails too, the next run does
         it."""
-        self._broken = True
         with suppress(sqlite3.Error):
             if self.db.in_transaction:
                 self.db.execute("ROLLBACK")
@@ -160,18 +152,34 @@ class Store:
                 row = self.db.execute(
                     "SELECT length FROM outputs WHERE name = ?", (output.name,)
                 ).fetchone()
-                output.cut(row[0])
+                os.ftruncate(output.fd, row[0])
 
-    def _look_up(self, numbers: list[int]) -> list[Any]:
-        together = self._answer(partial(self._entries, numbers))
-        if not isinstance(together, BaseException):
-            return list(together)
-        # A row that cannot be read is its own asker's error.
-        found = [self._answer(partial(self._entries, [number])) for number in numbers]
-        return [each if isinstance(each, BaseException) else each[0] for each in found]
+    def _answers(self, questions: list[Question]) -> list[Any]:
+        numbers = [question for question in questions if isinstance(question, int)]
+        entries: dict[int, Entry] | None = None
+        with suppress(sqlite3.Error, *_UNREADABLE):  # then it is the error of who asked for it
+            entries = self._entries(numbers)
+        return [
+            entries.get(question)
+            if isinstance(question, int) and entries is not None
+            else self._answer(question)
+            for question in questions
+        ]
 
-    def _entries(self, numbers: list[int]) -> list[Entry | None]:
-        found = {
+    def _answer(self, question: Question) -> Any:
+        try:
+            if isinstance(question, int):
+                return self._entries([question]).get(question)
+            return question()
+        except (sqlite3.Error, *_UNREADABLE) as error:
+            told = self.explain(error)
+            told.__cause__ = error
+            return told
+        except Exception as error:  # the reader's own, for whoever asked
+            return error
+
+    def _entries(self, numbers: list[int]) -> dict[int, Entry]:
+        return {
             number: Entry(
                 status, url, bool(unsure), analyzed_at, bool(written), cursor, bool(walked)
             )
@@ -179,17 +187,6 @@ class Store:
                 self.db, numbers
             )
         }
-        return [found.get(number) for number in numbers]
-
-    def _answer(self, read: Callable[[], Any]) -> Any:
-        try:
-            return read()
-        except (sqlite3.Error, *_UNREADABLE) as error:
-            told = self.explain(error)
-            told.__cause__ = error
-            return told
-        except Exception as error:  # the reader's own, for whoever asked
-            return error
 
     # --- what is wrong ----------------------------------------------------------------------------
 
@@ -207,7 +204,11 @@ class Store:
             or isinstance(error, _UNREADABLE)
             or str(error).startswith("Could not decode")
         ):
-            return JournalError(self._damaged(error))
+            return JournalError(
+                f"The journal {self.path} is damaged ({error}). It is left as it is. Restore it "
+                "from a copy; or begin with a new one, which may pay again for what only this one "
+                "remembered."
+            )
         if code.startswith("CANTOPEN"):
             return JournalError(
                 f"The journal {self.path} cannot be opened: no such folder, or no permission."
@@ -215,10 +216,4 @@ class Store:
         return JournalError(
             f"The journal {self.path} cannot be written: {error}. What was recorded before stands; "
             "make room and run again with the same journal."
-        )
-
-    def _damaged(self, why: object) -> str:
-        return (
-            f"The journal {self.path} is damaged ({why}). It is left as it is. Restore it from a "
-            "copy; or begin with a new one, which may pay again for what only this one remembered."
         )

@@ -13,20 +13,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from msgspec import Struct
 
 from .._errors import JournalError
 from .._tasks import finish
 
 if TYPE_CHECKING:
     from .outputs import Output
-    from .records import Entry
     from .schema import Statement
     from .store import Store
 
-__all__ = ["Work", "Writer"]
+__all__ = ["Question", "Work", "Writer"]
 
-T = TypeVar("T")
+# The number of a post, whose entry is asked for, or a function that is run in the thread.
+Question: TypeAlias = int | Callable[[], Any]
 
 # Seconds that what nobody waits for may lie in memory; a crash costs what was bought in them.
 LAZY = 0.1
@@ -34,45 +36,23 @@ LAZY = 0.1
 BACKLOG = 8 * 2**20
 
 
-class Work:
+class Work(Struct):
     """What one trip to the thread takes along.
 
     Attributes:
         writes: For each statement, the values of all its rows one after the other.
         lines: What is appended to the output files.
         size: Bytes of these lines.
-        waiters: Who waits for the commit.
-        lookups, reads: Questions, and who waits for each answer.
+        asked: Questions, and who waits for each answer.
     """
 
-    __slots__ = ("lines", "lookups", "reads", "size", "waiters", "writes")
-
-    def __init__(self) -> None:
-        self.writes: dict[Statement, list[Any]] = {}
-        self.lines: dict[Output, list[bytes]] = {}
-        self.size = 0
-        self.waiters: list[asyncio.Future[None]] = []
-        self.lookups: list[tuple[int, asyncio.Future[Entry | None]]] = []
-        self.reads: list[tuple[Callable[[], Any], asyncio.Future[Any]]] = []
+    writes: dict[Statement, list[Any]] = {}
+    lines: dict[Output, list[bytes]] = {}
+    size: int = 0
+    asked: list[tuple[Question, asyncio.Future[Any]]] = []
 
     def add(self, write: Statement, *row: Any) -> None:
         self.writes.setdefault(write, []).extend(row)
-
-    def fail(self, error: BaseException) -> None:
-        """Give `error` to everybody who waits for this."""
-        askers: list[asyncio.Future[Any]] = [*self.waiters]
-        askers += [asker for _, asker in self.lookups]
-        askers += [asker for _, asker in self.reads]
-        for asker in askers:
-            if not asker.done():
-                asker.set_exception(error)
-
-    @property
-    def is_waited_for(self) -> bool:
-        return bool(self.waiters or self.lookups or self.reads or self.size >= BACKLOG)
-
-    def __bool__(self) -> bool:
-        return bool(self.writes or self.lines or self.waiters or self.lookups or self.reads)
 
 
 class Writer:
@@ -82,71 +62,55 @@ class Writer:
 
     Attributes:
         size: Bytes that wait for the disk.
-        broken: The first failure, or None.
+        broken: The first failure, or None. After it, nothing may be given or asked.
     """
 
     def __init__(self, store: Store) -> None:
         self.loop = asyncio.get_running_loop()
         self.broken: JournalError | None = None
         self._store = store
-        self._executor: ThreadPoolExecutor | None = ThreadPoolExecutor(
-            1, thread_name_prefix="tokfluence-journal"
-        )
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="tokfluence-journal")
         self._next = Work()
         self._current: Work | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._room = asyncio.Event()
-        self._room.set()
 
     @property
     def size(self) -> int:
         return self._next.size
 
     async def open(self) -> None:
-        assert self._executor is not None
         try:
             await self.loop.run_in_executor(self._executor, self._store.connect)
         except BaseException:
-            executor, self._executor = self._executor, None
-            executor.submit(self._store.disconnect)
-            executor.shutdown(wait=False)
+            self._executor.submit(self._store.disconnect, finished=False)
+            self._executor.shutdown(wait=False)
             raise
 
     async def aclose(self) -> None:
         """Write what is left, and close the store; also when cancelled, as it was paid for."""
-        if self._executor is not None:
-            await finish(self._close(self._executor))
+        await finish(self._close())
 
-    async def _close(self, executor: ThreadPoolExecutor) -> None:
+    async def _close(self) -> None:
         try:
             if self.broken is None:
                 await self.flush()
         finally:
-            self._executor = None
             self._cancel_timer()
             try:
-                await self.loop.run_in_executor(executor, self._store.disconnect)
+                await self.loop.run_in_executor(
+                    self._executor, self._store.disconnect, self.broken is None
+                )
             finally:
-                executor.shutdown(wait=False)
-
-    def check(self) -> None:
-        if self.broken is not None:
-            raise self.broken
-        if self._executor is None:
-            raise RuntimeError(
-                "This journal is not open: `async with journal`, or `await journal.open()`."
-            )
+                self._executor.shutdown(wait=False)
 
     # --- what is given ----------------------------------------------------------------------------
 
     def add(self, write: Statement, *row: Any) -> None:
-        """A row for the next commit, which somebody flushes, or `later` begins."""
-        self.check()
+        """A row for the next commit, which a question brings about, or `later`."""
         self._next.add(write, *row)
 
     def append(self, output: Output, lines: bytes) -> None:
         """Lines for the next commit."""
-        self.check()
         if lines:
             self._next.lines.setdefault(output, []).append(lines)
             self._next.size += len(lines)
@@ -158,36 +122,21 @@ class Writer:
             self._timer = self.loop.call_later(LAZY, self._go)
 
     async def room(self) -> None:
-        """Wait while more lines than `BACKLOG` wait for the disk."""
+        """Wait if more lines than `BACKLOG` wait for the disk."""
         if self._next.size >= BACKLOG:
-            self._room.clear()
-            self._go()
-            await self._room.wait()
-            self.check()
+            await self.flush()
+
+    def ask(self, question: Question) -> asyncio.Future[Any]:
+        """The answer of the thread, after everything given so far. Concurrent questions share a
+        trip, and those for posts a statement."""
+        future: asyncio.Future[Any] = self.loop.create_future()
+        self._next.asked.append((question, future))
+        self._go()
+        return future
 
     async def flush(self) -> None:
         """Return when everything given so far is on disk."""
-        self.check()
-        future: asyncio.Future[None] = self.loop.create_future()
-        self._next.waiters.append(future)
-        self._go()
-        await future
-
-    async def read(self, read: Callable[[], T]) -> T:
-        """What `read` returns in the thread, after everything given so far."""
-        self.check()
-        future: asyncio.Future[T] = self.loop.create_future()
-        self._next.reads.append((read, future))
-        self._go()
-        return await future
-
-    async def look_up(self, number: int) -> Entry | None:
-        """A post's row. Concurrent look-ups share a trip and a statement."""
-        self.check()
-        future: asyncio.Future[Entry | None] = self.loop.create_future()
-        self._next.lookups.append((number, future))
-        self._go()
-        return await future
+        await self.ask(lambda: None)
 
     # --- trips ------------------------------------------------------------------------------------
 
@@ -199,11 +148,10 @@ class Writer:
     def _go(self) -> None:
         """Send what was gathered to the thread; if that is busy, once the thread is back."""
         self._cancel_timer()
-        if self._current is not None or not self._next or self._executor is None:
+        if self._current is not None:
             return
-        work, self._next = self._next, Work()
-        self._current = work
-        self.loop.run_in_executor(self._executor, self._store.do, work).add_done_callback(
+        self._current, self._next = self._next, Work()
+        self.loop.run_in_executor(self._executor, self._store.do, self._current).add_done_callback(
             self._done
         )
 
@@ -214,30 +162,23 @@ class Writer:
         if error is not None:
             self._break(work, error)
             return
-        for waiter in work.waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-        for (_, asker), answer in zip([*work.lookups, *work.reads], future.result(), strict=True):
+        for (_, asker), answer in zip(work.asked, future.result(), strict=True):
             if asker.done():
                 continue
             if isinstance(answer, BaseException):
                 asker.set_exception(answer)
             else:
                 asker.set_result(answer)
-        self._room.set()
-        if self._next.is_waited_for:
+        if self._next.asked:
             self._go()
-        elif self._next:
+        elif self._next.writes:
             self.later()
 
     def _break(self, work: Work, error: BaseException) -> None:
-        self.broken = (
-            error
-            if isinstance(error, JournalError)
-            else JournalError(f"The journal failed: {error!r}")
-        )
-        self.broken.__cause__ = error.__cause__
-        for part in (work, self._next):
-            part.fail(self.broken)
+        if not isinstance(error, JournalError):
+            error = JournalError(f"The journal failed: {error!r}")
+        self.broken = error
+        for _, asker in work.asked + self._next.asked:
+            if not asker.done():
+                asker.set_exception(error)
         self._next = Work()
-        self._room.set()
