@@ -27,7 +27,6 @@ from uuid import uuid4
 
 from .._errors import ConfigurationError, JournalError
 from .._redis_py import client
-from .._redis_py.client import Failure
 from .._tasks import end, finish
 from .._wire.secret import Secret
 from .scripts import FORMAT, SCRIPTS
@@ -271,7 +270,7 @@ class Session:
                 "the data back; or begin another job, which pays again for what is not in the "
                 "service's index."
             )
-        self._offset = _number(answer[0], self) - (began + loop.time()) / 2
+        self._offset = float(answer[0]) - (began + loop.time()) / 2
         # From before the trip: the store's own count began later.
         self.held_until, self._boot = began + HEARTBEAT, boot
         return answer[1:]
@@ -298,22 +297,16 @@ class Session:
         deadline = loop.time() + PATIENCE
         waits = iter(_AGAIN)
         while True:
-            answer = await self._try(script, arguments)
-            if not isinstance(answer, Failure):
-                return answer
+            try:
+                async with asyncio.timeout(_TRY):
+                    found: Any = await self._scripts[script](keys=self._keys, args=list(arguments))
+                return [str(part) for part in found]
+            except Exception as error:
+                failure = client.explain(error)
             wait = next(waits, _AGAIN[-1])
-            if not answer.passes or loop.time() + wait >= deadline:
-                raise JournalError(f"{self.shown}: the server {answer.what}.")
+            if not failure.passes or loop.time() + wait >= deadline:
+                raise JournalError(f"{self.shown}: the server {failure.what}.")
             await asyncio.sleep(wait)
-
-    async def _try(self, script: str, arguments: tuple[str | float, ...]) -> list[str] | Failure:
-        try:
-            async with asyncio.timeout(_TRY):
-                found: Any = await self._scripts[script](keys=self._keys, args=list(arguments))
-            answer = [str(part) for part in found]
-        except Exception as error:
-            return client.explain(error)
-        return answer or Failure("answered something that is not a journal's", "foreign")
 
     async def _warn(self, connected: Redis) -> None:
         """Tell of a server that may forget what was paid for."""
@@ -351,15 +344,6 @@ class Session:
 def connect(url: Secret) -> Redis:
     """A client for a job's server."""
     return client.connect(url, "A journal in Redis", _TRY)
-
-
-def _number(text: str, store: Session) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise JournalError(
-            f"{store.shown}: it answered something that is not a journal's."
-        ) from None
 
 
 def _since_boot() -> float:

@@ -68,10 +68,12 @@ end
 return {'ok', redis.call('HGET', meta, 'epoch')}
 """
 
-# ARGV: request id, owner, request id and owner of the batch it replaces or "", posts as text; then
-# for each post its id and the request id of the record that the caller has found wanting, or "".
-# Answers with the posts that are not free: in another batch, or settled since.
-_SENDING = """
+# What each script does after that.
+_BODIES = {
+    # ARGV: request id, owner, request id and owner of the batch it replaces or "", posts as text;
+    # then for each post its id and the request id of the record that the caller has found wanting,
+    # or "". Answers with the posts that are not free: in another batch, or settled since.
+    "sending": """
 local id, owner, old, old_owner, text = ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 if owner_of(redis.call('HGET', batches, id)) == owner then return {told} end
 local replaced = old ~= '' and redis.call('HGET', batches, old)
@@ -90,10 +92,9 @@ if replaced then drop(old, replaced) end
 for at = 9, #ARGV, 2 do redis.call('HSET', claims, ARGV[at], id) end
 redis.call('HSET', batches, id, owner .. ' ' .. told .. ' ' .. told .. ' ' .. text)
 return {told}
-"""
-
-# ARGV: request id, owner, "1" if it is about to be sent again. Whether it is still the owner's.
-_CONFIRM = """
+""",
+    # ARGV: request id, owner, "1" if it is about to be sent again. Whether it is still the owner's.
+    "confirm": """
 local batch = redis.call('HGET', batches, ARGV[4])
 if owner_of(batch) ~= ARGV[5] then return {told, 'lost'} end
 if ARGV[6] == '1' then
@@ -101,12 +102,11 @@ if ARGV[6] == '1' then
   redis.call('HSET', batches, ARGV[4], ARGV[5] .. ' ' .. sent .. ' ' .. told .. ' ' .. text)
 end
 return {told, 'held'}
-"""
-
-# ARGV: request id, owner, seconds since the analysis; then for each outcome the post id, "1" if it
-# is sure, and status and URL as JSON. A record that is sure is never made unsure. What a batch
-# leaves out is free.
-_SETTLED = """
+""",
+    # ARGV: request id, owner, seconds since the analysis; then for each outcome the post id, "1" if
+    # it is sure, and status and URL as JSON. A record that is sure is never made unsure. What a
+    # batch leaves out is free.
+    "settled": """
 local id = ARGV[4]
 local batch = redis.call('HGET', batches, id)
 local ours = owner_of(batch) == ARGV[5]
@@ -121,27 +121,24 @@ for n = 7, #ARGV, 3 do
 end
 if ours then drop(id, batch) end
 return {told}
-"""
-
-# ARGV: request id, owner.
-_RELEASED = """
+""",
+    # ARGV: request id, owner.
+    "released": """
 local batch = redis.call('HGET', batches, ARGV[4])
 if owner_of(batch) == ARGV[5] then drop(ARGV[4], batch) end
 return {told}
-"""
-
-# ARGV: request id, owner. The batch stays, and is nobody's.
-_FORGOTTEN = """
+""",
+    # ARGV: request id, owner. The batch stays, and is nobody's.
+    "forgotten": """
 local batch = redis.call('HGET', batches, ARGV[4])
 if owner_of(batch) == ARGV[5] then
   redis.call('HSET', batches, ARGV[4], (string.gsub(batch, '^%S+', '-', 1)))
 end
 return {told}
-"""
-
-# ARGV: the new owner, or "" to look only; then posts, or none for all batches. Answers with request
-# id and record of each batch whose owner is dead.
-_TAKE_UP = """
+""",
+    # ARGV: the new owner, or "" to look only; then posts, or none for all batches. Answers with
+    # request id and record of each batch whose owner is dead.
+    "take_up": """
 local owner = ARGV[4]
 local wanted = {}
 if #ARGV > 4 then
@@ -169,10 +166,9 @@ for _, id in ipairs(wanted) do
   end
 end
 return found
-"""
-
-# ARGV: posts. Those that are in a batch whose owner is alive.
-_BUSY = """
+""",
+    # ARGV: posts. Those that are in a batch whose owner is alive.
+    "busy": """
 local busy = {told}
 for at = 4, #ARGV do
   local id = redis.call('HGET', claims, ARGV[at])
@@ -180,58 +176,27 @@ for at = 4, #ARGV do
   if owner and is_live(owner) then table.insert(busy, ARGV[at]) end
 end
 return busy
-"""
-
-# ARGV: posts. Their records, "" for none.
-_LOOK_UP = """
-local records = {told}
-for at = 4, #ARGV do
-  table.insert(records, redis.call('HGET', posts, ARGV[at]) or '')
-end
-return records
-"""
-
-_KNOWN = """
+""",
+    # ARGV: a post. Its record, "" for none.
+    "look_up": "return {told, redis.call('HGET', posts, ARGV[4]) or ''}",
+    "known": """
 local known = redis.call('HKEYS', posts)
 table.insert(known, 1, told)
 return known
-"""
-
-_LEARNT = """
+""",
+    "learnt": """
 local values = redis.call('HGETALL', learnt)
 table.insert(values, 1, told)
 return values
-"""
-
-# ARGV: names and numbers.
-_LEARN = """
+""",
+    # ARGV: names and numbers.
+    "learn": """
 for at = 4, #ARGV, 2 do redis.call('HSET', learnt, ARGV[at], ARGV[at + 1]) end
 return {told}
-"""
-
-_BEAT = "return {told}"
-
-# The journal ends: what it leaves in doubt may be taken up at once.
-_LEAVE = "redis.call('HDEL', alive, ARGV[2]) return {told}"
-
-SCRIPTS = {
-    "open": _OPEN,
-    **{
-        name: _BEGIN + body
-        for name, body in {
-            "sending": _SENDING,
-            "confirm": _CONFIRM,
-            "settled": _SETTLED,
-            "released": _RELEASED,
-            "forgotten": _FORGOTTEN,
-            "take_up": _TAKE_UP,
-            "busy": _BUSY,
-            "look_up": _LOOK_UP,
-            "known": _KNOWN,
-            "learnt": _LEARNT,
-            "learn": _LEARN,
-            "beat": _BEAT,
-            "leave": _LEAVE,
-        }.items()
-    },
+""",
+    "beat": "return {told}",
+    # The journal ends: what it leaves in doubt may be taken up at once.
+    "leave": "redis.call('HDEL', alive, ARGV[2]) return {told}",
 }
+
+SCRIPTS = {"open": _OPEN} | {name: _BEGIN + body for name, body in _BODIES.items()}
