@@ -181,7 +181,7 @@ def test_a_table_that_is_dropped_was_never_there(tmp_path: Path, form: str) -> N
     follower = TableFile(lines, table, form, CommentLine)
 
     follower.follow()
-    follower.drop()
+    follower.close()
     del follower
     gc.collect()
 

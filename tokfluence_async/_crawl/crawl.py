@@ -148,7 +148,7 @@ async def crawl(
         pages = await written.attach("comments.jsonl", folder.comments) if comments else None
         failures = NewFile(folder.failures, "failures.jsonl.new")
         failures.open(" Nothing was sent.")
-        stack.callback(failures.drop)
+        stack.callback(failures.close)
         run = CrawlRun(job, journals, posts=posts, comments=pages, failures=failures)
         try:
             await unwrapped(run.run(resolver, stop, grace))

@@ -7,14 +7,16 @@ leaves the file of the run before it.
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from .._errors import JournalError
 
-__all__ = ["NewFile", "writing"]
+__all__ = ["NewFile", "whole_lines", "writing"]
+
+_CHUNK = 2**20
 
 
 @contextmanager
@@ -26,8 +28,23 @@ def writing(path: Path, more: str = "") -> Generator[None]:
         raise JournalError(f"{path} cannot be written: {error.strerror or error}.{more}") from error
 
 
+def whole_lines(file: BinaryIO) -> Iterator[bytes]:
+    """What a file holds, many whole lines at a time. What follows the end of the last line comes
+    last."""
+    rest = b""
+    while chunk := file.read(_CHUNK):
+        end = chunk.rfind(b"\n") + 1
+        if end:
+            yield rest + chunk[:end]
+            rest = b""
+        rest += chunk[end:]
+    if rest:
+        yield rest
+
+
 class NewFile:
-    """What a file will hold. `keep` gives it its name; `drop` removes it, if it has none yet.
+    """What a file will hold. `keep` gives it its name; `close` removes it, if it has none yet. It
+    is made by `open`, or by the first `write`.
 
     Args:
         beside: Its name until then.
@@ -46,6 +63,8 @@ class NewFile:
             self._file = self._new.open("wb")
 
     def write(self, data: bytes) -> None:
+        if self._file is None:
+            self.open()
         assert self._file is not None
         with writing(self._new):
             self._file.write(data)
@@ -58,7 +77,7 @@ class NewFile:
             self._file.close()
             self._new.replace(self._path)
 
-    def drop(self) -> None:
+    def close(self) -> None:
         if self._file is not None:
             with suppress(OSError):  # a full disk, which was met before
                 self._file.close()

@@ -114,11 +114,8 @@ class CrawlFolder:
         if match is None:
             return None
         index, count, seen, fingerprint = match.groups()
-        return ShardMark(
-            Shard(int(index), int(count)),
-            None if seen is None else int(seen),
-            None if fingerprint is None else fingerprint,
-        )
+        shard = Shard(int(index), int(count))
+        return ShardMark(shard, None if seen is None else int(seen), fingerprint)
 
     async def claim(self, journal: Journal, origin: str, shard: Shard | None) -> None:
         """Refuse a folder that holds what another origin gave, or another shard; remember `origin`

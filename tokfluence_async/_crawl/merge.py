@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -22,13 +23,12 @@ from .._bulk.shards import Shard
 from .._errors import ConfigurationError, JournalError
 from .._models import Post
 from .._text import plural
-from .files import NewFile
+from .files import NewFile, whole_lines
 from .folder import CrawlFolder, ShardMark
 from .table_files import CommentLine, TableFile
 
 __all__ = ["MergeReport", "merge"]
 
-_CHUNK = 2**20
 _FORMATS = ("csv", "parquet")
 
 
@@ -80,19 +80,19 @@ def merge(folders: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]
     """
     parts = _parts(folders)
     _check_job(parts)
-    target = _Target(out)
-    target.prepare()
+    target = CrawlFolder(out)
+    mark = target.path / ".merged"
+    _prepare(target, mark)
     with_comments = [part for part in parts if part.folder.comments.exists()]
-    posts = target.write(target.folder.posts, [(p.folder.posts, p) for p in parts])
+    posts = _write(target.posts, parts)
     comments = 0
     if with_comments:
-        sources = [(part.folder.comments, part) for part in with_comments]
-        comments = target.write(target.folder.comments, sources)
+        comments = _write(target.comments, with_comments)
     else:
-        target.folder.comments.unlink(missing_ok=True)
-    failed = target.write(target.folder.failures, [(p.folder.failures, None) for p in parts])
-    tables = target.write_tables(parts)
-    target.mark()
+        target.comments.unlink(missing_ok=True)
+    failed = _write(target.failures, parts, checked=False)
+    tables = _write_tables(target, parts)
+    mark.write_text("The shards of a crawl, merged.\n", "utf-8", newline="\n")
     return MergeReport(
         posts=posts,
         comments=comments,
@@ -165,89 +165,71 @@ def _missing(parts: list[_Part], with_comments: list[_Part]) -> list[str]:
     return missing
 
 
-class _Target:
-    """The folder that is written. Each file takes its name when it is complete."""
+def _prepare(target: CrawlFolder, mark: Path) -> None:
+    """Make the folder, and refuse one that holds anything but an earlier merge."""
+    if target.journal.exists() or target.shard() is not None:
+        raise ConfigurationError(
+            f"{target.path} holds a crawl; give another folder. Nothing was written."
+        )
+    if target.posts.exists() and not mark.exists():
+        raise ConfigurationError(
+            f"{target.posts} is not of a merge; give another folder. Nothing was written."
+        )
+    try:
+        target.prepare()
+    except ConfigurationError as error:
+        told = str(error).replace("Nothing was sent", "Nothing was written")
+        raise ConfigurationError(told) from None
 
-    def __init__(self, out: str | os.PathLike[str]) -> None:
-        self.folder = CrawlFolder(out)
-        self._mark = self.folder.path / ".merged"
 
-    def prepare(self) -> None:
-        """Make the folder, and refuse one that holds anything but an earlier merge."""
-        if self.folder.journal.exists() or self.folder.shard() is not None:
-            raise ConfigurationError(
-                f"{self.folder.path} holds a crawl; give another folder. Nothing was written."
-            )
-        if self.folder.posts.exists() and not self._mark.exists():
-            raise ConfigurationError(
-                f"{self.folder.posts} is not of a merge; give another folder. Nothing was written."
-            )
-        try:
-            self.folder.prepare()
-        except ConfigurationError as error:
-            told = str(error).replace("Nothing was sent", "Nothing was written")
-            raise ConfigurationError(told) from None
+def _write(path: Path, parts: list[_Part], *, checked: bool = True) -> int:
+    """Copy the lines that the shards have under the same name, after a look whose they are if
+    `checked`. Returns their number."""
+    count = 0
+    with closing(NewFile(path)) as file:
+        file.open()
+        for part in parts:
+            for lines in _lines(part.folder.path / path.name, part, checked):
+                file.write(lines)
+                count += lines.count(b"\n")
+        file.keep()
+    return count
 
-    def write(self, path: Path, sources: Sequence[tuple[Path, _Part | None]]) -> int:
-        """Copy the lines of `sources`, checked if their shard is given. Returns their number."""
-        file = NewFile(path)
-        count = 0
-        try:
-            file.open()
-            for source, shard in sources:
-                for lines in _whole_lines(source, shard):
-                    file.write(lines)
-                    count += lines.count(b"\n")
-            file.keep()
-        finally:
-            file.drop()
-        return count
 
-    def write_tables(self, parts: Sequence[_Part]) -> list[str]:
-        """Make the tables that a shard has, of the merged lines, and remove others of an earlier
-        merge."""
-        tables: list[str] = []
-        for form in _FORMATS:
-            for lines, kind in ((self.folder.posts, Post), (self.folder.comments, CommentLine)):
-                table = lines.with_suffix("." + form)
-                if not any((part.folder.path / table.name).exists() for part in parts):
-                    table.unlink(missing_ok=True)
-                    continue
-                file = TableFile(lines, table, form, kind)
-                try:
+def _write_tables(target: CrawlFolder, parts: list[_Part]) -> list[str]:
+    """Make the tables that a shard has, of the merged lines, and remove others of an earlier
+    merge."""
+    tables: list[str] = []
+    for form in _FORMATS:
+        for lines, kind in ((target.posts, Post), (target.comments, CommentLine)):
+            table = lines.with_suffix("." + form)
+            if any((part.folder.path / table.name).exists() for part in parts):
+                with closing(TableFile(lines, table, form, kind)) as file:
                     file.finish()
-                finally:
-                    file.drop()
                 tables.append(table.name)
-        return tables
-
-    def mark(self) -> None:
-        """Say that the folder is a merge, which a later one may replace."""
-        self._mark.write_text("The shards of a crawl, merged.\n", "utf-8", newline="\n")
+            else:
+                table.unlink(missing_ok=True)
+    return tables
 
 
-def _whole_lines(path: Path, part: _Part | None) -> Iterator[bytes]:
+def _lines(path: Path, part: _Part, checked: bool) -> Iterator[bytes]:
     """The lines of a file, many at a time. A shard that is not done may end in a torn line, which
     is left out."""
+    done = part.is_done or not checked
     try:
         file: BinaryIO = path.open("rb")
     except FileNotFoundError:
-        if part is not None and part.is_done:
+        if part.is_done and checked:
             raise _edited(path, "it is missing") from None
         return
     with file:
-        rest = b""
-        while chunk := file.read(_CHUNK):
-            end = chunk.rfind(b"\n") + 1
-            if not end:
-                rest += chunk
-                continue
-            lines, rest = rest + chunk[:end], chunk[end:]
-            if part is not None:
-                _check_lines(lines, path, part.mark.shard)
-            yield lines
-    if rest and (part is None or part.is_done):
-        raise _edited(path, "its last line is torn")
+        for lines in whole_lines(file):
+            if lines.endswith(b"\n"):
+                if checked:
+                    _check_lines(lines, path, part.mark.shard)
+                yield lines
+            elif done:
+                raise _edited(path, "its last line is torn")
 
 
 def _check_lines(lines: bytes, path: Path, shard: Shard) -> None:

@@ -18,14 +18,13 @@ from msgspec import Struct
 from .._errors import JournalError
 from .._models import Comment, Post
 from .._wire.shapes import DECODING_ERRORS
-from .files import NewFile
+from .files import NewFile, whole_lines
 from .folder import CrawlFolder
 from .tables import LineReader, make_encoder
 
 __all__ = ["CommentLine", "Follower", "TableFile"]
 
 _EVERY = 1.0
-_CHUNK = 1 << 20
 
 
 class CommentLine(Comment, frozen=True, gc=False):
@@ -50,30 +49,20 @@ class TableFile:
         self._reader = LineReader(row_type)
         self._rows = make_encoder(form, row_type, mark=mark)
         self._file = NewFile(table)
-        self._begun = False
         self._at = 0
 
     def follow(self) -> None:
         """Take over the lines that have been completed since."""
-        if not self._begun:
-            self._file.open()
-            self._begun = True
         try:
             source = self._lines.open("rb")
         except FileNotFoundError:
             return
         with source:
             source.seek(self._at)
-            while chunk := source.read(_CHUNK):
-                end = chunk.rfind(b"\n") + 1
-                if not end:  # a line under way, or one longer than a chunk
-                    chunk += source.readline()
-                    end = chunk.rfind(b"\n") + 1
-                    if not end:
-                        return
-                self._file.write(self._rows.encode(self._read(chunk[:end])))
-                self._at += end
-                source.seek(self._at)
+            for lines in whole_lines(source):
+                if lines.endswith(b"\n"):  # else it is under way
+                    self._file.write(self._rows.encode(self._read(lines)))
+                    self._at += len(lines)
 
     def _read(self, lines: bytes) -> list[Any]:
         try:
@@ -90,9 +79,9 @@ class TableFile:
         self._file.write(self._rows.end())
         self._file.keep()
 
-    def drop(self) -> None:
+    def close(self) -> None:
         """Give up; a table that has its name stays."""
-        self._file.drop()
+        self._file.close()
 
 
 class Follower:
@@ -140,7 +129,7 @@ class Follower:
                     await asyncio.to_thread(table.finish)
         finally:
             for table in self._tables:
-                table.drop()
+                table.close()
 
     async def _keep_up(self) -> None:
         while True:
