@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+from contextlib import suppress
 
 from .._errors import APIConnectionError
 from .._text import plural
@@ -49,8 +49,9 @@ class Outage:
         self._origin = origin
         self._loop = asyncio.get_running_loop()
         self._reached = False
-        self._line: deque[asyncio.Future[None]] = deque()
-        self._tries: asyncio.TimerHandle | None = None
+        self._turn = asyncio.Lock()  # held by the call that tries next
+        self._waiting = 0
+        self._over = asyncio.Event()  # nobody has to wait any more
         self._failed_at = 0.0
         self._told = False  # whether the log says that jobs wait
         self._waits_since: float | None = None  # when the jobs of now began to wait
@@ -70,6 +71,7 @@ class Outage:
         if self._waits_since is None:
             self._waits_since = now
             self._told = False
+            self._over.clear()
             return
         waited = now - self._waits_since
         if not self._told and waited >= _WORTH_TELLING:
@@ -82,7 +84,7 @@ class Outage:
             )
         if self.error is None and waited >= self._longest:
             self.error = error
-            self._wake(len(self._line))
+            self._over.set()
 
     def reached(self) -> None:
         """A connection was made, or an answer came."""
@@ -94,14 +96,11 @@ class Outage:
                 "%s is reached again, after %.0f s; %s had waited for it.",
                 self._origin,
                 self.lasts,
-                plural(len(self._line), "call"),
+                plural(self._waiting, "call"),
             )
             self._told = False
         self.since = self._waits_since = self.error = None
-        if self._tries is not None:
-            self._tries.cancel()
-            self._tries = None
-        self._wake(len(self._line))
+        self._over.set()
 
     async def passed(self) -> None:
         """Wait until the outage is over, or it is this call's turn to try.
@@ -114,35 +113,20 @@ class Outage:
                 raise self.error.with_traceback(None)
             # The jobs that had waited are over. This is a later one, and the first of it to try.
             self._waits_since = self.error = None
+            self._over.clear()
             return
-        turn: asyncio.Future[None] = self._loop.create_future()
-        self._line.append(turn)
-        if self._tries is None:
-            self._try_later()
-        await turn
+        self._waiting += 1
+        try:
+            async with self._turn:
+                waited = 0.0 if self._waits_since is None else self._loop.time() - self._waits_since
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(min(max(waited, _FIRST_TRY), _LAST_TRY)):
+                        await self._over.wait()
+        finally:
+            self._waiting -= 1
         if self.error is not None:
             raise self.error.with_traceback(None)
 
     @property
     def _longest(self) -> float:
         return _LONGEST if self._reached else _LONGEST_AT_FIRST
-
-    def _try_later(self) -> None:
-        waited = 0.0 if self._waits_since is None else self._loop.time() - self._waits_since
-        wait = min(max(waited, _FIRST_TRY), _LAST_TRY)
-        self._tries = self._loop.call_later(wait, self._try)
-
-    def _try(self) -> None:
-        self._tries = None
-        self._wake(1)
-        # One that was woken may be cancelled before it has tried: the next one does not wait for
-        # it.
-        if self._line:
-            self._try_later()
-
-    def _wake(self, count: int) -> None:
-        while count and self._line:
-            turn = self._line.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                count -= 1
