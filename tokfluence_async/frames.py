@@ -31,7 +31,6 @@ number.
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
-from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from ._crawl.arrow import ArrowColumns, need
@@ -147,27 +146,21 @@ def _made(
     if isinstance(rows, AsyncIterable):
         return _gather(rows, row_type, finish)
     builder = _Builder(row_type if row_type is not None else _told_by(rows))
-    iterator = iter(rows)
-    while chunk := list(islice(iterator, _CHUNK)):
-        builder.add(chunk)
+    for row in rows:
+        builder.add(row)
     return finish(builder.table())
 
 
 async def _gather(rows: AsyncRows, row_type: Any, finish: Callable[[pa.Table], F]) -> F:
     builder = _Builder(row_type)
-    chunk: list[Any] = []
     try:
         async for row in rows:
-            chunk.append(row)
-            if len(chunk) >= _CHUNK:
-                builder.add(chunk)
-                chunk = []
+            builder.add(row)
     finally:
         # A generator that is left half-read would keep its background work until it is collected.
         close = getattr(rows, "aclose", None)
         if close is not None:
             await close()
-    builder.add(chunk)
     return finish(builder.table())
 
 
@@ -181,31 +174,30 @@ class _Builder:
     """Rows in, record batches out. Rows that cannot tell their type wait until one can."""
 
     def __init__(self, row_type: Any) -> None:
-        self._converter = None if row_type is None else ArrowColumns(row_type)
-        self._waiting: list[Any] = []
+        self._columns = None if row_type is None else ArrowColumns(row_type)
+        self._rows: list[Any] = []
         self._batches: list[pa.RecordBatch] = []
 
-    def add(self, rows: list[Any]) -> None:
-        if self._converter is None:
-            rows = self._waiting + rows
-            row_type = next((found for found in map(_type_of, rows) if found is not None), None)
-            if row_type is None:
-                self._waiting = rows
-                return
-            self._converter, self._waiting = ArrowColumns(row_type), []
-        if rows:
-            self._batches.append(self._converter.batch(rows))
+    def add(self, row: Any) -> None:
+        if self._columns is None and (row_type := _type_of(row)) is not None:
+            self._columns = ArrowColumns(row_type)
+        self._rows.append(row)
+        if self._columns is not None and len(self._rows) >= _CHUNK:
+            self._batches.append(self._columns.batch(self._rows))
+            self._rows = []
 
     def table(self) -> pa.Table:
         import pyarrow as pa
 
-        if self._converter is None:
-            what = "every row is a failed Outcome" if self._waiting else "there are no rows"
+        if self._columns is None:
+            what = "every row is a failed Outcome" if self._rows else "there are no rows"
             raise ValueError(
                 f"Columns are typed from the Struct, and {what}: give row_type, such as Post or "
                 "Outcome[Post]."
             )
-        return pa.Table.from_batches(self._batches, schema=self._converter.schema)
+        if self._rows:
+            self._batches.append(self._columns.batch(self._rows))
+        return pa.Table.from_batches(self._batches, schema=self._columns.schema)
 
 
 def _type_of(row: Any) -> Any:

@@ -32,7 +32,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable, Iterator
 from contextlib import aclosing
 from functools import partial
 from importlib.util import find_spec
@@ -153,14 +152,10 @@ class ResolvePosts:
                 if isinstance(outcome.error, _FOR_ALL):
                     raise outcome.error
                 found[outcome.post_id] = outcome
-        return to_arrow(_each(rows, found), Outcome[Post])
-
-
-def _each(
-    rows: Iterable[Outcome[Post]], found: dict[str | None, Outcome[Post]]
-) -> Iterator[Outcome[Post]]:
-    for row in rows:
-        yield row if row.error is not None else replace(found[row.post_id], input=row.input)
+        for place, row in enumerate(rows):
+            if row.error is None:
+                rows[place] = replace(found[row.post_id], input=row.input)
+        return to_arrow(rows, Outcome[Post])
 
 
 def _values(batch: Any, column: str | None) -> list[Any]:
