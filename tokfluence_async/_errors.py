@@ -65,16 +65,11 @@ class TokfluenceError(Exception):
     def __reduce__(self) -> tuple[Any, ...]:
         # Rebuilt without calling any constructor, so that a subclass may take what arguments it
         # likes.
-        return _rebuild, (type(self), self.args, self.__dict__.copy())
+        return _bare, (type(self), self.args), self.__dict__.copy()
 
 
-def _rebuild(
-    cls: type[TokfluenceError], args: tuple[Any, ...], state: dict[str, Any]
-) -> TokfluenceError:
-    error = cls.__new__(cls, *args)
-    error.args = args
-    error.__dict__.update(state)
-    return error
+def _bare(cls: type[TokfluenceError], args: tuple[Any, ...]) -> TokfluenceError:
+    return cls.__new__(cls, *args)
 
 
 class ConfigurationError(TokfluenceError):
@@ -110,7 +105,7 @@ class InvalidPostError(TokfluenceError, ValueError):
         )
 
 
-def show_input(value: object) -> object:
+def show_input(value: object, longest: int = 200) -> int | str:
     """An input as an error holds it: small, picklable and printable, whatever it was."""
     # Python refuses to print an int of thousands of digits.
     if isinstance(value, int):
@@ -119,7 +114,7 @@ def show_input(value: object) -> object:
         text = value if isinstance(value, str) else repr(value)
     except Exception:  # a `repr` that fails must not end a job of a million other inputs
         text = f"<{type(value).__name__}>"
-    return text if len(text) <= 200 else text[:200] + "…"
+    return text if len(text) <= longest else text[:longest] + "…"
 
 
 class BudgetExceededError(TokfluenceError):

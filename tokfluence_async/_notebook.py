@@ -41,10 +41,9 @@ def _display() -> Callable[..., Any] | None:
     """IPython's `display`, if a kernel is running. IPython is never imported for it: that takes
     half a second."""
     ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
-    if shell is None or not hasattr(shell, "kernel"):
+    if ipython is None or not hasattr(ipython.get_ipython(), "kernel"):
         return None
-    return ipython.display.display if ipython is not None else None
+    return ipython.display.display  # type: ignore[no-any-return]
 
 
 def _line(progress: Progress) -> str:

@@ -14,7 +14,7 @@ import re
 from contextlib import suppress
 from numbers import Integral
 from operator import index
-from typing import NamedTuple, SupportsIndex, TypeGuard, cast
+from typing import NamedTuple, SupportsIndex, cast
 from urllib.parse import unquote, urlsplit
 
 from .._errors import InvalidPostError
@@ -26,8 +26,9 @@ __all__ = ["PostRef", "bare", "parse_post", "parse_post_id", "plain", "signed"]
 # spellings.
 _ID = re.compile(r"[1-9][0-9]{0,19}\Z")
 _MAX_ID = 2**64 - 1
-# What TikTok's own links look like, without a query: 1 µs; taking a URL to pieces takes 13.
-# Nineteen digits are below 2**64.
+# The usual ids, in 0.3 µs, and what TikTok's own links look like, without a query: 1 µs; taking a
+# URL to pieces takes 13. Nineteen digits are below 2**64.
+_USUAL_ID = re.compile(r"[1-9][0-9]{0,18}\Z")
 _USUAL = re.compile(
     r"https://www\.tiktok\.com/(@[A-Za-z0-9._-]{1,64})/(?:video|photo)/([1-9][0-9]{0,18})\Z"
 )
@@ -126,13 +127,13 @@ def parse_post_id(value: object) -> str:
     Raises:
         InvalidPostError: It names no post; the message says why and what is accepted.
     """
-    return value if _is_plain_id(value) else parse_post(value).post_id
+    return value if type(value) is str and _USUAL_ID.match(value) else parse_post(value).post_id
 
 
 def parse_post(value: object) -> PostRef:
     """As `parse_post_id`, and keeps the user's name, which a URL to be analyzed may as well
     carry."""
-    if _is_plain_id(value):
+    if type(value) is str and _USUAL_ID.match(value):
         return PostRef(value)
     given = plain(value)
     if not isinstance(given, str):
@@ -155,17 +156,6 @@ def parse_post(value: object) -> PostRef:
         if likeness is None:
             raise
         raise InvalidPostError(given, likeness) from None
-
-
-def _is_plain_id(value: object) -> TypeGuard[str]:
-    """The usual case, in 0.2 µs."""
-    return (
-        type(value) is str
-        and value.isascii()
-        and value.isdigit()
-        and len(value) < 20
-        and value[0] != "0"
-    )
 
 
 def _parse_text(text: str, given: str) -> PostRef:

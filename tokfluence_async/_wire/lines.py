@@ -96,14 +96,7 @@ def _shown(given: object) -> str | int:
     value = plain(given)
     if isinstance(value, int):
         return value if value in _INT64 else str(show_input(value))
-    return _text_of(value if isinstance(value, str) else _repr_of(value))
-
-
-def _repr_of(given: object) -> str:
-    try:
-        return repr(given)
-    except Exception:  # whatever it raises, it is this input's fault alone
-        return f"<{type(given).__name__}>"
+    return _text_of(show_input(value, _LONGEST))
 
 
 def _text_of(value: object) -> str:
