@@ -231,22 +231,17 @@ class Analyzer:
     async def _settle_all(self, journal: Journal, doubts: Sequence[Doubt]) -> None:
         """Settle batches that earlier runs, or dead processes, have left in doubt."""
         places = asyncio.Semaphore(self._concurrency)
-
-        async def settle(doubt: Doubt) -> None:
-            async with places:
-                await self._settle(doubt)
-
         try:
             async with anyio.create_task_group() as group:
                 for doubt in doubts:
-                    group.start_soon(settle, doubt)
+                    group.start_soon(self._settle, doubt, places)
         finally:
             # Whatever was not settled, because it failed, was cancelled or had not begun, is
             # nobody's again.
             for doubt in doubts:
                 journal.forgotten(doubt.request_id)
 
-    async def _settle(self, doubt: Doubt) -> None:
+    async def _settle(self, doubt: Doubt, places: asyncio.Semaphore) -> None:
         """Settle a batch in doubt under its old id, and write down what became of it.
 
         An id older than `RESEND_WITHIN` may have been forgotten by the service, which would then do
@@ -255,14 +250,13 @@ class Analyzer:
         """
         items: Sequence[Item] = [Item(0, ref.post_id, ref) for ref in doubt.posts]
         left = items
-        error = self._requests.halt.error
-        if error is None and doubt.age > RESEND_WITHIN:
-            await self._settler.settle_old(doubt, items)
-        elif error is None:
-            end = await self._settler.settle(items, doubt)
-            error, left = end.error, end.left
-            if end.taken:  # another process has it now, and settles it
-                return
+        async with places:
+            error = self._requests.halt.error
+            if error is None and doubt.age > RESEND_WITHIN:
+                await self._settler.settle_old(doubt, items)
+            elif error is None:
+                end = await self._settler.settle(items, doubt)
+                error, left = end.error, end.left  # no error if another process has it now
         if error is None:
             return
         self._requests.analysis_failed(error)

@@ -72,17 +72,14 @@ class Poller(Generic[P]):
         missing: list[Item] = []
 
         async def poll(item: Item) -> None:
-            outcome = await self._poll(item, began, patience, ahead)
+            try:
+                outcome = await self._poll(item, began, patience, ahead)
+            finally:
+                ahead.set()
             if outcome is None:
                 missing.append(item)
             else:
                 await emit(item, outcome)
-
-        async def lead(item: Item) -> None:
-            try:
-                await poll(item)
-            finally:
-                ahead.set()
 
         items = [item for item, _ in answered]
         # One goes ahead, the one that was worked last. The rest follow at the age that it finds, at
@@ -90,7 +87,7 @@ class Poller(Generic[P]):
         # never become readable.
         ahead = anyio.Event()
         async with anyio.create_task_group() as group:
-            group.start_soon(lead, items.pop())
+            group.start_soon(poll, items.pop())
             await ahead.wait()
             for item in items:
                 group.start_soon(poll, item)

@@ -206,30 +206,25 @@ class Source:
         return given
 
     def _fold(self, given: Any) -> Item | None:
+        ref = error = None
         try:
             given = plain(given)
             ref = parse_post(given)
-        except InvalidPostError as error:
-            return self._refuse(given, error)
+        except InvalidPostError as invalid:
+            error = invalid
         except Exception:  # an odd object's own, when it was looked at: this input's fault alone
             kind = type(given).__name__
-            reason = f"it is of type {kind}, and cannot be looked at"
-            return self._refuse(given, InvalidPostError(f"<{kind}>", reason))
-        if self._only is not None and not self._only.takes(ref.post_id):
+            error = InvalidPostError(f"<{kind}>", f"it is of type {kind}, and cannot be looked at")
+        if self._only is not None and not self._only.takes(None if ref is None else ref.post_id):
             return None
-        if not self._seen.add(ref.post_id):
-            self.duplicates += 1
-            return None
-        if type(given) not in (str, int):
-            given = int(ref.post_id)  # numpy's integers
+        if ref is not None:
+            if not self._seen.add(ref.post_id):
+                self.duplicates += 1
+                return None
+            if type(given) not in (str, int):
+                given = int(ref.post_id)  # numpy's integers
         self.taken += 1
-        return Item(self.taken, given, ref)
-
-    def _refuse(self, given: object, error: InvalidPostError) -> Item | None:
-        if self._only is not None and not self._only.takes(None):
-            return None
-        self.taken += 1
-        return Item(self.taken, given, error=error)
+        return Item(self.taken, given, ref, error)
 
     def end(self) -> None:
         """Give out nothing more, not even what is being waited for."""
