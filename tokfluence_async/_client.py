@@ -7,7 +7,6 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 from urllib.parse import urlsplit
 
@@ -16,8 +15,7 @@ from yarl import URL
 
 from ._credits.budget import Budget, MaxCredits
 from ._credits.ledger import Ledger
-from ._credits.shared import SharedBudget
-from ._errors import ConfigurationError
+from ._errors import ConfigurationError, WrongTypeError, check_count
 from ._http.engine import Engine, Options
 from ._http.retry import RetryPolicy, Settled
 from ._models import Timeout, Usage
@@ -130,18 +128,15 @@ class TokfluenceClient:
             token=secret,
             timeout=_check_timeout(timeout),
             policy=_check_retries(max_retries),
-            max_concurrency=_check_count("max_concurrency", max_concurrency, 1),
-            analyze_concurrency=_check_count("analyze_concurrency", analyze_concurrency, 1),
-            budget=Budget(
-                _check_max_credits(max_credits),
-                keep=_check_credits("keep_credits", keep_credits),
-            ),
+            max_concurrency=check_count("max_concurrency", max_concurrency),
+            analyze_concurrency=check_count("analyze_concurrency", analyze_concurrency),
+            budget=Budget(max_credits, keep=keep_credits),
         )
         engine = Engine(
             origin=origin,
             base_url=base,
             throttle=_check_throttle(throttle),
-            max_body=_check_count("max_body", max_body, 1),
+            max_body=check_count("max_body", max_body),
             session=_check_session(session),
             proxy=_check_proxy(proxy),
             telemetry=_telemetry(base, tracer_provider, meter_provider),
@@ -177,17 +172,15 @@ class TokfluenceClient:
         if token is not None:
             changes["token"] = _check_token(token)
         if max_concurrency is not None:
-            changes["max_concurrency"] = _check_count("max_concurrency", max_concurrency, 1)
+            changes["max_concurrency"] = check_count("max_concurrency", max_concurrency)
         if analyze_concurrency is not None:
-            changes["analyze_concurrency"] = _check_count(
-                "analyze_concurrency", analyze_concurrency, 1
-            )
+            changes["analyze_concurrency"] = check_count("analyze_concurrency", analyze_concurrency)
         if timeout is not msgspec.UNSET:
             changes["timeout"] = _check_timeout(timeout)
         if max_retries is not None:
             changes["policy"] = _check_retries(max_retries)
         if max_credits is not None:
-            changes["budget"] = Budget(_check_max_credits(max_credits), old.budget)
+            changes["budget"] = Budget(max_credits, old.budget)
         copy = TokfluenceClient.__new__(TokfluenceClient)
         copy._set_up(self._engine, msgspec.structs.replace(old, **changes), owner=False)
         return copy
@@ -302,12 +295,7 @@ class TokfluenceClient:
         self._engine.loop_state()
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self.aclose()
 
     def __repr__(self) -> str:
@@ -360,10 +348,6 @@ _BREAK = re.compile(r"[\x00-\x1f\x7f]")
 _BLANK = re.compile(r"[\s\x00-\x1f\x7f]")
 
 
-class _WrongTypeError(ConfigurationError, ValueError):
-    """A `ValueError` as well, which is what these were before."""
-
-
 def _can_be_host(name: str) -> bool:
     """Whether aiohttp and the system's resolver take it. They find out at the first request, and
     raise what is no error of a connection."""
@@ -376,7 +360,7 @@ def _can_be_host(name: str) -> bool:
 
 def _check_base_url(url: str) -> tuple[str, str]:
     if not isinstance(url, str):
-        raise _WrongTypeError(f"The base URL must be a str, not {type(url).__name__}.")
+        raise WrongTypeError(f"The base URL must be a str, not {type(url).__name__}.")
     url = url.strip()
     try:
         parts = urlsplit(url)
@@ -419,7 +403,7 @@ def _check_timeout(timeout: float | Timeout | None) -> Timeout:
     elif timeout is None:
         limits = Timeout(connect=None, read=None, total=None)
     elif isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
-        raise _WrongTypeError(
+        raise WrongTypeError(
             f"timeout must be a number of seconds, a Timeout or None, not {timeout!r}."
         )
     else:
@@ -427,7 +411,7 @@ def _check_timeout(timeout: float | Timeout | None) -> Timeout:
     for name in ("connect", "read", "total"):
         value = getattr(limits, name)
         if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
-            raise _WrongTypeError(
+            raise WrongTypeError(
                 f"timeout: {name} must be a number of seconds, or None for no limit, not {value!r}."
             )
         if value is not None and not 0 < value < float("inf"):
@@ -437,31 +421,15 @@ def _check_timeout(timeout: float | Timeout | None) -> Timeout:
     return limits
 
 
-def _check_count(name: str, value: int, low: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise _WrongTypeError(f"{name} must be an integer of {low} or more, not {value!r}.")
-    if value < low:
-        raise ValueError(f"{name} must be an integer of {low} or more, not {value!r}")
-    return value
-
-
 def _check_retries(max_retries: int) -> RetryPolicy:
-    return RetryPolicy(max_retries=_check_count("max_retries", max_retries, 0))
-
-
-def _check_max_credits(value: MaxCredits) -> MaxCredits:
-    return value if isinstance(value, SharedBudget) else _check_credits("max_credits", value)
-
-
-def _check_credits(name: str, value: int | None) -> int | None:
-    return None if value is None else _check_count(name, value, 0)
+    return RetryPolicy(max_retries=check_count("max_retries", max_retries, 0))
 
 
 def _check_throttle(throttle: Throttle | None) -> Throttle:
     if throttle is None:
         return Throttle()
     if not isinstance(throttle, Throttle):
-        raise _WrongTypeError(
+        raise WrongTypeError(
             f"throttle must be a Throttle, such as Throttle(per_ip=300), or None, not {throttle!r}."
         )
     return throttle
@@ -472,7 +440,7 @@ def _check_session(session: aiohttp.ClientSession | None) -> aiohttp.ClientSessi
         import aiohttp
 
         if not isinstance(session, aiohttp.ClientSession):
-            raise _WrongTypeError(
+            raise WrongTypeError(
                 f"session must be an aiohttp.ClientSession or None, not of type "
                 f"{type(session).__name__}."
             )
@@ -483,20 +451,22 @@ def _check_proxy(proxy: str | None) -> str | None:
     if proxy is None:
         return None
     if not isinstance(proxy, str):
-        raise _WrongTypeError(f"proxy must be a URL as str, or None, not {type(proxy).__name__}.")
+        raise WrongTypeError(f"proxy must be a URL as str, or None, not {type(proxy).__name__}.")
     proxy = proxy.strip()
-    # Not quoted in the message: it may hold a password.
-    wrong = ConfigurationError(
-        "proxy is not the URL of an HTTP proxy; give its scheme and host, such as "
-        "http://proxy.example.com:3128."
-    )
     try:
         parts = urlsplit(proxy)
         host, _ = parts.hostname, parts.port
     except ValueError:
-        raise wrong from None
-    if parts.scheme not in ("http", "https") or not host or _BLANK.search(proxy):
-        raise wrong
-    if not _can_be_host(host):
-        raise wrong
+        host = None
+    if (
+        not host
+        or parts.scheme not in ("http", "https")
+        or _BLANK.search(proxy)
+        or not _can_be_host(host)
+    ):
+        # Not quoted in the message: it may hold a password.
+        raise ConfigurationError(
+            "proxy is not the URL of an HTTP proxy; give its scheme and host, such as "
+            "http://proxy.example.com:3128."
+        )
     return proxy

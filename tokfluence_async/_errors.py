@@ -77,6 +77,11 @@ class ConfigurationError(TokfluenceError):
     Nothing was sent."""
 
 
+class WrongTypeError(ConfigurationError, ValueError):
+    """An argument of another type than it has. A `ValueError` as well, which is what these were
+    before."""
+
+
 class JournalError(ConfigurationError):
     """A journal, or an output file beside it, cannot be used: it is held by another process,
     damaged, of a newer version, or its disk is full. What was recorded before stands, and a run
@@ -112,9 +117,23 @@ def show_input(value: object, longest: int = 200) -> int | str:
         return value if value.bit_length() <= 128 else f"an integer of {value.bit_length()} bits"
     try:
         text = value if isinstance(value, str) else repr(value)
+        return text if len(text) <= longest else text[:longest] + "…"
     except Exception:  # a `repr` that fails must not end a job of a million other inputs
-        text = f"<{type(value).__name__}>"
-    return text if len(text) <= longest else text[:longest] + "…"
+        return f"<{type(value).__name__}>"
+
+
+def check_count(name: str, value: int, low: int = 1) -> int:
+    """The argument `name`, if it is an integer of `low` or more.
+
+    Raises:
+        WrongTypeError, ValueError: It is none, or a smaller one.
+    """
+    what = f"{name} must be an integer of {low} or more, not {value!r}"
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise WrongTypeError(f"{what}.")
+    if value < low:
+        raise ValueError(what)
+    return value
 
 
 class BudgetExceededError(TokfluenceError):

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Iterator
 from typing import TypeAlias
 
-from .._errors import BudgetExceededError, TokfluenceError
+from .._errors import BudgetExceededError, TokfluenceError, check_count
 from .halt import Halt
 from .shared import SharedBudget
 
@@ -49,10 +49,8 @@ class Budget:
         if isinstance(limit, SharedBudget):
             limit = None
         for name, credits in (("max_credits", limit), ("keep_credits", keep)):
-            if credits is None:
-                continue
-            if isinstance(credits, bool) or not isinstance(credits, int) or credits < 0:
-                raise ValueError(f"{name} must be an integer of 0 or more, not {credits!r}")
+            if credits is not None:
+                check_count(name, credits, 0)
         self.halt = Halt()
         self.limit = limit
         self.leases: bool = self.shared is not None or (parent is not None and parent.leases)
