@@ -29,7 +29,6 @@ from .requests import Requests
 from .settle import BatchEnd, Settler
 from .sources import Item, Source
 from .stream import hand_over
-from .verify import Verifier
 
 if TYPE_CHECKING:
     from .._journal.journal import Journal
@@ -81,8 +80,7 @@ class Analyzer:
         self._requests = requests
         self._concurrency = requests.options.analyze_concurrency
         self._planner = Planner(self._concurrency, batch_size)
-        self._verifier = Verifier(requests, self._planner)
-        self._settler = Settler(requests, self._planner, self._verifier, force=force, verify=verify)
+        self._settler = Settler(requests, self._planner, force=force, verify=verify)
         self.unsure = self._settler.unsure
         # Posts of earlier batches that are still in doubt, and why. They must not be sent under
         # another id.
@@ -128,7 +126,7 @@ class Analyzer:
 
     def allowance(self, urls: int) -> float:
         """Seconds after which a batch of `urls` that was sent is not at work any more."""
-        return self._verifier.allowance(urls)
+        return self._settler.verifier.allowance(urls)
 
     async def analyze(self, items: Sequence[Item]) -> list[Outcome[Analysis]]:
         """Analyze up to 50 posts under one request id, and return their outcomes, in order. Raises

@@ -66,22 +66,15 @@ class Settler:
             back as `duplicate_request` and stand in `unsure`: for a caller who reads them anyway.
 
     Attributes:
+        verifier: What finds out by reads.
         journal: Where batches are written down.
         unsure: Posts of which only such a 409 says that they were analyzed.
     """
 
-    def __init__(
-        self,
-        requests: Requests,
-        planner: Planner,
-        verifier: Verifier,
-        *,
-        force: bool,
-        verify: bool,
-    ) -> None:
+    def __init__(self, requests: Requests, planner: Planner, *, force: bool, verify: bool) -> None:
         self._requests = requests
         self._planner = planner
-        self._verifier = verifier
+        self.verifier = Verifier(requests, planner)
         self._force = force
         self._verifies = verify
         self.journal: Journal | None = None
@@ -131,13 +124,13 @@ class Settler:
             return item.duplicate()
         assert self.journal is not None
         age = self.journal.age(entry.analyzed_at)
-        return await self._verifier.verify_earlier(item, age, entry.status)
+        return await self.verifier.verify_earlier(item, age, entry.status)
 
     async def settle_old(self, doubt: Doubt, items: Sequence[Item]) -> None:
         """Settle a batch whose id the service may have forgotten: by reads, without its id."""
         assert self.journal is not None
         if self._verifies:
-            found = list((await self._verifier.verify(items, doubt.quiet)).values())
+            found = list((await self.verifier.verify(items, doubt.quiet)).values())
         else:
             self.unsure.update(item.post_id for item in items)
             found = [item.duplicate() for item in items]
@@ -181,7 +174,7 @@ class Settler:
         # `quiet` seconds before.
         here = ids.lost_here or twice is not None
         age = 0.0 if here else quiet + loop.time() - began
-        found = await self._verifier.verify(items, age)
+        found = await self.verifier.verify(items, age)
         # It never ran: what was counted as spent was not. Unless it was sent twice: the first may
         # have been charged each time.
         if not found and ids.lost_here and twice is None:

@@ -10,6 +10,7 @@ Source: the Tokfluence API page, *Errors* and *Credits*.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TypeVar
 
 import msgspec
@@ -171,14 +172,9 @@ def charge_of(answer: Answer, call: Call) -> int:
     believed, one answer could use up a budget.
     """
     if call.kind is Kind.WRITE:
-        try:
+        with suppress(*DECODING_ERRORS):
             meta = _COST.decode(answer.body).meta
-        except DECODING_ERRORS:
-            return call.price
-        if (
-            meta is not None
-            and meta.cost is not None
-            and 0 <= meta.cost <= (call.price or _DEAREST)
-        ):
-            return meta.cost
+            cost = None if meta is None else meta.cost
+            if cost is not None and 0 <= cost <= (call.price or _DEAREST):
+                return cost
     return call.price
