@@ -92,7 +92,7 @@ class Pacer:
             self._reopen(now)
 
     def configure(self, numbers: Pacing, now: float) -> None:
-        """Other numbers from now on. What was granted stays in the log."""
+        """Other numbers from now on. What was granted in the last window stays in the log."""
         self.numbers = numbers
         self.learnt.window = numbers.window
         self._most_saved = numbers.burst - 1
