@@ -34,6 +34,17 @@ def test_a_file_knows_its_length_and_its_malformed_lines(tmp_path: Path) -> None
     assert [(bad.line, bad.text) for bad in inputs.malformed] == [(3, "nope")]
 
 
+def test_lines_end_as_they_do_for_open(tmp_path: Path) -> None:
+    """Spreadsheets on a Mac end them with a carriage return alone. All of it was one line, which
+    named no post, and the reason did not say why."""
+    path = tmp_path / "urls.txt"
+    # A chunk ends between the two halves of a line's end.
+    path.write_bytes(b"#" * 65_531 + b"\r1\r2\r\n3\n\rx\r\n4\r")
+    inputs = FileLines(path)
+    assert list(inputs) == ["1", "2", "3", "x", "4"]
+    assert [malformed.line for malformed in inputs.malformed] == [6]
+
+
 def test_a_spreadsheets_lines_are_told_what_they_are(run: Run, tmp_path: Path) -> None:
     """They are what goes wrong most often, and what is to be done differs."""
     (tmp_path / "export.csv").write_text(f"7.23E+18\n{ID},wwe\n")

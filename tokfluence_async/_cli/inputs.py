@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import codecs
 import concurrent.futures
+import io
 import os
 import selectors
 import shlex
@@ -236,7 +237,9 @@ class _Splitter:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._decoder = codecs.getincrementaldecoder("utf-8-sig")("strict")
+        # Lines end as they do for `open`: some spreadsheets end them with a carriage return alone.
+        text = codecs.getincrementaldecoder("utf-8-sig")("strict")
+        self._decoder = io.IncrementalNewlineDecoder(text, translate=True)
         self._rest = ""
         self._count = 0
 
