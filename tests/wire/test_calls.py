@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import decimal
 import enum
+import fractions
 import json
 import uuid
 from typing import Any
@@ -213,6 +214,26 @@ def test_a_parameter_is_written_as_json_writes_it(value: object, query: str) -> 
 def test_what_no_query_holds_is_refused(value: object) -> None:
     """Before anything is sent; a dict lost its values on the way."""
     with pytest.raises(ValueError, match="'x'"):
+        build_request("GET", "/v1/creators", {"x": value}, None)
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (np.True_, r"of type numpy\.bool"),  # "of type bool; a query holds booleans" helped nobody
+        (fractions.Fraction(1, 2), r"of type fractions\.Fraction;"),
+        (dt.datetime.min.replace(tzinfo=dt.timezone(dt.timedelta(hours=2))), "out of range in UTC"),
+        (
+            dt.datetime.max.replace(tzinfo=dt.timezone(dt.timedelta(hours=-5))),
+            "out of range in UTC",
+        ),
+    ],
+)
+def test_what_a_query_cannot_hold_is_said_so_that_it_can_be_mended(
+    value: object, reason: str
+) -> None:
+    """With the type's full name, and never by an OverflowError."""
+    with pytest.raises(ValueError, match=reason):
         build_request("GET", "/v1/creators", {"x": value}, None)
 
 

@@ -182,12 +182,17 @@ def _text(value: Any, what: str) -> str:
     if isinstance(value, datetime):
         if value.tzinfo is None:
             raise ValueError(f"{what} is a time without a zone; give one, such as tzinfo=UTC")
-        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        try:
+            return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        except OverflowError:
+            raise ValueError(f"{what} is {value}, which is out of range in UTC") from None
     if isinstance(value, (str, int, float, Decimal, UUID)):
         return str(value)
     if isinstance(value, date):
         return value.isoformat()
+    kind = type(value)
+    name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
     raise ValueError(
-        f"{what} is of type {type(value).__name__}; a query holds texts, numbers, booleans, dates, "
-        "times, UUIDs, enums, None, and lists of them"
+        f"{what} is of type {name}; a query holds texts, numbers, booleans, dates, times, UUIDs, "
+        "enums, None, and lists of them"
     )
