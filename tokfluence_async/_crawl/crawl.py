@@ -149,7 +149,7 @@ async def crawl(
         failures = NewFile(folder.failures, "failures.jsonl.new")
         failures.open(" Nothing was sent.")
         stack.callback(failures.close)
-        run = CrawlRun(job, journals, posts=posts, comments=pages, failures=failures)
+        run = CrawlRun(job, journals, posts, pages, failures)
         try:
             await unwrapped(run.run(resolver, stop, grace))
         finally:

@@ -129,9 +129,6 @@ class CrawlFolder:
             JournalError: A mark cannot be written.
         """
         await self._claim_origin(journal, origin)
-        await self._claim_shard(journal, shard)
-
-    async def _claim_shard(self, journal: Journal, shard: Shard | None) -> None:
         mark = self.shard()
         before = None if mark is None else mark.shard
         if before != shard and not await journal.is_empty():
@@ -184,17 +181,10 @@ class CrawlFolder:
 
     def remove(self) -> None:
         """Take back a folder that a run has made and got nothing for; files of others stay."""
-        for path in (
-            self._origin,
-            self._shard,
-            self.posts,
-            self.comments,
-            self.failures,
-            self.journal,
-        ):
+        output = (self.posts, self.comments, self.failures)
+        journal = [self.journal.with_name(self.journal.name + end) for end in ("", "-wal", "-shm")]
+        for path in (self._origin, self._shard, *output, *journal):
             path.unlink(missing_ok=True)
-        for suffix in ("-wal", "-shm"):
-            self.journal.with_name(self.journal.name + suffix).unlink(missing_ok=True)
         with suppress(OSError):  # somebody else has put something in it
             self.path.rmdir()
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -118,28 +119,21 @@ def _parts(folders: Sequence[str | os.PathLike[str]]) -> list[_Part]:
 
 def _check_job(parts: list[_Part]) -> None:
     """Refuse folders that are not of one job."""
-    first = parts[0]
-    by_number: dict[int, _Part] = {}
-    for part in parts:
-        if part.mark.shard.total != first.mark.shard.total:
-            _refuse(first, part, "they are not of one number of shards")
-        if part.folder.origin() != first.folder.origin():
+    for one, other in pairwise(parts):
+        origins = one.folder.origin(), other.folder.origin()
+        if one.mark.shard.total != other.mark.shard.total:
+            _refuse(one, other, "they are not of one number of shards")
+        if origins[0] != origins[1]:
+            _refuse(one, other, f"they hold posts of {origins[0]} and of {origins[1]}")
+        if one.mark.shard == other.mark.shard:
+            _refuse(one, other, "they are the same shard")
+    for one, other in pairwise(part for part in parts if part.is_done):
+        if one.mark[1:] != other.mark[1:]:
+            inputs = plural(one.mark.inputs or 0, "input")
             _refuse(
-                first,
-                part,
-                f"they hold posts of {first.folder.origin()} and of {part.folder.origin()}",
-            )
-        twin = by_number.setdefault(part.mark.shard.number, part)
-        if twin is not part:
-            _refuse(twin, part, "they are the same shard")
-    done = [part for part in parts if part.is_done]
-    for part in done:
-        if part.mark[1:] != done[0].mark[1:]:
-            inputs = plural(done[0].mark.inputs or 0, "input")
-            _refuse(
-                done[0],
-                part,
-                f"they were made from different lists, of {inputs} and of {part.mark.inputs:,}; "
+                one,
+                other,
+                f"they were made from different lists, of {inputs} and of {other.mark.inputs:,}; "
                 "run both again with the same list",
             )
 

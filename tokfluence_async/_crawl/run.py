@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anyio
@@ -63,6 +64,7 @@ class _Walk(NamedTuple):
     cursor: int
 
 
+@dataclass(eq=False)
 class CrawlRun:
     """One run: what it counts, and where its outcomes go.
 
@@ -71,33 +73,24 @@ class CrawlRun:
         fatal: The refusal of the account, which ends the run.
     """
 
-    def __init__(
-        self,
-        job: Job,
-        journals: CrawlJournals,
-        *,
-        posts: Output,
-        comments: Output | None,
-        failures: NewFile,
-    ) -> None:
-        self._requests = job.requests
-        self._journals = journals
-        self._journal = journals.written
-        self._source = job.source
-        self._posts_file = posts
-        self._comments_file = comments
-        self._failures = failures
-        self.ticker = job.ticker()
-        self._posts = 0
-        self._skipped = 0
-        self._stopped_by: str | None = None
-        self._stopping = False
-        self.fatal: TokfluenceError | None = None
+    job: Job
+    journals: CrawlJournals
+    posts: Output
+    comments: Output | None
+    failures: NewFile
+    fatal: TokfluenceError | None = None
+    _posts: int = 0
+    _skipped: int = 0
+    _stopped_by: str | None = None
+    _stopping: bool = False
+
+    def __post_init__(self) -> None:
+        self.ticker = self.job.ticker()
 
     @property
     def tried_everything(self) -> bool:
         """Whether every input was read, and nothing was left for another run."""
-        return self._stopped_by is None and self.fatal is None and self._source.error is None
+        return self._stopped_by is None and self.fatal is None and self.job.source.error is None
 
     def report(self) -> CrawlReport:
         return CrawlReport(
@@ -105,22 +98,21 @@ class CrawlRun:
             comments=self.ticker.comments,
             failed=self.ticker.failed,
             skipped=self._skipped,
-            duplicates=self._source.duplicates,
-            credits_spent=self._requests.budget.spent,
+            duplicates=self.job.source.duplicates,
+            credits_spent=self.job.requests.budget.spent,
             seconds=self.ticker.elapsed,
             stopped_by=self._stopped_by,
         )
 
     async def run(self, resolver: Resolver[Raw], stop: asyncio.Event | None, grace: float) -> None:
         send, receive = anyio.create_memory_object_stream[_Walk](_WALKERS)
-        walks = send if self._comments_file is not None else None
-        self._walks = walks
+        self._walks = send
 
         async def resolve() -> None:
             with send:
-                await resolver.take_up(self._journals.paid)
-                await self._source.remember(self._journals.known, self._skip)
-                await resolver.run(self._source, self._settle)
+                await resolver.take_up(self.journals.paid)
+                await self.job.source.remember(self.journals.known, self._skip)
+                await resolver.run(self.job.source, self._settle)
 
         async def walk() -> None:
             async for job in receive:
@@ -130,7 +122,8 @@ class CrawlRun:
             assert stop is not None
             await stop.wait()
             logger.warning("asked to stop: finishing what is in flight, for %.0f s at most", grace)
-            self._stop("signal")
+            self._stopped_by = self._stopped_by or "signal"
+            self._stop(_StoppedError("Not sent: the run was asked to stop."))
             await asyncio.sleep(grace)
             scope.cancel()
 
@@ -140,19 +133,16 @@ class CrawlRun:
                     outer.start_soon(watch, outer.cancel_scope)
                 async with anyio.create_task_group() as group:
                     group.start_soon(resolve)
-                    for _ in range(_WALKERS if walks is not None else 0):
+                    for _ in range(0 if self.comments is None else _WALKERS):
                         group.start_soon(walk)
                 outer.cancel_scope.cancel()
 
-    def _stop(self, why: str | None, error: TokfluenceError | None = None) -> None:
-        if why is not None and self._stopped_by is None:
-            self._stopped_by = why
+    def _stop(self, error: TokfluenceError) -> None:
+        """Begin nothing more; what would have begun fails with `error`."""
         if not self._stopping:
             self._stopping = True
-            self._source.end()
-            self._requests.halt.begin_nothing(
-                error or _StoppedError("Not sent: the run was asked to stop.")
-            )
+            self.job.source.end()
+            self.job.requests.halt.begin_nothing(error)
 
     async def _skip(self, item: Item, entry: Entry) -> bool:
         """Whether there is nothing left to resolve for an item; its comments may be taken up
@@ -160,11 +150,11 @@ class CrawlRun:
         if not entry.written:
             return False
         assert item.ref is not None
-        if self._walks is not None and not entry.walked:
+        if self.comments is None or entry.walked:
+            self._skipped += 1
+            self._done()
+        else:
             await self._walks.send(_Walk(item, item.ref.post_id, entry.cursor))
-            return True
-        self._skipped += 1
-        self._done()
         return True
 
     async def _settle(self, item: Item, outcome: Outcome[Raw]) -> None:
@@ -173,12 +163,14 @@ class CrawlRun:
             return
         assert outcome.value is not None
         assert outcome.post_id is not None
-        await self._journal.write_post(self._posts_file, outcome.post_id, post_line(outcome.value))
+        await self.journals.written.write_post(
+            self.posts, outcome.post_id, post_line(outcome.value)
+        )
         self._posts += 1
-        if self._walks is not None:
-            await self._walks.send(_Walk(item, outcome.post_id, 0))
-        else:
+        if self.comments is None:
             self._done()
+        else:
+            await self._walks.send(_Walk(item, outcome.post_id, 0))
 
     async def _walk(self, job: _Walk) -> None:
         if self._stopping:
@@ -195,17 +187,17 @@ class CrawlRun:
 
     async def _write_comments(self, job: _Walk) -> bool:
         """Write the rest of a post's comments. Returns False if the run was stopped before."""
-        assert self._comments_file is not None
+        assert self.comments is not None
         seen = await self._written_last(job) if job.cursor else None
         paging = Paging(cursor=job.cursor, prefetch=_AHEAD)
-        walk = raw_walk(self._requests, job.post_id, paging)
+        walk = raw_walk(self.job.requests, job.post_id, paging)
         async with aclosing(walk.pages()) as pages:
             async for page in pages:
                 items = page.items
                 if seen is not None:
                     items = seen.new(items, comment_ids(items))
-                await self._journal.write_page(
-                    self._comments_file,
+                await self.journals.written.write_page(
+                    self.comments,
                     job.post_id,
                     comment_lines(job.post_id, items),
                     page.cursor,
@@ -220,9 +212,9 @@ class CrawlRun:
 
     async def _written_last(self, job: _Walk) -> Recent:
         """The comments written last. New comments shift the offsets, and they come again."""
-        assert self._comments_file is not None
+        assert self.comments is not None
         seen = Recent()
-        for page in await self._journal.last_pages(self._comments_file, job.post_id):
+        for page in await self.journals.written.last_pages(self.comments, job.post_id):
             ids = line_ids(page)
             seen.new(ids, ids)
         return seen
@@ -234,15 +226,15 @@ class CrawlRun:
     def _fail(self, item: Item, post_id: str | None, error: TokfluenceError) -> None:
         if isinstance(error, _StoppedError):
             return
-        ends = self._requests.final(error) is not None
+        ends = self.job.requests.final(error) is not None
         if ends and isinstance(error, (AuthenticationError, PermissionDeniedError)):
             # Everything else would fail the same way; the inputs are left for the next run.
             self.fatal = self.fatal or error
-            self._stop(None, error)
+            self._stop(error)
         elif isinstance(error, BudgetExceededError):
             self._stopped_by = self._stopped_by or "budget"
         elif ends and isinstance(error, InsufficientCreditsError):
             self._stopped_by = self._stopped_by or "credits"
-        self._failures.write(failure_line(item.given, post_id, error))
+        self.failures.write(failure_line(item.given, post_id, error))
         outcome: Outcome[Any] = Outcome(input=item.given, post_id=post_id, error=error)
         self.ticker.count(outcome)

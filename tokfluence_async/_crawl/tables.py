@@ -110,12 +110,10 @@ class _Csv:
         # gets one, which `write` takes away again.
         self._writer = csv.writer(self, lineterminator="\r\n")
         self._encode = msgspec.json.Encoder().encode
-        self._nested = _nested(row_type)
-        self._names = row_type.__struct_fields__
-        header: list[str] = []
-        for name in self._names:
-            header += [f"{name}.{inner}" for inner in self._nested.get(name, ())] or [name]
-        self._writer.writerow(header)
+        self._columns = _columns(row_type)
+        self._writer.writerow(
+            [f"{name}.{inner}" if inner else name for name, inner in self._columns]
+        )
 
     def encode(self, rows: Sequence[Struct]) -> bytes:
         self._writer.writerows(self._cells(row) for row in rows)
@@ -132,15 +130,11 @@ class _Csv:
 
     def _cells(self, row: Struct) -> list[Any]:
         cells: list[Any] = []
-        for name in self._names:
-            value: object = getattr(row, name)
-            inner = self._nested.get(name)
-            if inner is None:
-                cells.append(self._cell(value))
-            else:
-                cells.extend(
-                    None if value is None else self._cell(getattr(value, part)) for part in inner
-                )
+        for name, inner in self._columns:
+            value: Any = getattr(row, name)
+            if inner and value is not None:
+                value = getattr(value, inner)
+            cells.append(self._cell(value))
         return cells
 
     def _cell(self, value: object) -> object:
@@ -155,14 +149,17 @@ class _Csv:
         return value
 
 
-def _nested(row_type: type[Struct]) -> dict[str, tuple[str, ...]]:
-    """Fields that are Structs themselves, with the names of theirs."""
-    nested: dict[str, tuple[str, ...]] = {}
-    for name, hint in get_type_hints(row_type).items():
-        for part in (hint, *get_args(hint)):
+def _columns(row_type: type[Struct]) -> list[tuple[str, str]]:
+    """A field and ""; for a field that is a Struct itself, the field and each one of its own."""
+    columns: list[tuple[str, str]] = []
+    hints = get_type_hints(row_type)
+    for name in row_type.__struct_fields__:
+        inner = [""]
+        for part in (hints[name], *get_args(hints[name])):
             if isinstance(part, type) and issubclass(part, Struct):
-                nested[name] = part.__struct_fields__
-    return nested
+                inner = list(part.__struct_fields__)
+        columns += [(name, each) for each in inner]
+    return columns
 
 
 class _Parquet:

@@ -17,7 +17,6 @@ import sqlite3
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +165,7 @@ def _check(
             f"{journal} says was written. Put it back as it was, or begin in another folder; keep "
             "what you edit somewhere else. Nothing was sent."
         )
-    if found.st_size > length and not _left_by_a_crash(fd, recorded, is_known):
+    if found.st_size > length and not _left_by_a_crash(path, recorded, is_known):
         raise JournalError(
             f"{path} was changed since the last run: {plural(found.st_size - length, 'byte')} "
             f"follow the {length:,} that the journal {journal} says were written. Take them out "
@@ -183,19 +182,20 @@ def _checksum_of(fd: int, length: int) -> int:
     return checksum
 
 
-def _left_by_a_crash(fd: int, recorded: _Recorded, is_known: Callable[[str], bool]) -> bool:
+def _left_by_a_crash(path: Path, recorded: _Recorded, is_known: Callable[[str], bool]) -> bool:
     """Whether what follows the recorded part can be lines whose commit did not come.
 
     Such lines name posts that the journal does not know as done. Whole lines are left by a run
     that was killed, not by one that ended in order. A torn line is left by a write that was
     interrupted; nobody else leaves one.
     """
-    [(count, last)] = deque(enumerate(_lines(fd, recorded.length)), maxlen=1)
-    torn = _is_torn(last)
-    if not torn and (last or recorded.finished):
+    [last] = deque(_lines(path, recorded.length), maxlen=1)
+    torn = not last.endswith(b"\n")
+    if not _is_torn(last) if torn else recorded.finished:
         return False
-    for line in islice(_lines(fd, recorded.length), count):
-        if b"\0" in line:  # no JSON text holds one: blocks that a power cut left unwritten
+    for line in _lines(path, recorded.length):
+        # No JSON text holds a zero byte: blocks that a power cut left unwritten.
+        if b"\0" in line or not line.endswith(b"\n"):
             continue
         post_id = _post_of(line)
         if post_id is None or (post_id == "" and not torn) or (post_id and is_known(post_id)):
@@ -203,16 +203,11 @@ def _left_by_a_crash(fd: int, recorded: _Recorded, is_known: Callable[[str], boo
     return True
 
 
-def _lines(fd: int, at: int) -> Iterator[bytes]:
-    """The lines from `at`, without their ends; the last is what follows the last line's end."""
-    rest = b""
-    while chunk := read_at(fd, _CHUNK, at):
-        at += len(chunk)
-        *lines, rest = (rest + chunk).split(b"\n")
-        yield from lines
-        if len(rest) > _LONGEST:
-            break
-    yield rest
+def _lines(path: Path, at: int) -> Iterator[bytes]:
+    """The lines from `at`, with their ends; the last may have none."""
+    with path.open("rb") as file:
+        file.seek(at)
+        yield from iter(lambda: file.readline(_LONGEST), b"")
 
 
 def _is_torn(piece: bytes) -> bool:
