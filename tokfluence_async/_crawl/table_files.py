@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from .._errors import JournalError
 from .._models import Comment, Post
+from .._tasks import finish
 from .._wire.shapes import DECODING_ERRORS
 from .files import NewFile, whole_lines
 from .folder import CrawlFolder
@@ -121,7 +122,7 @@ class Follower:
         try:
             if self._task is not None:
                 self._task.cancel()
-                # Wait for the thread: with another one it would write the same lines twice.
+                # It waits for the thread: with another one it would write the same lines twice.
                 with contextlib.suppress(asyncio.CancelledError):
                     await self._task
             if kind is None:
@@ -135,9 +136,4 @@ class Follower:
         while True:
             await asyncio.sleep(_EVERY)
             for table in self._tables:
-                step = asyncio.ensure_future(asyncio.to_thread(table.follow))
-                try:
-                    await asyncio.shield(step)
-                except asyncio.CancelledError:
-                    await step
-                    raise
+                await finish(asyncio.to_thread(table.follow))

@@ -72,10 +72,10 @@ class _Recorded(Struct, frozen=True):
         finished: Whether the last run ended in order.
     """
 
-    length: int
-    checksum: int | None
-    changed_at: int | None
-    finished: bool
+    length: int = 0
+    checksum: int | None = None
+    changed_at: int | None = None
+    finished: bool = False
 
 
 class _Ids(Struct, frozen=True):
@@ -95,17 +95,19 @@ def open_output(db: sqlite3.Connection, journal: Path, name: str, path: Path) ->
     row = db.execute(
         "SELECT length, checksum, changed_at, finished FROM outputs WHERE name = ?", (name,)
     ).fetchone()
-    recorded = None if row is None else _Recorded(*row)
-    fd = _open(path, journal, recorded)
+    recorded = _Recorded(*row) if row else _Recorded()
+    fd = _open(path, journal, recorded.length)
     try:
-        if recorded is None:
-            checksum = 0
-            sync_folder(path.parent)
-        else:
-            checksum = _check(fd, path, journal, recorded, _is_known(db, name))
-            os.ftruncate(fd, recorded.length)
-        length = recorded.length if recorded else 0
-        output = Output(name, fd, length, length, checksum)
+        if row is None and (size := os.fstat(fd).st_size):
+            raise JournalError(
+                f"{path} holds {plural(size, 'byte')}, but the journal {journal} knows nothing of "
+                "them: it is new, or another crawl's. Put the folder's own journal back, or give "
+                "another folder. Nothing was sent."
+            )
+        checksum = _check(fd, path, journal, recorded, _is_known(db, name))
+        os.ftruncate(fd, recorded.length)
+        sync_folder(path.parent)
+        output = Output(name, fd, recorded.length, recorded.length, checksum)
         FILE.run(db, output.row())
     except BaseException:
         os.close(fd)
@@ -113,33 +115,22 @@ def open_output(db: sqlite3.Connection, journal: Path, name: str, path: Path) ->
     return output
 
 
-def _open(path: Path, journal: Path, recorded: _Recorded | None) -> int:
+def _open(path: Path, journal: Path, length: int) -> int:
     # A file that was deleted is not made anew: its posts would count as written.
-    make = 0 if recorded is not None and recorded.length else os.O_CREAT
+    make = 0 if length else os.O_CREAT
     try:
-        fd = os.open(path, os.O_RDWR | make | os.O_APPEND | OPEN_FLAGS, 0o666)
+        return os.open(path, os.O_RDWR | make | os.O_APPEND | OPEN_FLAGS, 0o666)
     except FileNotFoundError:
-        if recorded is None:
+        if make:
             raise JournalError(f"{path} cannot be made. Nothing was sent.") from None
         raise JournalError(
-            f"{path} is missing, but the journal {journal} says that "
-            f"{plural(recorded.length, 'byte')} were written to it. Put it back, or begin in "
-            "another folder. Nothing was sent."
+            f"{path} is missing, but the journal {journal} says that {plural(length, 'byte')} were "
+            "written to it. Put it back, or begin in another folder. Nothing was sent."
         ) from None
     except OSError as error:
         raise JournalError(
             f"{path} cannot be written: {error.strerror}. Nothing was sent."
         ) from error
-    size = os.fstat(fd).st_size
-    if recorded is None and size:
-        os.close(fd)
-        raise JournalError(
-            f"{path} holds {plural(size, 'byte')}, but the journal {journal} knows nothing of "
-            "them: "
-            "it is new, or another crawl's. Put the folder's own journal back, or give another "
-            "folder. Nothing was sent."
-        )
-    return fd
 
 
 def _check(

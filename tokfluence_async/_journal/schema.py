@@ -76,23 +76,18 @@ class Statement:
 
     def __init__(self, before: str, row: str = "", after: str = "") -> None:
         self.place = next(self._places)
+        self._before, self._row, self._after = before, row, after
         self._width = (row or before).count("?")
-        most = _VALUES // self._width if row else 1
-        # A commit of any length takes few statements, and SQLite keeps each one compiled.
-        self._sizes = {
-            rows: f"{before} {', '.join([row] * rows)} {after}"
-            for rows in sorted({most, most // 10 or 1, 1})
-        }
+        self._most = _VALUES // self._width if row else 1
 
     def run(self, db: sqlite3.Connection, values: Sequence[Any]) -> list[tuple[Any, ...]]:
         """Run it for `values`, the rows' values one after the other. Returns what it finds."""
         found: list[tuple[Any, ...]] = []
-        at = 0
-        for rows, sql in reversed(self._sizes.items()):
-            step = rows * self._width
-            while len(values) - at >= step:
-                found += db.execute(sql, values[at : at + step])
-                at += step
+        step = self._width * self._most
+        for at in range(0, len(values), step):
+            part = values[at : at + step]
+            rows = ", ".join([self._row] * (len(part) // self._width))
+            found += db.execute(f"{self._before} {rows} {self._after}", part)
         return found
 
 

@@ -17,7 +17,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import msgspec
 
@@ -99,6 +99,9 @@ class SQLiteJournal(Journal):
         """Run `work`, which waits for the disk, when everything given so far is on disk."""
         answer: T = await self._open.ask(work)
         return answer
+
+    async def _rows(self, sql: str) -> list[Any]:
+        return await self.in_thread(lambda: self._store.db.execute(sql).fetchall())
 
     @property
     def _open(self) -> Writer:
@@ -214,22 +217,12 @@ class SQLiteJournal(Journal):
 
     async def is_new(self) -> bool:
         """See `Journal.is_new`."""
-
-        def read() -> bool:
-            return self._store.db.execute("SELECT 1 FROM posts LIMIT 1").fetchone() is None
-
-        return await self.in_thread(read)
+        return not await self._rows("SELECT 1 FROM posts LIMIT 1")
 
     async def known(self) -> list[str]:
         """See `Journal.known`."""
-
-        def read() -> list[str]:
-            rows = self._store.db.execute(
-                "SELECT post_id FROM posts WHERE written OR status IS NOT NULL"
-            ).fetchall()
-            return [str(number % 2**64) for (number,) in rows]
-
-        return await self.in_thread(read)
+        rows = await self._rows("SELECT post_id FROM posts WHERE written OR status IS NOT NULL")
+        return [str(number % 2**64) for (number,) in rows]
 
     # --- output files -----------------------------------------------------------------------------
 
@@ -283,11 +276,7 @@ class SQLiteJournal(Journal):
 
     async def learnt(self) -> dict[str, float]:
         """See `Journal.learnt`."""
-
-        def read() -> dict[str, float]:
-            return dict(self._store.db.execute("SELECT name, value FROM learnt").fetchall())
-
-        return await self.in_thread(read)
+        return dict(await self._rows("SELECT name, value FROM learnt"))
 
     def learn(self, **values: float) -> None:
         """Remember numbers for the next run, with the next commit."""

@@ -7,22 +7,24 @@ SQLite or of a damaged row leaves as a `JournalError` that names the file and sa
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sqlite3
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
+from msgspec import Struct
 
 from .._errors import JournalError
 from .._platform import sync_folder
 from .outputs import Output, open_output
 from .records import Entry
-from .schema import FILE, FINISHED, LOOK_UP, set_up
-from .writer import Question, Work
+from .schema import FILE, FINISHED, LOOK_UP, Statement, set_up
 
-__all__ = ["Store"]
+__all__ = ["Question", "Store", "Work"]
 
 # Seconds another process may take to let go of the file.
 _PATIENCE = 1.0
@@ -31,6 +33,29 @@ _UNREADABLE = (ValueError, TypeError, msgspec.MsgspecError)
 # The statements are right for the tables as they were made. Where SQLite finds a mistake in one,
 # the tables are damaged.
 _DAMAGE = ("CORRUPT", "NOTADB", "ERROR", "MISMATCH", "CONSTRAINT")
+
+
+# The number of a post, whose entry is asked for, or a function that is run in the thread.
+Question: TypeAlias = int | Callable[[], Any]
+
+
+class Work(Struct):
+    """What one trip to the thread takes along.
+
+    Attributes:
+        writes: For each statement, the values of all its rows one after the other.
+        lines: What is appended to the output files.
+        size: Bytes of these lines.
+        asked: Questions, and who waits for each answer.
+    """
+
+    writes: dict[Statement, list[Any]] = {}
+    lines: dict[Output, list[bytes]] = {}
+    size: int = 0
+    asked: list[tuple[Question, asyncio.Future[Any]]] = []
+
+    def add(self, write: Statement, *row: Any) -> None:
+        self.writes.setdefault(write, []).extend(row)
 
 
 class Store:

@@ -11,48 +11,21 @@ The first failure breaks the writer for good: everybody who waits gets it, and e
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, TypeAlias
-
-from msgspec import Struct
+from typing import Any
 
 from .._errors import JournalError
 from .._tasks import finish
+from .outputs import Output
+from .schema import Statement
+from .store import Question, Store, Work
 
-if TYPE_CHECKING:
-    from .outputs import Output
-    from .schema import Statement
-    from .store import Store
-
-__all__ = ["Question", "Work", "Writer"]
-
-# The number of a post, whose entry is asked for, or a function that is run in the thread.
-Question: TypeAlias = int | Callable[[], Any]
+__all__ = ["Writer"]
 
 # Seconds that what nobody waits for may lie in memory; a crash costs what was bought in them.
 LAZY = 0.1
 # Bytes that may wait for the disk before those who write have to wait too.
 BACKLOG = 8 * 2**20
-
-
-class Work(Struct):
-    """What one trip to the thread takes along.
-
-    Attributes:
-        writes: For each statement, the values of all its rows one after the other.
-        lines: What is appended to the output files.
-        size: Bytes of these lines.
-        asked: Questions, and who waits for each answer.
-    """
-
-    writes: dict[Statement, list[Any]] = {}
-    lines: dict[Output, list[bytes]] = {}
-    size: int = 0
-    asked: list[tuple[Question, asyncio.Future[Any]]] = []
-
-    def add(self, write: Statement, *row: Any) -> None:
-        self.writes.setdefault(write, []).extend(row)
 
 
 class Writer:
