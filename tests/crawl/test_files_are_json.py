@@ -13,8 +13,8 @@ import msgspec
 import pyarrow.json
 import pytest
 
-from tokfluence_async import Comment, Post, Sandbox, TokfluenceClient, crawl
-from tokfluence_async._crawl.table_files import CommentLine, TableFile
+from tokfluence_async import Comment, Sandbox, TokfluenceClient, crawl
+from tokfluence_async._crawl.table_files import TableFile
 from tokfluence_async._crawl.tables import LineReader
 
 IDS = [str(7234567890123456789 + n) for n in range(4)]
@@ -77,10 +77,9 @@ async def test_what_is_nearly_json_is_json_in_the_files(
     check(tmp_path / "comments.jsonl", 120)
     check(tmp_path / "failures.jsonl", 2)
     for form in ("csv", "parquet"):
-        for name, kind in (("posts", Post), ("comments", CommentLine)):
-            table = tmp_path / f"{name}.{form}"
-            TableFile(tmp_path / f"{name}.jsonl", table, form, kind).finish()
-            assert table.stat().st_size
+        for name in ("posts", "comments"):
+            TableFile(tmp_path / f"{name}.jsonl", form).finish()
+            assert (tmp_path / f"{name}.{form}").stat().st_size
 
 
 def test_lines_of_an_earlier_version_that_hold_half_an_emoji_are_read() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tokfluence_async import Comment
-from tokfluence_async._crawl.table_files import CommentLine, TableFile
+from tokfluence_async._crawl.table_files import TableFile
 from tokfluence_async._crawl.tables import defuse, make_encoder
 
 
@@ -36,13 +36,13 @@ def test_parquet_is_written_in_row_groups() -> None:
 _MEASURE = """
 import resource, sys
 from pathlib import Path
-from tokfluence_async._crawl.table_files import CommentLine, TableFile
+from tokfluence_async._crawl.table_files import TableFile
 
 lines, count = Path(sys.argv[1]), int(sys.argv[2])
 with lines.open("w") as file:
     for n in range(count):
         file.write('{"post_id":"1","comment_id":"%d","text":"%s"}\\n' % (n, "x" * 100))
-TableFile(lines, lines.with_suffix(".parquet"), "parquet", CommentLine).finish()
+TableFile(lines, "parquet").finish()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
 
@@ -128,7 +128,7 @@ def test_csv_spreads_music_and_keeps_numbers() -> None:
 def test_a_table_follows_lines_as_they_are_completed(tmp_path: Path) -> None:
     """A line under way is left for the next look; lines longer than a chunk are taken whole."""
     lines, table = tmp_path / "comments.jsonl", tmp_path / "comments.csv"
-    follower = TableFile(lines, table, "csv", CommentLine)
+    follower = TableFile(lines, "csv")
     long = "x" * (3 << 20)
 
     follower.follow()
@@ -160,7 +160,7 @@ def test_a_table_reads_an_odd_line_as_the_library_does(tmp_path: Path) -> None:
         '{"post_id":"1","comment_id":"2","likes":"2"}\n{"post_id":"1","comment_id":"3","likes":"many"}\n'
     )
 
-    follower = TableFile(lines, table, "csv", CommentLine)
+    follower = TableFile(lines, "csv")
     follower.finish()
 
     rows = list(csv.DictReader(io.StringIO(table.read_text("utf-8"), newline="")))
@@ -178,7 +178,7 @@ def test_a_table_that_is_dropped_was_never_there(tmp_path: Path, form: str) -> N
     lines, table = tmp_path / "comments.jsonl", tmp_path / f"comments.{form}"
     lines.write_text('{"post_id":"1","comment_id":"1"}\n')
     table.write_text("of the run before")
-    follower = TableFile(lines, table, form, CommentLine)
+    follower = TableFile(lines, form)
 
     follower.follow()
     follower.close()

@@ -22,11 +22,10 @@ from msgspec import Struct
 
 from .._bulk.shards import Shard
 from .._errors import ConfigurationError, JournalError
-from .._models import Post
 from .._text import plural
 from .files import NewFile, whole_lines
 from .folder import CrawlFolder, ShardMark
-from .table_files import CommentLine, TableFile
+from .table_files import TableFile
 
 __all__ = ["MergeReport", "merge"]
 
@@ -195,10 +194,10 @@ def _write_tables(target: CrawlFolder, parts: list[_Part]) -> list[str]:
     merge."""
     tables: list[str] = []
     for form in _FORMATS:
-        for lines, kind in ((target.posts, Post), (target.comments, CommentLine)):
+        for lines in (target.posts, target.comments):
             table = lines.with_suffix("." + form)
             if any((part.folder.path / table.name).exists() for part in parts):
-                with closing(TableFile(lines, table, form, kind)) as file:
+                with closing(TableFile(lines, form)) as file:
                     file.finish()
                 tables.append(table.name)
             else:

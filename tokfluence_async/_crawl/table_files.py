@@ -23,7 +23,7 @@ from .files import NewFile, whole_lines
 from .folder import CrawlFolder
 from .tables import LineReader, make_encoder
 
-__all__ = ["CommentLine", "Follower", "TableFile"]
+__all__ = ["Follower", "TableFile"]
 
 _EVERY = 1.0
 
@@ -35,21 +35,14 @@ class CommentLine(Comment, frozen=True, gc=False):
 
 
 class TableFile:
-    """One file of JSON lines, and the table that follows it."""
+    """The table that follows a crawl's file of JSON lines, beside it and of its name."""
 
-    def __init__(
-        self,
-        lines: Path,
-        table: Path,
-        form: str,
-        row_type: type[Struct],
-        *,
-        mark: bool = False,
-    ) -> None:
+    def __init__(self, lines: Path, form: str, *, mark: bool = False) -> None:
+        row_type: type[Struct] = Post if lines.stem == "posts" else CommentLine
         self._lines = lines
         self._reader = LineReader(row_type)
         self._rows = make_encoder(form, row_type, mark=mark)
-        self._file = NewFile(table)
+        self._file = NewFile(lines.with_suffix(f".{form}"))
         self._at = 0
 
     def follow(self) -> None:
@@ -100,13 +93,8 @@ class Follower:
         # Left by a run that was killed.
         for left in folder.path.glob(f".*.{form}.*.part"):
             left.unlink()
-        wanted: list[tuple[Path, type[Struct]]] = [(folder.posts, Post)]
-        if comments:
-            wanted.append((folder.comments, CommentLine))
-        self._tables = [
-            TableFile(lines, lines.with_suffix(f".{form}"), form, row_type, mark=mark)
-            for lines, row_type in wanted
-        ]
+        files = [folder.posts, folder.comments] if comments else [folder.posts]
+        self._tables = [TableFile(lines, form, mark=mark) for lines in files]
         self._task: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
