@@ -196,18 +196,13 @@ JournalOrPath: TypeAlias = Journal | str | os.PathLike[str]
 async def enter_journal(stack: AsyncExitStack, journal: JournalOrPath) -> Journal:
     """An open journal for one call: the caller's own as it is, or the one that a path or URL names
     until `stack` ends."""
-    if not isinstance(journal, (str, os.PathLike)):
-        return (await journal.open()).for_call()
-    return (await stack.enter_async_context(open_at(journal))).for_call()
-
-
-def open_at(place: str | os.PathLike[str]) -> Journal:
-    """The journal, not yet open, that a path or the URL of a Redis names."""
-    if is_redis_url(place):
+    if is_redis_url(journal):
         from .redis import RedisJournal
 
-        return RedisJournal(str(place))
-    return Journal(place)
+        journal = await stack.enter_async_context(RedisJournal(str(journal)))
+    elif isinstance(journal, (str, os.PathLike)):
+        journal = await stack.enter_async_context(Journal(journal))
+    return (await journal.open()).for_call()
 
 
 def is_redis_url(place: object) -> bool:
