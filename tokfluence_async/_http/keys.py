@@ -26,8 +26,8 @@ class KeyState:
             a limit. Batches take every other slot before waiting reads. Hundreds at once, if a
             caller says so, or batches that come back `fresh` in no time, would leave the reads half
             of the slots. So they are let into the throttle's queue by a burst and then at the pace
-            of the tighter budget. It is no limit of the service's: such a one would be a second
-            `Throttle(...).lanes(...)`, which the whole process shares.
+            of the tighter budget. It is no limit of the service's, which the whole process would
+            have to share: see `CONTRIBUTING.md` for how to add one.
     """
 
     def __init__(self, lanes: Lanes, ledger: Ledger, throttle: Throttle) -> None:
