@@ -284,10 +284,8 @@ def _tell_parallel(ratios: dict[str, list[float]]) -> None:
 
 def _tell_closer(closer: Mapping[str, Sequence[float]]) -> None:
     print(
-        "The bound above is max(work / concurrency, requests / rate), as performance.md has it; "
-        "that page's own figures for small jobs are lower, "
-        "and near\nthose of a bound that also holds the longest single URL, which no cutting "
-        "shortens:\n"
+        "The bound above is max(work / concurrency, requests / rate). A small job comes nearer to\n"
+        "a bound that also holds the longest single URL, which no cutting shortens:\n"
     )
     print("| policy, by that bound | " + " | ".join(f"{n}/{c}" for n, c in _LOOSE_CELLS) + " |")
     print("|---" * (len(_LOOSE_CELLS) + 1) + "|")

@@ -106,7 +106,7 @@ def every_error() -> list[TokfluenceError]:
 
 
 def test_the_tree_is_the_documented_one() -> None:
-    """What users write `except` clauses against (design.md, *Errors*); and no class is missing
+    """What users write `except` clauses against (`docs/look-up/errors.md`); and no class is missing
     here."""
     public = {
         value

@@ -90,7 +90,7 @@ def test_what_needs_redis_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch
 
 # --- the public surface ---------------------------------------------------------------------------
 
-# design.md, *Public surface* and *Errors*.
+# What programs may rely on. A name that goes is a change of the public surface.
 CONTRACT = [
     "TokfluenceClient",
     "Outcome",
@@ -229,7 +229,7 @@ NO_DEFAULT = inspect.Parameter.empty
 def test_the_promised_parameters_have_the_promised_defaults(
     function: Any, promised: dict[str, Any]
 ) -> None:
-    """design.md, *Public surface*: names and defaults are what programs are written against."""
+    """Names and defaults are what programs are written against."""
     found = parameters(function)
 
     assert {name: found.get(name, "missing") for name in promised} == promised

@@ -57,8 +57,8 @@ REPEATED_ONCE = {"200 with HTML", "200 with nothing", "200 with half a body"}
 
 # Whether a 500 was charged, and whether it used up its id, is not documented. A batch keeps its id
 # over a 500, so a service that charges every 500 anew under one id, or that burns an id for work it
-# did not do, cannot be told from one that did the work ("409 by history" in design.md). Neither is
-# a fault that a client can make invisible.
+# did not do, cannot be told from one that did the work (`docs/design/request-ids-and-money.md`).
+# Neither is a fault that a client can make invisible.
 UNKNOWABLE = {
     ("500 before, charged", "analyze"),
     ("500 before, charged", "resolve"),

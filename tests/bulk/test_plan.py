@@ -111,8 +111,8 @@ def test_every_size_is_one_the_service_takes(
 
 
 def test_batches_shrink_towards_the_end() -> None:
-    """So that no worker is busy for minutes when the others are done (performance.md,
-    *Analyze*)."""
+    """So that no worker is busy for minutes when the others are done
+    (`docs/design/planner.md`)."""
     planner = Planner(8)
     planner.observe(100, 50.0)
     left, sizes = 1000, list[int]()

@@ -468,8 +468,8 @@ def test_under_any_history_everything_is_analyzed_once_and_nothing_twice(
 
     if burn:
         # Then a fault before the work uses the id up as well, and nothing tells it from a lost
-        # answer: such a batch is taken as done (design.md, *409 by history*), and `resolve` is the
-        # one to find out.
+        # answer: such a batch is taken as done (`docs/design/request-ids-and-money.md`), and
+        # `resolve` is the one to find out.
         faults = [fault for fault in faults if not fault.endswith("_before")]
 
     async def work() -> None:

@@ -90,8 +90,8 @@ policies = st.builds(
 def test_a_409_is_read_by_what_its_id_has_been_through(
     past: Past, kind: Kind, batch: bool, expected: Decision
 ) -> None:
-    """The table of design.md: done after a lost answer, used up after refusals, and after both only
-    the index knows."""
+    """The table of `docs/design/request-ids-and-money.md`: done after a lost answer, used up after
+    refusals, and after both only the index knows."""
     assert decide(DUPLICATE, 1, kind, past, batch=batch, policy=ROOMY) == expected
 
 

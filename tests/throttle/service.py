@@ -21,7 +21,7 @@ from tokfluence_async._throttle.lanes import Lanes
 
 LIMIT, PERIOD = 600, 60.0
 
-# Every way of counting that the issue names; windows that begin anywhere.
+# Eight ways of counting, some of them with two settings.
 ALGORITHMS: dict[str, Callable[[int, float], Any]] = {
     "fixed window": FixedWindow,
     "fixed window, aligned elsewhere": lambda limit, period: FixedWindow(

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from .._journal.journal import Journal
     from .._journal.records import Entry
 
-__all__ = ["Resolver", "waiting_batches"]
+__all__ = ["Resolver", "check_refresh", "waiting_batches"]
 
 P = TypeVar("P")
 

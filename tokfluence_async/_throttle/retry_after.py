@@ -25,8 +25,8 @@ def parse_retry_after(text: str | None, now_epoch: float) -> float | None:
     so a wait that does not end. An HTTP date is taken relative to `now_epoch` (seconds since 1970);
     it gives 0.0 when it is past. A missing header, a negative number and anything else give None.
 
-    Source: api/tokfluence-api.md, Throttles ("`Retry-After` in seconds" [public]); RFC 9110, 10.2.3
-    for dates.
+    Source: the Tokfluence API page, *Throttles* ("`Retry-After` in seconds" [public]); RFC 9110,
+    10.2.3 for dates.
     """
     if text is None:
         return None
