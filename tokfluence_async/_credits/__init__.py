@@ -5,5 +5,6 @@ charged, and `estimate` what a job would cost. `reads` tells when a post is read
 `shared` is one budget for several processes, and `shared_store` its record in Redis. Read `budget`
 first.
 
-This wing does not know tasks, time or requests; prices are the wire's (`_wire.prices`).
+This wing does not know requests, and prices are the wire's (`_wire.prices`). Nothing in it waits
+and nothing asks for the time, but for the two rooms of the shared budget.
 """

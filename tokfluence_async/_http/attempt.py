@@ -3,8 +3,8 @@
 Promises: a request leaves on a slot that is not older than `Lanes.slot_lifetime`, and `sent` is
 False only where nothing of it can have reached the service.
 
-Relies on the transport, which calls `take_slot` first, `refresh_slot` and `leaves` with a
-connection in hand, and `forfeit_slot` when all is over.
+Relies on the call, which takes the slot (`try_slot`, `wait_for_slot`), and on the transport: it
+calls `refresh_slot` and `leaves` with a connection in hand, and `forfeit_slot` where nothing left.
 
 Hard: connecting takes time. A slot is permission to send at one moment. Slots that were gathered
 while connections were opened would be used all at once, as a burst that no window permits.

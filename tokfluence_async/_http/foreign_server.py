@@ -60,13 +60,12 @@ class ForeignServer:
         else:
             advice = (
                 f"None of the {self._count} answers so far came from the Tokfluence API: check the "
-                f"address {self._base_url} (base_url, or "
-                "TOKFLUENCE_BASE_URL). Nothing more is sent."
+                f"address {self._base_url} (base_url, or TOKFLUENCE_BASE_URL). Nothing more is "
+                "sent."
             )
         if isinstance(error, APIStatusError):
-            told = type(error)(
-                error.status
-            )  # without the page, which each of those before has told
+            # Without the page, which each of those before has told.
+            told = type(error)(error.status)
             told.advice = advice
             return told
         return APIResponseValidationError(f"{error} {advice}", malformed=True)

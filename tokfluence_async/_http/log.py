@@ -3,12 +3,12 @@
     TOKFLUENCE_LOG=debug python my_crawler.py
 
 prints every request with its id, status, cost and waits to standard error, and with the ids of its
-trace and span where there is one. The library itself never
-adds a handler unless that variable is set: a program's own logging set-up stays its own.
+trace and span where there is one. The library itself never adds a handler unless that variable is
+set: a program's own logging set-up stays its own.
 
 No token is ever given to the logger; the formatter masks whatever looks like one all the same, as a
-log is what people paste into bug reports. Texts of the service are escaped (see `_text`), as a
-log is read in a terminal.
+log is what people paste into bug reports. Texts of the service are escaped (see `_text`), as a log
+is read in a terminal.
 """
 
 from __future__ import annotations

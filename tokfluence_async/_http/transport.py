@@ -5,7 +5,7 @@ begins when the bytes may leave, and a body that is bounded after decompression.
 
 Relies on `ClientSession.request` with a client middleware, and on a connector's `connect`. A
 session of the caller's goes the same way; its connector is not ours, so the connection is asked for
-ahead (`_connect_ahead`).
+ahead (`_leave_ahead`).
 
 Hard: aiohttp sends again by itself when a reused connection drops, with the same headers. Under a
 used request id that is a 409, and the answer that was paid for is lost. The middleware runs for
@@ -191,10 +191,8 @@ class Transport:
         loop is refused: it arrived before the request left.
         """
         connector = self._session.connector
-        if (
-            connector is None or connector.force_close
-        ):  # which keeps no connection to be taken again
-            attempt.leaves()
+        if connector is None or connector.force_close:
+            attempt.leaves()  # no connection is kept that could be taken again
             return await handler(request)
 
         async def connect() -> Connection:

@@ -2,7 +2,7 @@
 
 Promises, besides those of every journal: a post is in one batch at a time, whoever asks; a batch
 is sent by its owner alone; what a dead owner left in doubt is taken over under its old request id
-within 40 seconds; a live owner's posts are waited for.
+within 30 seconds; a live owner's posts are waited for.
 
 Relies on the store to run each of `scripts` in one step, and on its durability: `appendfsync
 always`, or what was paid for can be forgotten.

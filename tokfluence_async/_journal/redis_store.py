@@ -3,8 +3,8 @@
 Promises: a trip ends within `PATIENCE` seconds, with an answer or a `JournalError`. Passwords are
 in no message: servers are named by host, port and database.
 
-Relies on `_redis_py.client`, and on scripts that may run
-twice: where an answer is lost, the trip is made again.
+Relies on `_redis_py.client`, and on scripts that may run twice: where an answer is lost, the trip
+is made again.
 
 Hard: a store that was emptied looks like a new one. So the job has an epoch, a number that goes
 with its data; whoever meets another one refuses to go on, because what was paid is not known.

@@ -1,7 +1,8 @@
 """What an error status says of the request that got it. The one place that knows statuses.
 
-A status is either not in the table, and then it is final and was charged, as the API page says of
-"other 4xx", or it has a row. To give a status another meaning, or one of its codes, change a row.
+To give a status another meaning, or one of its codes, change its row or add one. Without a row, a
+4xx is final and was charged, as the API page says of "other 4xx"; a 3xx is a proxy's, and nothing
+was done; a 5xx may have been done, and is not tried again.
 
 Source: the Tokfluence API page, *Errors*, *Credits*, *Idempotency* [public, seed].
 """
