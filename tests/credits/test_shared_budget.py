@@ -17,7 +17,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import fakeredis
 import pytest
 import redis.asyncio
 from hypothesis import given, settings
@@ -35,6 +34,8 @@ from tokfluence_async import (
 )
 from tokfluence_async._credits.shared import Leases
 from tokfluence_async._credits.shared_store import Record
+
+fakeredis = pytest.importorskip("fakeredis", reason="fakeredis is not installed")
 
 IDS = [str(7200000000000000000 + n) for n in range(200)]
 ANALYZE = "POST /v1/posts/analyze"
