@@ -79,7 +79,6 @@ class Ticker:
         try:
             self._tell(progress)
         except BaseException:
-            self._tell = (
-                None  # once is enough; at the end the call's own error would be hidden by it
-            )
+            # Once is enough: at the end it would hide the call's own error.
+            self._tell = None
             raise

@@ -3,9 +3,8 @@ independently of the others.
 
 Nothing is stored, so a post may have millions of comments; the same seed and id give the same bytes
 in every run and on every machine. Bodies have the keys and JSON types of the documented fixtures.
-Texts are what people write under
-videos: emoji with skin tones and joiners, right-to-left and CJK scripts, combining marks, quotes,
-newlines.
+Texts are what people write under videos: emoji with skin tones and joiners, right-to-left and CJK
+scripts, combining marks, quotes, newlines.
 """
 
 from __future__ import annotations
