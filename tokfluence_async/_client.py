@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping
+from copy import copy
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 from urllib.parse import urlsplit
 
@@ -17,6 +18,7 @@ from ._credits.budget import Budget, MaxCredits
 from ._credits.ledger import Ledger
 from ._errors import ConfigurationError, WrongTypeError, check_count
 from ._http.engine import Engine, Options
+from ._http.log import configure_from_environment
 from ._http.retry import RetryPolicy, Settled
 from ._models import Timeout, Usage
 from ._posts import Posts
@@ -114,10 +116,7 @@ class TokfluenceClient:
         tracer_provider: TracerProvider | None = None,
         meter_provider: MeterProvider | None = None,
     ) -> None:
-        if "TOKFLUENCE_LOG" in os.environ:
-            from ._http.log import configure_from_environment
-
-            configure_from_environment()
+        configure_from_environment()
         secret = _check_token(token if token is not None else os.environ.get("TOKFLUENCE_TOKEN"))
         if base_url is None:
             base_url = os.environ.get("TOKFLUENCE_BASE_URL") or BASE_URL
@@ -132,7 +131,7 @@ class TokfluenceClient:
             analyze_concurrency=check_count("analyze_concurrency", analyze_concurrency),
             budget=Budget(max_credits, keep=keep_credits),
         )
-        engine = Engine(
+        self._engine = Engine(
             origin=origin,
             base_url=base,
             throttle=_check_throttle(throttle),
@@ -141,13 +140,12 @@ class TokfluenceClient:
             proxy=_check_proxy(proxy),
             telemetry=_telemetry(base, tracer_provider, meter_provider),
         )
-        self._set_up(engine, options, owner=True)
+        self._owner = True
+        self._use(options)
 
-    def _set_up(self, engine: Engine, options: Options, *, owner: bool) -> None:
-        self._engine = engine
+    def _use(self, options: Options) -> None:
         self._options = options
-        self._owner = owner
-        self._posts = Posts(engine, options)
+        self._posts = Posts(self._engine, options)
 
     def with_options(
         self,
@@ -181,9 +179,10 @@ class TokfluenceClient:
             changes["policy"] = _check_retries(max_retries)
         if max_credits is not None:
             changes["budget"] = Budget(max_credits, old.budget)
-        copy = TokfluenceClient.__new__(TokfluenceClient)
-        copy._set_up(self._engine, msgspec.structs.replace(old, **changes), owner=False)
-        return copy
+        other = copy(self)
+        other._owner = False
+        other._use(msgspec.structs.replace(old, **changes))
+        return other
 
     @property
     def posts(self) -> Posts:
@@ -455,15 +454,10 @@ def _check_proxy(proxy: str | None) -> str | None:
     proxy = proxy.strip()
     try:
         parts = urlsplit(proxy)
-        host, _ = parts.hostname, parts.port
+        http, host, _ = parts.scheme in ("http", "https"), parts.hostname, parts.port
     except ValueError:
-        host = None
-    if (
-        not host
-        or parts.scheme not in ("http", "https")
-        or _BLANK.search(proxy)
-        or not _can_be_host(host)
-    ):
+        http, host = False, None
+    if not http or not host or _BLANK.search(proxy) or not _can_be_host(host):
         # Not quoted in the message: it may hold a password.
         raise ConfigurationError(
             "proxy is not the URL of an HTTP proxy; give its scheme and host, such as "

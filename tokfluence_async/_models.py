@@ -25,7 +25,7 @@ from typing import Annotated, Generic, TypeVar
 from msgspec import Meta, Struct, field
 
 from ._errors import TokfluenceError
-from ._text import Card, Link, Table, facts_of, plural
+from ._text import Card, Table, facts_of, plural
 
 __all__ = [
     "Analysis",
@@ -85,7 +85,8 @@ class Post(Struct, frozen=True, gc=False, kw_only=True):
     def _repr_html_(self) -> str:
         music, length = self.music, self.duration
         return Card(
-            Link(f"Post {self.post_id}", self.url),
+            f"Post {self.post_id}",
+            self.url,
             about=[
                 self.published_at,
                 f"{length:g} s" if length is not None and abs(length) < 1e9 else None,

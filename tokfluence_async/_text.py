@@ -20,7 +20,6 @@ from typing import Any, NamedTuple, cast
 
 __all__ = [
     "Card",
-    "Link",
     "Table",
     "escape_controls",
     "facts_of",
@@ -81,13 +80,6 @@ _CUT_TEXT = 400
 _DIM = "opacity:.65"
 
 
-class Link(NamedTuple):
-    """A label that leads to `url`, if that is an http or https URL."""
-
-    label: str
-    url: str | None
-
-
 class Table(NamedTuple):
     """Rows of values under heads. The first ten are drawn, and how many there are beside them."""
 
@@ -100,6 +92,7 @@ class Card(NamedTuple):
 
     Attributes:
         title: In bold: what it is.
+        url: Where the title leads, if that is an http or https URL.
         about: What follows the title, on the same line. None is left out.
         progress: How much is done, and of how much (None: not known); drawn as a bar.
         text: A paragraph. None is left out.
@@ -108,7 +101,8 @@ class Card(NamedTuple):
         notes: Values of less weight, below all facts. None is left out.
     """
 
-    title: str | Link = ""
+    title: str = ""
+    url: str | None = None
     about: Sequence[object] = ()
     progress: tuple[int, int | None] | None = None
     text: str | None = None
@@ -121,8 +115,7 @@ class Card(NamedTuple):
         """The card as HTML that is safe whatever strangers wrote."""
         parts: list[str] = []
         if self.title:
-            label = self.title.label if isinstance(self.title, Link) else self.title
-            title = _link(f"<b>{_safe(label)}</b>", self.title)
+            title = _link(f"<b>{_safe(self.title)}</b>", self.url)
             about = "".join(f", {_cell(value)}" for value in self.about if value is not None)
             parts.append(f"<div>{title}{about}</div>")
         if self.progress is not None:
@@ -182,8 +175,7 @@ def _cell(value: Any) -> str:
     return _safe(str(value), 2 * _CUT if isinstance(value, Exception) else _CUT)
 
 
-def _link(label: str, target: str | Link) -> str:
-    url = target.url if isinstance(target, Link) else None
+def _link(label: str, url: str | None) -> str:
     if url is None or not url.startswith(("https://", "http://")):
         return label
     return f'<a href="{escape(url)}" target="_blank" rel="noopener noreferrer">{label}</a>'
