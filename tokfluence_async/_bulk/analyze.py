@@ -47,10 +47,11 @@ Emit = Callable[[Item, Outcome[Analysis]], Awaitable[None]]
 
 def check_batch_size(batch_size: int | None) -> None:
     """Raise `ValueError` for one that is not 1 to 50 or None."""
-    if batch_size is None:
-        return
-    number = isinstance(batch_size, int) and not isinstance(batch_size, bool)
-    if not number or not 1 <= batch_size <= MAX_BATCH:
+    if batch_size is not None and (
+        isinstance(batch_size, bool)
+        or not isinstance(batch_size, int)
+        or not 1 <= batch_size <= MAX_BATCH
+    ):
         raise ValueError(
             f"batch_size must be 1 to {MAX_BATCH}, or None to let the planner choose, not "
             f"{batch_size!r}"
@@ -115,14 +116,7 @@ class Analyzer:
         counted: bool,
     ) -> Intake:
         """Cuts batches from a stream in the way this call's planner wants them."""
-        return Intake(
-            self._planner,
-            receive,
-            left,
-            workers=self._concurrency,
-            window=self._requests.window,
-            counted=counted,
-        )
+        return Intake(self._requests, self._planner, receive, left, counted=counted)
 
     def allowance(self, urls: int) -> float:
         """Seconds after which a batch of `urls` that was sent is not at work any more."""

@@ -10,9 +10,9 @@ import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream
 
 from .planner import Planner
+from .requests import Requests
 from .sources import Item
 from .stream import take_over
-from .window import Window
 
 __all__ = ["Intake"]
 
@@ -27,28 +27,25 @@ class Intake:
     next item is long in coming.
 
     Args:
-        workers: How many take from it.
-        window: How far the call may run ahead of its reader, or None.
-        counted: Whether somebody else counts in the window what is taken.
         left: How many items are still to come into the stream, or None if that is not known.
+        counted: Whether somebody else counts in the call's window what is taken.
     """
 
     def __init__(
         self,
+        requests: Requests,
         planner: Planner,
         receive: MemoryObjectReceiveStream[Item],
         left: Callable[[], int | None],
         *,
-        workers: int,
-        window: Window | None,
         counted: bool,
     ) -> None:
         self._planner = planner
         self._receive = receive
         self._left = left
-        self._workers = workers
-        self._window = window
-        self._counter = None if counted else window
+        self._workers = requests.options.analyze_concurrency
+        self._window = requests.window
+        self._counter = None if counted else requests.window
         self._turn = asyncio.Lock()
 
     async def take(self) -> list[Item]:
