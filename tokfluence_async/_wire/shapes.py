@@ -15,18 +15,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 from msgspec import Raw
 
-from .._models import Comment, Music, Post
-from .bodies import (
-    AnalyzeBody,
-    AnalyzeRow,
-    CommentsBody,
-    Cost,
-    CostBody,
-    ErrorBody,
-    PageMeta,
-    PostBody,
-    RawCommentsBody,
-)
+from .bodies import AnalyzeBody, CommentsBody, CostBody, ErrorBody, PostBody, RawCommentsBody
 from .checks import TooMuchError, check_size
 from .nearly_json import repair_json
 from .repair import mend
@@ -39,9 +28,6 @@ logger = logging.getLogger("tokfluence_async")
 
 DECODING_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, TooMuchError)
 
-# Documented objects, in which an odd field is mended. The error body is not among them: a code that
-# is no text is not the service's.
-_LENIENT = (Post, Comment, Music, PageMeta, AnalyzeBody, AnalyzeRow, Cost)
 # Types without a `Raw` in them: every value that they keep was decoded. A `Raw` is kept as it came,
 # and may be no UTF-8, or a number that nothing reads.
 _DECODED = (PostBody, CommentsBody, AnalyzeBody, ErrorBody, CostBody, dict, list, Any)
@@ -82,7 +68,7 @@ class Shape(Generic[T]):
         try:
             value = self._read(text)
         except msgspec.ValidationError as odd:
-            mended = mend(text, self.type, _LENIENT)
+            mended = mend(text, self.type)
             if mended is text:
                 raise
             value = self._read(bytes(mended))
