@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from ._bulk.analyze import Analyzer, check_batch_size
@@ -38,11 +39,12 @@ class Posts:
     """TikTok posts: read them, stream their comments, have them analyzed. Reached as
     `client.posts`."""
 
-    __slots__ = ("_engine", "_options")
+    __slots__ = ("_engine", "_job", "_options")
 
     def __init__(self, engine: Engine, options: Options) -> None:
         self._engine = engine
         self._options = options
+        self._job = partial(Job, engine, options)
 
     async def get(self, post: str | int | Post) -> Post:
         """Read one post from the index. Costs 1 credit, a miss included; starts no analysis.
@@ -314,24 +316,6 @@ class Posts:
             comments_per_post=comments_per_post,
             pioneers=waiting_batches(self._options.analyze_concurrency),
             pace=min(limits) / throttle.period if limits else math.inf,
-        )
-
-    def _job(
-        self,
-        inputs: Inputs,
-        max_credits: MaxCredits,
-        journal: JournalOrPath | None,
-        on_progress: OnProgress | None,
-        window: Window | None = None,
-    ) -> Job:
-        return Job(
-            self._engine,
-            self._options,
-            inputs,
-            max_credits=max_credits,
-            journal=journal,
-            on_progress=on_progress,
-            window=window,
         )
 
 

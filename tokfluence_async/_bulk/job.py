@@ -55,8 +55,8 @@ class Job:
         max_credits: Credits that this call may spend at most.
         journal: A journal, or the path of one that the call opens and closes.
         on_progress: The user's callable.
-        only: Lets some inputs pass by; see `ShardFilter`.
         window: How far the call may run ahead of its reader, if it is read bit by bit.
+        only: Lets some inputs pass by; see `ShardFilter`.
     """
 
     def __init__(
@@ -64,12 +64,12 @@ class Job:
         engine: Engine,
         options: Options,
         inputs: Inputs,
-        *,
         max_credits: MaxCredits = None,
         journal: JournalOrPath | None = None,
         on_progress: OnProgress | None = None,
-        only: ShardFilter | None = None,
         window: Window | None = None,
+        *,
+        only: ShardFilter | None = None,
     ) -> None:
         self.budget = Budget(max_credits, options.budget)
         self.requests = Requests(engine, options.of_a_job(self.budget), window)
