@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+from msgspec import Struct, field
 
 from .._errors import BudgetExceededError, InsufficientCreditsError, TokfluenceError
 from .._models import Analysis, Outcome
@@ -261,53 +262,46 @@ class Analyzer:
         self._unsettled.update((item.post_id, error.with_traceback(None)) for item in left)
 
 
-class _Feed:
+class _Feed(Struct, eq=False):
     """Brings items from the source to the workers; what an earlier run has recorded goes by them.
 
     Posts whose earlier analysis is not certain are read first, some at once. What turns out not to
     have been analyzed comes into the stream late.
     """
 
-    def __init__(
-        self,
-        source: Source,
-        send: MemoryObjectSendStream[Item],
-        emit: Emit,
-        settler: Settler,
-    ) -> None:
-        self._source = source
-        self._send = send
-        self._emit = emit
-        self._settler = settler
-        self._verifying = 0
-        self._places = asyncio.Semaphore(2 * MAX_BATCH)
+    source: Source
+    send: MemoryObjectSendStream[Item]
+    emit: Emit
+    settler: Settler
+    _verifying: int = 0
+    _places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2 * MAX_BATCH))
 
     def left(self) -> int | None:
         """Items still to come into the stream, or None if that is not known."""
-        return None if self._verifying else self._source.left
+        return None if self._verifying else self.source.left
 
     async def run(self) -> None:
-        with self._send:
+        with self.send:
             async with anyio.create_task_group() as group:
-                while (item := await self._source.next()) is not None:
+                while (item := await self.source.next()) is not None:
                     if item.error is not None:
-                        await self._emit(item, item.failed(item.error))
+                        await self.emit(item, item.failed(item.error))
                     elif item.paid is None:
-                        await hand_over(self._send, item)
+                        await hand_over(self.send, item)
                     elif item.paid.unsure:
                         await self._places.acquire()
                         group.start_soon(self._verify, item, item.paid)
                     else:
-                        await self._emit(item, item.succeeded(item.recalled(item.paid)))
+                        await self.emit(item, item.succeeded(item.recalled(item.paid)))
 
     async def _verify(self, item: Item, entry: Entry) -> None:
         self._verifying += 1
         try:
-            outcome = await self._settler.recall(item, entry)
+            outcome = await self.settler.recall(item, entry)
             if outcome is not None:
-                await self._emit(item, outcome)
+                await self.emit(item, outcome)
             else:
-                await hand_over(self._send, item)
+                await hand_over(self.send, item)
         finally:
             self._verifying -= 1
             self._places.release()
