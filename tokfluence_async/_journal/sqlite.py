@@ -171,7 +171,6 @@ class SQLiteJournal(Journal):
 
     async def unsettled(self) -> list[Doubt]:
         """See `Journal.unsettled`."""
-        live = self._live
         now = self._clock()
 
         def read() -> list[Doubt]:
@@ -188,18 +187,17 @@ class SQLiteJournal(Journal):
                     max(now - last, 0.0),
                 )
                 for request_id, posts, first, last in rows
-                if request_id not in live
             ]
 
-        return await self.in_thread(read)
+        doubts = await self.in_thread(read)
+        return [doubt for doubt in doubts if doubt.request_id not in self._live]
 
     async def take_up(self, posts: Sequence[str] = ()) -> list[Doubt]:
         """See `Journal.take_up`."""
         doubts = [
             doubt
             for doubt in await self.unsettled()
-            if doubt.request_id not in self._live
-            and (not posts or any(ref.post_id in posts for ref in doubt.posts))
+            if not posts or any(ref.post_id in posts for ref in doubt.posts)
         ]
         self._live.update(doubt.request_id for doubt in doubts)
         return doubts
