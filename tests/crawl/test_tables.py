@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from tokfluence_async import Comment
-from tokfluence_async._crawl.table_files import TableFile
+from tokfluence_async._crawl.folder import CrawlFolder
+from tokfluence_async._crawl.table_files import Follower, TableFile
 from tokfluence_async._crawl.tables import defuse, make_encoder
 
 
@@ -187,3 +188,14 @@ def test_a_table_that_is_dropped_was_never_there(tmp_path: Path, form: str) -> N
 
     assert table.read_text() == "of the run before"
     assert {path.name for path in tmp_path.iterdir()} == {lines.name, table.name}
+
+
+async def test_a_table_under_way_is_another_runs_until_the_folder_is_ours(tmp_path: Path) -> None:
+    """A second run that is refused because of the first must not take the first one's table."""
+    other = tmp_path / ".posts.csv.1234.part"
+    other.write_text("of a run that is alive, or was killed")
+
+    async with Follower(CrawlFolder(tmp_path), "csv", comments=False) as follower:
+        assert other.exists()
+        follower.begin()
+        assert not other.exists()

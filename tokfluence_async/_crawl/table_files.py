@@ -90,17 +90,19 @@ class Follower:
     def __init__(
         self, folder: CrawlFolder, form: str, *, comments: bool, mark: bool = False
     ) -> None:
-        # Left by a run that was killed.
-        for left in folder.path.glob(f".*.{form}.*.part"):
-            left.unlink()
+        self._folder = folder.path
+        self._form = form
         files = [folder.posts, folder.comments] if comments else [folder.posts]
         self._tables = [TableFile(lines, form, mark=mark) for lines in files]
         self._task: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
-        """Start to follow. Call it when the crawl is under way: by then it has repaired what an
-        earlier run left at the ends of the files."""
+        """Start to follow. Call it when the crawl is under way: by then it holds the folder, and
+        has repaired what an earlier run left at the ends of the files."""
         if self._task is None:
+            # Left by a run that was killed.
+            for left in self._folder.glob(f".*.{self._form}.*.part"):
+                left.unlink()
             self._task = asyncio.create_task(self._keep_up())
 
     async def __aenter__(self) -> Follower:
