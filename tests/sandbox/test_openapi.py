@@ -20,7 +20,7 @@ from schemathesis import GenerationMode
 from tokfluence_async import Sandbox
 from tokfluence_async._sandbox.openapi import describe
 from tokfluence_async._sandbox.sandbox import DEFAULT_TOKEN
-from tokfluence_async._sandbox.world import post_id_of_url
+from tokfluence_async._sandbox.world import World, post_id_of_url
 
 from .conftest import POST_ID, url_of
 
@@ -91,6 +91,19 @@ def test_the_description_is_served_without_a_token(served: str) -> None:
         ("/v1/posts/{id}/comments", "get"),
         ("/v1/posts/analyze", "post"),
     }
+
+
+def test_fields_and_which_may_be_null_are_those_of_the_description() -> None:
+    """A field that is added is described, and is tried without its value."""
+    schemas = describe("http://127.0.0.1")["components"]["schemas"]
+    world = World(nulls=1.0, comments_per_post=3)
+
+    for name, made in (("Post", world.post(POST_ID)), ("Comment", world.comment(POST_ID, 0))):
+        fields = schemas[name]["properties"]
+        assert list(made) == list(fields)
+        assert {field for field, value in made.items() if value is None} == {
+            field for field, kind in fields.items() if "null" in kind["type"]
+        }
 
 
 def test_urls_of_the_description_are_urls_of_the_server() -> None:
