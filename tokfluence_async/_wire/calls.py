@@ -190,7 +190,7 @@ def _text(value: Any, what: str) -> str:
         return str(value)
     if isinstance(value, date):
         return value.isoformat()
-    kind: type[Any] = type(value)
+    kind = type(cast("object", value))
     name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
     raise ValueError(
         f"{what} is of type {name}; a query holds texts, numbers, booleans, dates, times, UUIDs, "
