@@ -120,7 +120,7 @@ __all__ = [
 _ROOMS = {
     "Difference": "_credits.ledger",
     "Estimate": "_credits.estimate",
-    "Journal": "_journal.journal",
+    "Journal": "_journal.sqlite",  # whose class is what `Journal(path)` makes
     "Ledger": "_credits.ledger",
     "LedgerLine": "_credits.ledger",
     "RedisJournal": "_journal.redis",

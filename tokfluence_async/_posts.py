@@ -19,7 +19,7 @@ from ._bulk.sources import Inputs, Source, count_inputs
 from ._bulk.window import Window
 from ._credits.budget import MaxCredits
 from ._credits.estimate import Estimate, build_estimate
-from ._journal.journal import JournalOrPath, enter_journal, is_there
+from ._journal.opening import JournalOrPath, enter_journal, is_there
 from ._models import Analysis, AnalyzeReport, Comment, CommentPage, Outcome, Post
 from ._wire.answers import check_post
 from ._wire.bodies import PostBody

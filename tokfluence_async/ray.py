@@ -50,7 +50,7 @@ from .frames import to_arrow
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from ._journal.journal import JournalOrPath
+    from ._journal.opening import JournalOrPath
 
 __all__ = ["ResolvePosts"]
 

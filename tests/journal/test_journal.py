@@ -552,6 +552,17 @@ async def test_the_journal_at_a_path_is_one_in_sqlite(path: Path) -> None:
         assert repr(journal) == f"<SQLiteJournal {str(path)!r}, open, 0 bytes waiting>"
 
 
+@pytest.mark.parametrize("journal", [5, b"crawl.sqlite", open])
+async def test_what_is_no_journal_is_refused_in_words(
+    journal: Any, sandbox: Sandbox, client: TokfluenceClient
+) -> None:
+    """It was an `AttributeError`."""
+    with pytest.raises(ConfigurationError, match=r"^journal= takes .*; not .*Nothing was sent"):
+        await client.posts.analyze(["1"], journal=journal)
+
+    assert sandbox.requests_received == 0
+
+
 async def test_a_journal_opens_once_and_closes_twice(path: Path) -> None:
     """Opening what is open and closing what is closed are no mistakes; using what is closed is."""
     journal = SQLiteJournal(path)

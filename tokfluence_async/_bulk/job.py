@@ -12,7 +12,8 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from .._credits.budget import Budget, MaxCredits
-from .._journal.journal import Journal, JournalOrPath, enter_journal
+from .._journal.journal import Journal
+from .._journal.opening import JournalOrPath, enter_journal
 from .._models import Analysis, AnalyzeReport, Outcome
 from .._wire.calls import MAX_BATCH
 from .progress import OnProgress, Ticker

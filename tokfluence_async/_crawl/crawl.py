@@ -25,7 +25,7 @@ from .._bulk.shards import ShardFilter, check_shard
 from .._bulk.sources import Inputs
 from .._bulk.stream import unwrapped
 from .._credits.budget import MaxCredits
-from .._journal.journal import JournalOrPath
+from .._journal.opening import JournalOrPath
 from .._models import CrawlReport
 from .._wire.bodies import RawPostBody
 from .._wire.shapes import Shape

@@ -14,7 +14,8 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from .._errors import JournalError
-from .._journal.journal import Journal, JournalOrPath, enter_journal, is_redis_url
+from .._journal.journal import Journal
+from .._journal.opening import JournalOrPath, enter_journal, is_redis_url
 from .._journal.records import Entry
 from .._journal.sqlite import SQLiteJournal
 from .._text import plural

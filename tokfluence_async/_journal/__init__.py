@@ -6,5 +6,6 @@ files. It does not know HTTP, credits, or what a batch is in doubt about; that i
 Read `journal` first: what every journal promises. Then `sqlite`, the journal in a file, and below
 it `writer` (how records share a commit), `store` (what runs in the thread), `outputs` (files that
 grow in step) and `schema`. `redis` is the journal of several processes: `redis_store` is its
-connection, `scripts` what it does in the store. The reasons are in `docs/design/journal.md`.
+connection, `scripts` what it does in the store. `opening` opens whatever a call was given. The
+reasons are in `docs/design/journal.md`.
 """

@@ -14,16 +14,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeAlias, cast
+from typing import Any, ClassVar, Self, cast
 
 from .._models import Analysis, Outcome
 from .._wire.ids import PostRef
 from .records import Doubt, Entry
 
-__all__ = ["Journal", "JournalOrPath", "enter_journal", "is_there"]
+__all__ = ["Journal"]
 
 
 class Journal:
@@ -48,12 +46,15 @@ class Journal:
             process.
     """
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        if cls is Journal:
-            from .sqlite import SQLiteJournal
+    _at_path: ClassVar[type[Journal]]
 
-            return cast("Self", object.__new__(SQLiteJournal))
-        return object.__new__(cls)
+    def __init_subclass__(cls, *, at_path: bool = False) -> None:
+        """Another kind of journal; with `at_path` it is what `Journal(path)` makes."""
+        if at_path:
+            Journal._at_path = cls
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        return object.__new__(cast("type[Self]", cls._at_path) if cls is Journal else cls)
 
     def __init__(
         self, path: str | os.PathLike[str], *, clock: Callable[[], float] = time.time
@@ -188,31 +189,3 @@ class Journal:
     def learn(self, **values: float) -> None:
         """Remember numbers for the next run."""
         raise NotImplementedError
-
-
-JournalOrPath: TypeAlias = Journal | str | os.PathLike[str]
-
-
-async def enter_journal(stack: AsyncExitStack, journal: JournalOrPath) -> Journal:
-    """An open journal for one call: the caller's own as it is, or the one that a path or URL names
-    until `stack` ends."""
-    if is_redis_url(journal):
-        from .redis import RedisJournal
-
-        journal = await stack.enter_async_context(RedisJournal(str(journal)))
-    elif isinstance(journal, (str, os.PathLike)):
-        journal = await stack.enter_async_context(Journal(journal))
-    return (await journal.open()).for_call()
-
-
-def is_redis_url(place: object) -> bool:
-    """Whether `place` names a Redis, and not a file. A URL of another scheme is none of both: as a
-    Redis it is refused, without a password that it may hold."""
-    return isinstance(place, str) and "://" in place
-
-
-def is_there(journal: JournalOrPath) -> bool:
-    """Whether there is anything to open."""
-    if not isinstance(journal, (str, os.PathLike)) or is_redis_url(journal):
-        return True
-    return Path(journal).expanduser().exists()

@@ -43,7 +43,7 @@ T = TypeVar("T")
 _PAGES = 50
 
 
-class SQLiteJournal(Journal):
+class SQLiteJournal(Journal, at_path=True):
     """The crash-safe record of what was submitted and paid for, in one SQLite file.
 
     One process at a time can have it open, and one event loop. Calls that share one and run at the
