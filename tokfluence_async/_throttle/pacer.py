@@ -159,6 +159,8 @@ class Pacer:
         repaying = self._repaying
         while repaying and repaying[0] <= now - self._span:
             repaying.popleft()
+        if not repaying and self.learnt.low == 1.0:  # nearly always
+            return self._interval
         return self._span / max(
             self._slots * self.learnt.at(now) - len(repaying), LEAST_SHARE * self._slots
         )

@@ -87,8 +87,10 @@ class LearntShare:
 
     def settle(self, now: float) -> float:
         """As `at`; a share that is back at 1.0 is no longer slowed from here on."""
+        if self.low == 1.0:
+            return 1.0
         share = self.at(now)
-        if self.low < 1.0 and share == 1.0:
+        if share == 1.0:
             # A bucket that filled up while the pace was low lets the full pace through for a while,
             # so what was held is not forgotten yet.
             self.proven, self.proven_until = self.low * _RAISE_FAR, now + self.window
