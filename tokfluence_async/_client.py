@@ -18,7 +18,6 @@ from ._credits.budget import Budget, MaxCredits
 from ._credits.ledger import Ledger
 from ._errors import ConfigurationError, WrongTypeError, check_count
 from ._http.engine import Engine, Options
-from ._http.log import configure_from_environment
 from ._http.retry import RetryPolicy, Settled
 from ._models import Timeout, Usage
 from ._posts import Posts
@@ -116,7 +115,10 @@ class TokfluenceClient:
         tracer_provider: TracerProvider | None = None,
         meter_provider: MeterProvider | None = None,
     ) -> None:
-        configure_from_environment()
+        if "TOKFLUENCE_LOG" in os.environ:
+            from ._http.log import configure_from_environment
+
+            configure_from_environment()
         secret = _check_token(token if token is not None else os.environ.get("TOKFLUENCE_TOKEN"))
         if base_url is None:
             base_url = os.environ.get("TOKFLUENCE_BASE_URL") or BASE_URL
