@@ -166,15 +166,14 @@ async def test_a_slow_connection_takes_a_slot_when_it_is_there(
 ) -> None:
     """A slot is good for the moment it was given: fifty slots gathered while connecting would leave
     as one burst."""
-    connect = aiohttp.TCPConnector._create_connection
-    slow = True
+    loop = asyncio.get_running_loop()
+    connect = loop.sock_connect
 
-    async def create(self: Any, *args: Any, **more: Any) -> Any:
-        if slow:
-            await asyncio.sleep(5)
-        return await connect(self, *args, **more)
+    async def slowly(sock: socket.socket, address: Any) -> None:
+        await asyncio.sleep(5)
+        await connect(sock, address)
 
-    monkeypatch.setattr(aiohttp.TCPConnector, "_create_connection", create)
+    monkeypatch.setattr(loop, "sock_connect", slowly)
     async with rig({"throttle": Throttle(30, None, burst=1), "max_concurrency": 30}, per_ip=30) as (
         sandbox,
         client,
