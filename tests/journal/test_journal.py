@@ -19,7 +19,6 @@ import pytest
 from pieces import ANALYZE, IDS, analyzed, posts
 
 from tokfluence_async import (
-    APIConnectionError,
     ConfigurationError,
     Journal,
     JournalError,
@@ -594,52 +593,6 @@ def test_a_journal_belongs_to_one_event_loop_at_a_time(path: Path) -> None:
 
 
 # --- with analyze and resolve ---------------------------------------------------------------------
-
-
-@pytest.mark.sandbox(indexed=0.0)
-async def test_what_the_journal_knows_is_not_analyzed_again(
-    path: Path, sandbox: Sandbox, client: TokfluenceClient
-) -> None:
-    """The same inputs with the same journal cost nothing the second time, and tell the same."""
-    first = await client.posts.analyze(IDS, journal=path)
-    sent = sandbox.requests_received
-    second = await client.posts.analyze(IDS, journal=path)
-
-    assert [outcome.value for outcome in second] == [outcome.value for outcome in first]
-    assert (sandbox.requests_received, second.credits_spent, sandbox.credits_spent) == (
-        sent,
-        0,
-        25 * len(IDS),
-    )
-
-
-@pytest.mark.sandbox(indexed=0.0, visibility_delay=0.0)
-@pytest.mark.client(max_retries=0)
-@pytest.mark.parametrize("done", [True, False])
-async def test_a_batch_in_doubt_is_asked_about_under_its_old_id(
-    path: Path, sandbox: Sandbox, client: TokfluenceClient, done: bool
-) -> None:
-    """A 409 means it was done, and its posts are read, 1 credit each; a 200 means it never ran.
-    Neither is paid twice."""
-    if done:
-        sandbox.drop_answer(to=ANALYZE)
-    else:
-        sandbox.refuse_connection(to=ANALYZE)
-    first = await client.posts.analyze(IDS, batch_size=50, journal=path)
-    assert [type(outcome.error) for outcome in first] == [APIConnectionError] * len(IDS)
-
-    second = await client.posts.analyze(IDS, batch_size=50, journal=path)
-
-    assert len(second.succeeded) == len(IDS)
-    batches = [entry.request_id for entry in sandbox.requests if entry.route == ANALYZE]
-    assert len(batches) == 2
-    assert len(set(batches)) == 1
-    assert set(sandbox.times_charged(ANALYZE).values()) == {1}
-    assert sandbox.credits_spent == 25 * len(IDS) + (len(IDS) if done else 0)
-    assert {o.value.status for o in second if o.value} == {
-        "duplicate_request" if done else "analyzed"
-    }
-    assert second.credits_spent == (len(IDS) if done else 25 * len(IDS))
 
 
 @pytest.mark.sandbox(indexed=0.0, visibility_delay=0.0)

@@ -144,6 +144,7 @@ async def test_what_the_journal_knows_is_not_analyzed_again(
 
     assert [outcome.value for outcome in second] == [outcome.value for outcome in first]
     assert (sandbox.requests_received, second.credits_spent) == (sent, 0)
+    assert sandbox.credits_spent == 25 * len(IDS)
 
 
 @pytest.mark.sandbox(indexed=0.0, visibility_delay=0.0)
@@ -170,6 +171,11 @@ async def test_a_batch_in_doubt_is_asked_about_under_its_old_id(
     assert len(batches) == 2
     assert len(set(batches)) == 1
     assert set(sandbox.times_charged(ANALYZE).values()) == {1}
+    assert sandbox.credits_spent == 25 * len(IDS) + (len(IDS) if done else 0)
+    assert {o.value.status for o in second if o.value} == {
+        "duplicate_request" if done else "analyzed"
+    }
+    assert second.credits_spent == (len(IDS) if done else 25 * len(IDS))
 
 
 @pytest.mark.sandbox(indexed=0.0)
