@@ -43,7 +43,7 @@ def _display() -> Callable[..., Any] | None:
     ipython = sys.modules.get("IPython")
     if ipython is None or not hasattr(ipython.get_ipython(), "kernel"):
         return None
-    return ipython.display.display  # type: ignore[no-any-return]
+    return ipython.display.display  # type: ignore[no-any-return]  # IPython has no types
 
 
 def _line(progress: Progress) -> str:

@@ -233,7 +233,7 @@ def test_spent_and_leased_never_pass_the_limit(data: st.DataObject) -> None:
     memory = MemoryStore(limit)
 
     async def work() -> None:
-        holders = [Leases(memory) for _ in range(3)]  # type: ignore[arg-type]
+        holders = [Leases(memory) for _ in range(3)]  # type: ignore[arg-type]  # stands in for a store
         charged = 0
         for _ in range(data.draw(st.integers(1, 30))):
             n = data.draw(st.integers(0, 2))
@@ -242,7 +242,7 @@ def test_spent_and_leased_never_pass_the_limit(data: st.DataObject) -> None:
             if what == "back":
                 await holders[n].give_back()
             elif what == "die":
-                holders[n] = Leases(memory)  # type: ignore[arg-type]
+                holders[n] = Leases(memory)  # type: ignore[arg-type]  # as above
             else:
                 prices = data.draw(st.lists(st.integers(1, 60), min_size=1, max_size=5))
                 tasks = [asyncio.create_task(call(holders[n], price)) for price in prices]

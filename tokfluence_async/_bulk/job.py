@@ -146,6 +146,7 @@ class Job:
             await unwrapped(self.run(worker, place))
         except Exception as error:
             received = made()
+            # No type knows this attribute, as `error` may be of any class.
             error.report = received  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
             error.add_note(
                 f"{len(received.outcomes)} outcomes were received; they are in this exception's "
